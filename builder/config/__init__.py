@@ -1,0 +1,1 @@
+"""What the configuration says: from YAML files to frozen, checked objects."""

@@ -1,0 +1,151 @@
+"""The configuration in force, as frozen objects: what the loader hands out and everybody reads.
+
+Nothing here knows of YAML, templates or inheritance: by the time a DiskImage exists, its parent
+is merged, its platform rendered and every name checked. Durations are timedeltas, rates are
+seconds between calls, paths are absolute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from builder.model import ImageFormat
+
+_EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
+
+#: 14:14 UTC: people are awake to see what a new image breaks.
+DEFAULT_SCHEDULE: Final = "14 14 * * *"
+MASK: Final = "********"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Platform:
+    """A distribution, a release, an architecture, and the variables that go with them.
+
+    `mirror` and `security_mirror` are None (diskimage-builder's own default), "host" (whatever the
+    builder's package manager uses for that distribution) or a URL.
+    """
+
+    name: str
+    distribution: str
+    release: str
+    architecture: str = "amd64"
+    mirror: str | None = None
+    security_mirror: str | None = None
+    variables: Mapping[str, Any] = _EMPTY
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskImage:
+    """The recipe of one image, rendered from its platform and merged with its parents."""
+
+    name: str
+    platform: Platform | None = None
+    elements: tuple[str, ...] = ()
+    environment: Mapping[str, str] = _EMPTY
+    secret_names: frozenset[str] = frozenset()  #: names in `environment` whose values are never shown
+    formats: tuple[ImageFormat, ...] = ()  #: its own and those its providers need, sorted
+    schedule: str | None = DEFAULT_SCHEDULE  #: cron in UTC; None: never by the clock
+    rebuild_age: timedelta | None = None
+    build_timeout: timedelta = timedelta(hours=8)
+    pause: bool = False
+    keep: int = 2  #: ready builds, and ready uploads per provider, that retention leaves
+    dib_cmd: tuple[str, ...] = ("disk-image-create",)
+    username: str = "zuul"
+    python_path: str = "auto"
+    shell_type: str | None = None
+    metadata: Mapping[str, str] = _EMPTY  #: Glance properties for every provider
+
+    @property
+    def shown_environment(self) -> Mapping[str, str]:
+        """The environment with secret values masked, fit for screens, logs and records."""
+        return {k: MASK if k in self.secret_names else v for k, v in self.environment.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProviderImage:
+    """That a provider gets a diskimage, and what is special about it there."""
+
+    diskimage: str
+    pause: bool = False
+    metadata: Mapping[str, str] = _EMPTY  #: nodepool's `meta`; wins over the diskimage's
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provider:
+    """One cloud region that images go to; `cloud` and `region` name it in clouds.yaml."""
+
+    name: str
+    cloud: str
+    region: str | None = None
+    image_format: ImageFormat = ImageFormat.QCOW2
+    image_name_format: str = "{image_name}-{timestamp}"
+    upload_timeout: timedelta = timedelta(hours=1)
+    images: Mapping[str, ProviderImage] = _EMPTY  #: by diskimage name
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZooKeeperTls:
+    """PEM files for TLS to ZooKeeper."""
+
+    cert: Path
+    key: Path
+    ca: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZooKeeper:
+    """Where the ZooKeeper servers are. `hosts` is "host:port,host:port", `chroot` "" or "/path"."""
+
+    hosts: str
+    chroot: str = ""
+    tls: ZooKeeperTls | None = None
+    timeout: float = 10.0  #: session timeout, seconds
+    username: str | None = None  #: digest authentication; records then get an ACL for it alone
+    password: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """How often and how fast a failed build or upload is tried again.
+
+    The n-th failure in a row is followed by `first * 2**(n-1)`, at most `longest`, and after
+    `limit` failures nothing happens before the next schedule or a human.
+    """
+
+    first: timedelta
+    longest: timedelta
+    limit: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything the configuration says, once per load, never changed afterwards."""
+
+    path: Path
+    state_dir: Path
+    images_dir: Path
+    work_dir: Path
+    cache_dir: Path
+    log_dir: Path
+    elements_dirs: tuple[Path, ...] = ()  #: searched before diskimage-builder's own elements
+    log_retention: int = 7  #: build logs kept per image
+    zookeeper: ZooKeeper | None = None  #: None: a private server of our own
+    platforms: Mapping[str, Platform] = _EMPTY
+    diskimages: Mapping[str, DiskImage] = _EMPTY
+    providers: Mapping[str, Provider] = _EMPTY
+    build_workers: int = 1
+    upload_workers: int = 4
+    failed_retention: timedelta = timedelta(days=7)
+    build_retry: RetryPolicy = RetryPolicy(first=timedelta(minutes=1), longest=timedelta(hours=1), limit=5)
+    upload_retry: RetryPolicy = RetryPolicy(first=timedelta(seconds=30), longest=timedelta(hours=1), limit=10)
+    stall_timeout: timedelta = timedelta(seconds=120)  #: an upload that moves no byte for so long is cut
+
+    def providers_of(self, image: str) -> tuple[Provider, ...]:
+        """Every provider that lists the diskimage, in the order of the file."""
+        return tuple(p for p in self.providers.values() if image in p.images)

@@ -1,0 +1,1 @@
+"""Making an image on this machine: diskimage-builder in a sandbox, conversion, hashes, files."""

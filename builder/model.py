@@ -1,0 +1,340 @@
+"""The words of imagepool as types: builds, artifacts, uploads, requests, and the Snapshot of all of them.
+
+Everything here is frozen: a changed record is a new record (`dataclasses.replace`). Times are
+aware UTC datetimes, sizes are bytes, durations are seconds. State names are nodepool 11's and
+must never grow: its readers raise TypeError on a fifth one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, Final
+
+NAME_LIMIT: Final = 128
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
+_BUILD_ID = re.compile(r"[0-9a-f]{32}\Z|[0-9]{10}\Z")
+_EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+def name_problem(name: str) -> str | None:
+    """Why `name` can't name an image, platform or provider; None when it can.
+
+    Names become znodes, file names and parts of cloud image names, so only letters, digits,
+    ".", "_", "+" and "-" are taken, starting with a letter or digit, at most NAME_LIMIT long.
+    """
+    if not name:
+        return "a name must not be empty"
+    if len(name) > NAME_LIMIT:
+        return f"a name has at most {NAME_LIMIT} characters, this one has {len(name)}"
+    if not _NAME.match(name):
+        return (
+            f"{name!r} is no valid name: use letters, digits, '.', '_', '+' and '-',"
+            " and start with a letter or digit"
+        )
+    return None
+
+
+def is_build_id(text: str) -> bool:
+    """Whether `text` has the form of a build id: 32 hex digits, or nodepool 8's 10 digits."""
+    return bool(_BUILD_ID.match(text))
+
+
+class BuildState(StrEnum):
+    """What a build is for machines (nodepool.md section 2.1); `phase` is what it is for people."""
+
+    BUILDING = "building"  #: claimed and running, or abandoned by a builder that died
+    READY = "ready"  #: its files exist with the sizes and hashes on record
+    DELETING = "deleting"  #: somebody asked for it to go; the janitor does it
+    FAILED = "failed"  #: it ended without an image; `reason` says why
+
+
+class UploadState(StrEnum):
+    """What an upload is for machines (nodepool.md section 2.2)."""
+
+    UPLOADING = "uploading"  #: bytes move or Glance works, or its uploader died
+    READY = "ready"  #: Glance says active, and size, hash and properties are ours
+    DELETING = "deleting"  #: somebody asked for it to go; the janitor does it
+    FAILED = "failed"  #: it ended without a usable image; `reason` says why
+
+
+#: The only changes of state anybody may write.
+BUILD_TRANSITIONS: Final[Mapping[BuildState, frozenset[BuildState]]] = {
+    BuildState.BUILDING: frozenset({BuildState.READY, BuildState.FAILED}),
+    BuildState.READY: frozenset({BuildState.DELETING}),
+    BuildState.FAILED: frozenset({BuildState.DELETING}),
+    BuildState.DELETING: frozenset(),
+}
+UPLOAD_TRANSITIONS: Final[Mapping[UploadState, frozenset[UploadState]]] = {
+    UploadState.UPLOADING: frozenset({UploadState.READY, UploadState.FAILED}),
+    UploadState.READY: frozenset({UploadState.DELETING}),
+    UploadState.FAILED: frozenset({UploadState.DELETING}),
+    UploadState.DELETING: frozenset(),
+}
+
+
+class BuildPhase(StrEnum):
+    """What a build is doing now, in order; each is timed on the record."""
+
+    PREPARE = "prepare"  #: work directory, tools and free disk are checked
+    BOOTSTRAP = "bootstrap"  #: dib makes the base system (root.d)
+    PACKAGES = "packages"  #: dib installs into the chroot (extra-data.d to post-install.d)
+    FINALISE = "finalise"  #: dib makes the block device, finalise.d, the boot loader, cleanup.d
+    CONVERT = "convert"  #: qemu-img makes the formats from raw, and hashes are taken
+    PUBLISH = "publish"  #: the files move to the images directory
+
+
+class UploadPhase(StrEnum):
+    """What an upload is doing now, in order."""
+
+    CREATE = "create"  #: the image record is made in Glance, with all properties
+    SEND = "send"  #: bytes move; `sent` counts them
+    WAIT = "wait"  #: Glance has all bytes and works
+    VERIFY = "verify"  #: what Glance says is compared with what we sent
+
+
+class ImageFormat(StrEnum):
+    """A disk format we can make and Glance can take; the value is the file's suffix."""
+
+    QCOW2 = "qcow2"
+    RAW = "raw"
+    VHD = "vhd"
+    VHDX = "vhdx"
+    VMDK = "vmdk"
+
+
+class FailureClass(StrEnum):
+    """Whose trouble a failure is; decides whether a retry can help."""
+
+    MIRROR = "mirror"  #: a package mirror does not answer or lacks a file
+    PACKAGE = "package"  #: packages can't be installed together, or don't exist
+    DISK = "disk"  #: no space left on a disk of ours
+    TIMEOUT = "timeout"  #: it took longer than allowed
+    BOOTLOADER = "bootloader"  #: the boot loader or the partitions could not be made
+    ELEMENT = "element"  #: a script of an element failed
+    TOOL = "tool"  #: a program is missing or broken
+    CONFIG = "config"  #: the configuration asks for the impossible
+    INTERRUPTED = "interrupted"  #: the daemon died or lost its claim meanwhile
+    CANCELLED = "cancelled"  #: somebody stopped it
+    AUTH = "auth"  #: the cloud refuses who we are or what we may do
+    QUOTA = "quota"  #: the cloud has no room left for us
+    NETWORK = "network"  #: the connection failed or broke off
+    CLOUD = "cloud"  #: the cloud failed, or stored something else than we sent
+    UNKNOWN = "unknown"  #: nothing we recognise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why something failed, as data; stored as `reason` on the record and never swept early."""
+
+    failure_class: FailureClass
+    message: str  #: one sentence for people
+    phase: str | None = None
+    step: str | None = None  #: the element and script, such as "dpkg/pre-install.d/99-x"
+    exit_code: int | None = None
+    lines: tuple[str, ...] = ()  #: the last lines that matter, oldest first
+
+    @property
+    def summary(self) -> str:
+        """One line: "mirror: <message> (phase packages, step x, exit code 100)"."""
+        details = [
+            text
+            for text in (
+                f"phase {self.phase}" if self.phase else "",
+                f"step {self.step}" if self.step else "",
+                f"exit code {self.exit_code}" if self.exit_code is not None else "",
+            )
+            if text
+        ]
+        return f"{self.failure_class}: {self.message}" + (f" ({', '.join(details)})" if details else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """One file of a build in one format; `size` bytes long on disk as a cloud will receive it."""
+
+    format: ImageFormat
+    size: int
+    virtual_size: int  #: bytes a guest sees
+    md5: str
+    sha256: str
+    sha512: str
+
+    def digest(self, algorithm: str) -> str | None:
+        """The hex digest on record for Glance's name of an algorithm, None if we have none."""
+        return {"md5": self.md5, "sha256": self.sha256, "sha512": self.sha512}.get(algorithm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The wish for a build of an image: who or what wished it, when, and why.
+
+    nodepool's own request node is empty: `by` and `why` then say so. `stamp` tells two requests
+    for the same image apart (the znode's creation transaction id); 0 when not stored yet.
+    """
+
+    image: str
+    by: str
+    why: str
+    time: datetime
+    manual: bool = True  #: a person asked, against the scheduler by itself
+    stamp: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """One run of a diskimage. Fields up to `shell_type` are nodepool's, the rest is ours."""
+
+    id: str
+    image: str
+    state: BuildState
+    state_time: datetime
+    builder: str | None = None  #: host name of the machine that builds and holds the files
+    builder_id: str | None = None  #: that installation's id; its files belong to it alone
+    formats: tuple[str, ...] = ()
+    username: str = "zuul"
+    python_path: str = "auto"
+    shell_type: str | None = None
+
+    phase: str | None = None
+    started: datetime | None = None
+    ended: datetime | None = None
+    timings: Mapping[str, float] = _EMPTY  #: seconds for each phase that ended
+    artifacts: tuple[Artifact, ...] = ()
+    elements: tuple[str, ...] = ()
+    tools: Mapping[str, str] = _EMPTY  #: version of each tool that took part
+    log: str | None = None  #: path of the log on the builder
+    reason: Failure | None = None
+    request: Request | None = None
+
+    extra: Mapping[str, Any] = _EMPTY  #: fields of the record that we don't know; written back whole
+    version: int = field(default=-1, compare=False)  #: znode version this was read at
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds from start to end, None while it runs or when nodepool made it."""
+        if self.started is None or self.ended is None:
+            return None
+        return (self.ended - self.started).total_seconds()
+
+    @property
+    def began(self) -> datetime:
+        """When it started; for nodepool's records, which don't say, the last change of state."""
+        return self.started or self.state_time
+
+    def artifact(self, image_format: str) -> Artifact | None:
+        """The file in that format, None if this build has none."""
+        return next((a for a in self.artifacts if a.format == image_format), None)
+
+    def become(self, state: BuildState, now: datetime, **changes: Any) -> Build:
+        """The record in a new state; raises ValueError when the change is not allowed."""
+        if state not in BUILD_TRANSITIONS[self.state]:
+            raise ValueError(f"build {self.id} can't go from {self.state} to {state}")
+        return replace(self, state=state, state_time=now, **changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upload:
+    """One artifact in one provider. Fields up to `shell_type` are nodepool's, the rest is ours."""
+
+    id: str  #: ten digits, unique only within (build, provider)
+    build_id: str
+    image: str
+    provider: str
+    state: UploadState
+    state_time: datetime
+    external_id: str | None = None  #: the cloud's own id
+    external_name: str | None = None
+    format: str | None = None
+    username: str = "zuul"
+    python_path: str = "auto"
+    shell_type: str | None = None
+
+    region: str | None = None
+    uploader: str | None = None  #: host name of the machine that sends
+    uploader_id: str | None = None
+    phase: str | None = None
+    started: datetime | None = None
+    ended: datetime | None = None
+    size: int | None = None  #: bytes to send
+    sent: int = 0  #: bytes that left so far
+    timings: Mapping[str, float] = _EMPTY
+    reason: Failure | None = None
+
+    extra: Mapping[str, Any] = _EMPTY
+    version: int = field(default=-1, compare=False)
+
+    @property
+    def name(self) -> str:
+        """What the CLI calls it: "<build id>/<provider>/<upload id>", unique everywhere."""
+        return f"{self.build_id}/{self.provider}/{self.id}"
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds from start to end, None while it runs or when nodepool made it."""
+        if self.started is None or self.ended is None:
+            return None
+        return (self.ended - self.started).total_seconds()
+
+    def become(self, state: UploadState, now: datetime, **changes: Any) -> Upload:
+        """The record in a new state; raises ValueError when the change is not allowed."""
+        if state not in UPLOAD_TRANSITIONS[self.state]:
+            raise ValueError(f"upload {self.name} can't go from {self.state} to {state}")
+        return replace(self, state=state, state_time=now, **changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRecords:
+    """All the store knows of one image at one moment. Builds and uploads are newest first."""
+
+    name: str
+    paused: bool = False
+    request: Request | None = None
+    builds: tuple[Build, ...] = ()
+    uploads: tuple[Upload, ...] = ()
+    build_claimed: bool = False  #: somebody holds builds/lock, so a `building` build may be alive
+    uploads_claimed: frozenset[tuple[str, str]] = frozenset()  #: (build id, provider) whose lock is held
+
+    def build(self, build_id: str) -> Build | None:
+        """The build of that full id, None if there is none."""
+        return next((b for b in self.builds if b.id == build_id), None)
+
+    @property
+    def ready_builds(self) -> tuple[Build, ...]:
+        """Ready builds, newest first."""
+        return tuple(b for b in self.builds if b.state is BuildState.READY)
+
+    def uploads_of(self, build_id: str, provider: str | None = None) -> tuple[Upload, ...]:
+        """Uploads of a build, newest first, to one provider or to all."""
+        return tuple(
+            u for u in self.uploads if u.build_id == build_id and (provider is None or u.provider == provider)
+        )
+
+    def uploads_to(self, provider: str) -> tuple[Upload, ...]:
+        """Uploads of this image to a provider, newest first, of whatever build."""
+        return tuple(u for u in self.uploads if u.provider == provider)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """The whole tree at one moment, immutable: one pass of a worker decides on one Snapshot."""
+
+    images: Mapping[str, ImageRecords] = _EMPTY
+
+    def image(self, name: str) -> ImageRecords:
+        """The records of an image; empty ones when the store has never heard of it."""
+        return self.images.get(name) or ImageRecords(name=name)
+
+    def builds(self) -> Iterator[Build]:
+        """Every build of every image, by image name, newest first."""
+        for name in sorted(self.images):
+            yield from self.images[name].builds
+
+    def uploads(self) -> Iterator[Upload]:
+        """Every upload of every image, by image name, newest first."""
+        for name in sorted(self.images):
+            yield from self.images[name].uploads

@@ -1,0 +1,77 @@
+"""What a plan is made of: frozen decisions, each with the reason a person can read.
+
+The daemon acts on them, `imagepool image explain` prints them; both see the same objects.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from builder.model import Build, Upload
+
+
+class Verdict(StrEnum):
+    """What a decision comes to."""
+
+    NOW = "now"  #: it is due and nothing stands in the way
+    LATER = "later"  #: it will be due at `due` if nothing changes
+    RUNNING = "running"  #: it is being done
+    NO = "no"  #: it won't happen by itself; the reason says what would change that
+
+
+class Trigger(StrEnum):
+    """What makes a build due."""
+
+    MANUAL = "manual"  #: somebody asked
+    MISSING = "missing"  #: there is no ready build
+    FORMAT = "format"  #: the newest ready build lacks a format that is needed now
+    SCHEDULE = "schedule"  #: a tick of the schedule passed since the last build began
+    AGE = "age"  #: the newest ready build is older than rebuild-age
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildDecision:
+    """Whether and when a diskimage is built, and why. `due` is set for NOW (since when) and LATER."""
+
+    image: str
+    verdict: Verdict
+    reason: str
+    trigger: Trigger | None = None
+    due: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadDecision:
+    """Whether and when a diskimage's newest ready build goes to a provider, and why."""
+
+    image: str
+    provider: str
+    verdict: Verdict
+    reason: str
+    build: Build | None = None  #: what is or would be uploaded; None when there is no ready build
+    due: datetime | None = None
+
+
+class CleanupKind(StrEnum):
+    """What the janitor can do; each is safe to repeat."""
+
+    FAIL_BUILD = "fail-build"  #: `building`, but its builder is gone: record the failure
+    FAIL_UPLOAD = "fail-upload"  #: `uploading`, but its uploader is gone: delete what it left, record it
+    RETIRE_BUILD = "retire-build"  #: superseded: write `deleting`
+    RETIRE_UPLOAD = "retire-upload"  #: superseded: write `deleting`
+    REMOVE_UPLOAD = "remove-upload"  #: `deleting`: delete the cloud image, then the record
+    REMOVE_BUILD = "remove-build"  #: `deleting` and no uploads left: delete the files, then the record
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanupAction:
+    """One thing to clean up, or (verdict NO or LATER) one that has to wait, and why."""
+
+    kind: CleanupKind
+    build: Build | None = None  #: the build concerned; None only when just an upload's record is left
+    upload: Upload | None = None
+    verdict: Verdict
+    reason: str
+    due: datetime | None = None

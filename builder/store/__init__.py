@@ -1,0 +1,1 @@
+"""Where records and locks live: the Store contract and its ZooKeeper implementation."""

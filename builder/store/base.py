@@ -1,0 +1,190 @@
+"""The Store contract: what may be read, claimed and written, in what order, by whom.
+
+Two implementations pass the same tests (tests/contract/test_store.py): ZooKeeperStore and the
+FakeStore of the tests. The tree, the locks and the meaning of a write are nodepool 11's
+(store/paths.py draws the tree); what is ours lives in further fields of its records and below
+/imagepool.
+
+How to write
+    Claim, read again under the claim, write naming the version that was read, release. A write
+    with an old version raises ConflictError and changes nothing. A claim is an ephemeral lock: it
+    is gone when the session is lost, and `Claim.valid` then turns False for good. Whoever finds it
+    so has to claim again and re-read before the next write.
+
+Every method may raise StoreUnavailableError: ZooKeeper can't be reached or the session was lost
+(then nothing may be assumed about whether the write happened). Methods that take a record name
+what else they raise.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Self
+
+from builder.model import Build, Request, Snapshot, Upload
+
+
+class Claim(ABC):
+    """A held lock. Leaving the `with` block releases it; releasing a lost claim does nothing."""
+
+    @property
+    @abstractmethod
+    def valid(self) -> bool:
+        """Whether the lock is still ours; False from the moment the session was lost."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Give the lock back; never raises, for a lock that can't be given back dies with the session."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+class Store(ABC):
+    """Records, claims and changes of all images."""
+
+    # -- life ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def start(self, timeout: float = 15.0) -> None:
+        """Connect within `timeout` seconds; StoreUnavailableError says which servers were tried."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the session; every claim is gone. May be called twice, and before `start`."""
+
+    @property
+    @abstractmethod
+    def connected(self) -> bool:
+        """Whether requests can be served right now."""
+
+    @abstractmethod
+    def installation_id(self) -> str:
+        """The uuid4 hex of the installation this tree belongs to; made at the first call ever.
+
+        An empty or wrong ZooKeeper gives another id, which is how nothing of ours is deleted
+        because of it.
+        """
+
+    @abstractmethod
+    def register(self, hostname: str, roles: tuple[str, ...], version: str) -> None:
+        """Show this daemon for as long as its session lasts, nodepool's component record included.
+
+        Re-registers by itself after a lost session.
+        """
+
+    # -- reading ------------------------------------------------------------------------------
+
+    @abstractmethod
+    def snapshot(self) -> Snapshot:
+        """Everything, as last seen. A store opened with `watch=True` answers from memory and is
+        behind by the time a watch takes; otherwise the tree is read now."""
+
+    @abstractmethod
+    def wait(self, seen: int, timeout: float | None = None) -> int:
+        """Block until the generation differs from `seen` or `timeout` seconds passed; return the generation.
+
+        The generation changes with every change of the tree, of `connected`, and by `wake`.
+        """
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Change the generation, so that every `wait` returns."""
+
+    @abstractmethod
+    def get_build(self, image: str, build_id: str) -> Build:
+        """The build as it is now, not as last seen; NotFoundError."""
+
+    @abstractmethod
+    def get_upload(self, image: str, build_id: str, provider: str, upload_id: str) -> Upload:
+        """The upload as it is now; NotFoundError."""
+
+    @abstractmethod
+    def list_builds(self, image: str) -> tuple[Build, ...]:
+        """The builds of an image as they are now, newest first."""
+
+    @abstractmethod
+    def list_uploads(self, image: str, build_id: str, provider: str) -> tuple[Upload, ...]:
+        """The uploads of a build to a provider as they are now, newest first."""
+
+    @abstractmethod
+    def get_request(self, image: str) -> Request | None:
+        """The open request for a build as it is now."""
+
+    # -- claims: never block, None when somebody else holds it ---------------------------------
+
+    @abstractmethod
+    def claim_image(self, image: str) -> Claim | None:
+        """The right to build an image: held from before the `building` record to its last write."""
+
+    @abstractmethod
+    def claim_build(self, build: Build) -> Claim | None:
+        """The right to clean up one build."""
+
+    @abstractmethod
+    def claim_uploads(self, image: str, build_id: str, provider: str) -> Claim | None:
+        """The right to upload a build to a provider: held for the whole upload."""
+
+    @abstractmethod
+    def claim_upload(self, upload: Upload) -> Claim | None:
+        """The right to clean up one upload. Never makes a node for an upload that is gone."""
+
+    # -- records ------------------------------------------------------------------------------
+
+    @abstractmethod
+    def create_build(self, build: Build) -> Build:
+        """Write a new build; returns it with its version. ConflictError when the id is taken."""
+
+    @abstractmethod
+    def update_build(self, build: Build) -> Build:
+        """Write over the version the build was read at; ConflictError, NotFoundError."""
+
+    @abstractmethod
+    def delete_build(self, build: Build) -> None:
+        """Remove a build's record and what is below it. RefusedError while it has uploads; no
+        error when it is gone already."""
+
+    @abstractmethod
+    def create_upload(self, upload: Upload) -> Upload:
+        """Write a new upload; the store gives the id (`upload.id` is ignored) and the version.
+
+        NotFoundError when the build is gone.
+        """
+
+    @abstractmethod
+    def update_upload(self, upload: Upload) -> Upload:
+        """Write over the version the upload was read at; ConflictError, NotFoundError."""
+
+    @abstractmethod
+    def delete_upload(self, upload: Upload) -> None:
+        """Remove an upload's record; no error when it is gone already."""
+
+    # -- wishes -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def request_build(self, request: Request) -> Request:
+        """Wish a build; returns the open request, which is an older one when there was one.
+
+        A manual request takes the place of an open one of the scheduler's.
+        """
+
+    @abstractmethod
+    def withdraw_request(self, request: Request) -> bool:
+        """Remove the request if it is still this very one (by `stamp`); whether it was."""
+
+    @abstractmethod
+    def pause(self, image: str) -> None:
+        """Stop builds of an image by themselves; also for an image never seen before."""
+
+    @abstractmethod
+    def unpause(self, image: str) -> None:
+        """Take the pause back; no error when there is none."""

@@ -1,0 +1,1 @@
+"""The four roles of the daemon: scheduler, builder, uploader, janitor."""

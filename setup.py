@@ -1,0 +1,34 @@
+"""Packaging of imagepool: `pip install .` gives the command `imagepool` and nothing else is needed to run it."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "builder/__init__.py").read_text()).group(1)
+
+setup(
+    name="imagepool",
+    version=VERSION,
+    description="Keeps a CI system's virtual-machine images fresh in every OpenStack region",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["builder", "builder.*"]),
+    package_data={"builder": ["py.typed", "dib/sandbox/*"]},
+    install_requires=[
+        "cliff>=4.0",
+        "croniter>=2.0",
+        "diskimage-builder>=3.43",
+        "Jinja2>=3.1",
+        "kazoo>=2.10",
+        "openstacksdk>=4.0",
+        "pydantic>=2.5",
+        "PyYAML>=6.0",
+        "rich>=13.0",
+        "watchdog>=4.0",
+    ],
+    entry_points={"console_scripts": ["imagepool = builder.cli.main:main"]},
+)
