@@ -21,6 +21,11 @@ _BUILD_ID = re.compile(r"[0-9a-f]{32}\Z|[0-9]{10}\Z")
 _EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
+def _empty() -> Mapping[str, Any]:
+    # dataclasses take no unhashable default, which a mappingproxy is before Python 3.12.
+    return _EMPTY
+
+
 def name_problem(name: str) -> str | None:
     """Why `name` can't name an image, platform or provider; None when it can.
 
@@ -203,15 +208,17 @@ class Build:
     phase: str | None = None
     started: datetime | None = None
     ended: datetime | None = None
-    timings: Mapping[str, float] = _EMPTY  #: seconds for each phase that ended
+    timings: Mapping[str, float] = field(default_factory=_empty)  #: seconds for each phase that ended
     artifacts: tuple[Artifact, ...] = ()
     elements: tuple[str, ...] = ()
-    tools: Mapping[str, str] = _EMPTY  #: version of each tool that took part
+    tools: Mapping[str, str] = field(default_factory=_empty)  #: version of each tool that took part
     log: str | None = None  #: path of the log on the builder
     reason: Failure | None = None
     request: Request | None = None
 
-    extra: Mapping[str, Any] = _EMPTY  #: fields of the record that we don't know; written back whole
+    extra: Mapping[str, Any] = field(
+        default_factory=_empty
+    )  #: fields of the record that we don't know; written back whole
     version: int = field(default=-1, compare=False)  #: znode version this was read at
 
     @property
@@ -262,10 +269,10 @@ class Upload:
     ended: datetime | None = None
     size: int | None = None  #: bytes to send
     sent: int = 0  #: bytes that left so far
-    timings: Mapping[str, float] = _EMPTY
+    timings: Mapping[str, float] = field(default_factory=_empty)
     reason: Failure | None = None
 
-    extra: Mapping[str, Any] = _EMPTY
+    extra: Mapping[str, Any] = field(default_factory=_empty)
     version: int = field(default=-1, compare=False)
 
     @property
@@ -279,6 +286,12 @@ class Upload:
         if self.started is None or self.ended is None:
             return None
         return (self.ended - self.started).total_seconds()
+
+    @property
+    def may_linger(self) -> bool:
+        """Whether it failed and could not delete what it had made: the record then keeps the cloud
+        image's name, and its id as far as it is known, until the janitor has seen to it."""
+        return self.state is UploadState.FAILED and self.external_name is not None
 
     def become(self, state: UploadState, now: datetime, **changes: Any) -> Upload:
         """The record in a new state; raises ValueError when the change is not allowed."""
@@ -323,7 +336,7 @@ class ImageRecords:
 class Snapshot:
     """The whole tree at one moment, immutable: one pass of a worker decides on one Snapshot."""
 
-    images: Mapping[str, ImageRecords] = _EMPTY
+    images: Mapping[str, ImageRecords] = field(default_factory=_empty)
 
     def image(self, name: str) -> ImageRecords:
         """The records of an image; empty ones when the store has never heard of it."""

@@ -18,6 +18,12 @@ from builder.model import ImageFormat
 
 _EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
 
+
+def _empty() -> Mapping[str, Any]:
+    # dataclasses take no unhashable default, which a mappingproxy is before Python 3.12.
+    return _EMPTY
+
+
 #: 14:14 UTC: people are awake to see what a new image breaks.
 DEFAULT_SCHEDULE: Final = "14 14 * * *"
 MASK: Final = "********"
@@ -37,7 +43,7 @@ class Platform:
     architecture: str = "amd64"
     mirror: str | None = None
     security_mirror: str | None = None
-    variables: Mapping[str, Any] = _EMPTY
+    variables: Mapping[str, Any] = field(default_factory=_empty)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +53,7 @@ class DiskImage:
     name: str
     platform: Platform | None = None
     elements: tuple[str, ...] = ()
-    environment: Mapping[str, str] = _EMPTY
+    environment: Mapping[str, str] = field(default_factory=_empty)
     secret_names: frozenset[str] = frozenset()  #: names in `environment` whose values are never shown
     formats: tuple[ImageFormat, ...] = ()  #: its own and those its providers need, sorted
     schedule: str | None = DEFAULT_SCHEDULE  #: cron in UTC; None: never by the clock
@@ -59,7 +65,7 @@ class DiskImage:
     username: str = "zuul"
     python_path: str = "auto"
     shell_type: str | None = None
-    metadata: Mapping[str, str] = _EMPTY  #: Glance properties for every provider
+    metadata: Mapping[str, str] = field(default_factory=_empty)  #: Glance properties for every provider
 
     @property
     def shown_environment(self) -> Mapping[str, str]:
@@ -73,7 +79,9 @@ class ProviderImage:
 
     diskimage: str
     pause: bool = False
-    metadata: Mapping[str, str] = _EMPTY  #: nodepool's `meta`; wins over the diskimage's
+    metadata: Mapping[str, str] = field(
+        default_factory=_empty
+    )  #: nodepool's `meta`; wins over the diskimage's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +94,7 @@ class Provider:
     image_format: ImageFormat = ImageFormat.QCOW2
     image_name_format: str = "{image_name}-{timestamp}"
     upload_timeout: timedelta = timedelta(hours=1)
-    images: Mapping[str, ProviderImage] = _EMPTY  #: by diskimage name
+    images: Mapping[str, ProviderImage] = field(default_factory=_empty)  #: by diskimage name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,17 +142,18 @@ class Config:
     cache_dir: Path
     log_dir: Path
     elements_dirs: tuple[Path, ...] = ()  #: searched before diskimage-builder's own elements
-    log_retention: int = 7  #: build logs kept per image
+    log_retention: int = 7  #: build logs kept per image, at least one; -1 keeps all
     zookeeper: ZooKeeper | None = None  #: None: a private server of our own
-    platforms: Mapping[str, Platform] = _EMPTY
-    diskimages: Mapping[str, DiskImage] = _EMPTY
-    providers: Mapping[str, Provider] = _EMPTY
+    platforms: Mapping[str, Platform] = field(default_factory=_empty)
+    diskimages: Mapping[str, DiskImage] = field(default_factory=_empty)
+    providers: Mapping[str, Provider] = field(default_factory=_empty)
     build_workers: int = 1
     upload_workers: int = 4
     failed_retention: timedelta = timedelta(days=7)
     build_retry: RetryPolicy = RetryPolicy(first=timedelta(minutes=1), longest=timedelta(hours=1), limit=5)
     upload_retry: RetryPolicy = RetryPolicy(first=timedelta(seconds=30), longest=timedelta(hours=1), limit=10)
     stall_timeout: timedelta = timedelta(seconds=120)  #: an upload that moves no byte for so long is cut
+    notes: tuple[str, ...] = ()  #: keys accepted without effect, each as "file:line: key: why"
 
     def providers_of(self, image: str) -> tuple[Provider, ...]:
         """Every provider that lists the diskimage, in the order of the file."""

@@ -52,6 +52,7 @@ class UploadDecision:
     reason: str
     build: Build | None = None  #: what is or would be uploaded; None when there is no ready build
     due: datetime | None = None
+    in_service: datetime | None = None  #: since when the newest upload there is ready; None: there is none
 
 
 class CleanupKind(StrEnum):
@@ -59,6 +60,7 @@ class CleanupKind(StrEnum):
 
     FAIL_BUILD = "fail-build"  #: `building`, but its builder is gone: record the failure
     FAIL_UPLOAD = "fail-upload"  #: `uploading`, but its uploader is gone: delete what it left, record it
+    REMOVE_LEFTOVER = "remove-leftover"  #: a failed upload left an image: delete it, keep the record
     RETIRE_BUILD = "retire-build"  #: superseded: write `deleting`
     RETIRE_UPLOAD = "retire-upload"  #: superseded: write `deleting`
     REMOVE_UPLOAD = "remove-upload"  #: `deleting`: delete the cloud image, then the record
@@ -72,6 +74,16 @@ class CleanupAction:
     kind: CleanupKind
     build: Build | None = None  #: the build concerned; None only when just an upload's record is left
     upload: Upload | None = None
+    verdict: Verdict
+    reason: str
+    due: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """One line of `imagepool image explain`: what is decided on, what it comes to, when, and why."""
+
+    what: str
     verdict: Verdict
     reason: str
     due: datetime | None = None

@@ -19,6 +19,7 @@ what else they raise.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
@@ -188,3 +189,19 @@ class Store(ABC):
     @abstractmethod
     def unpause(self, image: str) -> None:
         """Take the pause back; no error when there is none."""
+
+
+def builds_newest_first(builds: Iterable[Build]) -> tuple[Build, ...]:
+    """The order in which every Store hands out builds."""
+    return tuple(sorted(builds, key=lambda build: (build.began, build.id), reverse=True))
+
+
+def uploads_newest_first(uploads: Iterable[Upload]) -> tuple[Upload, ...]:
+    """The order in which every Store hands out uploads, whatever build or provider they belong to."""
+    return tuple(
+        sorted(
+            uploads,
+            key=lambda upload: (upload.started or upload.state_time, upload.id, upload.provider),
+            reverse=True,
+        )
+    )

@@ -1,0 +1,126 @@
+"""What all commands share: cliff's three kinds of commands, our formats, our context.
+
+A command says its arguments and what it does: `Action.act`, `Lister.table`, `Shower.row`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cliff._argparse import SmartHelpFormatter
+from cliff.command import Command
+from cliff.display import DisplayCommandBase
+from cliff.lister import Lister as CliffLister
+from cliff.show import ShowOne
+
+from builder.cli import formatters
+from builder.cli.render import Row, Table
+from builder.errors import UsageError
+
+if TYPE_CHECKING:
+    from builder.cli.app import Application
+    from builder.cli.context import Context
+
+
+class _HelpFormatter(SmartHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keep the paragraphs of a command's docstring."""
+
+
+class Base(Command):
+    """A command of imagepool."""
+
+    @property
+    def application(self) -> Application:
+        """The application that runs this command."""
+        application: Application = self.app  # type: ignore[assignment]  # there is but one
+        return application
+
+    @property
+    def context(self) -> Context:
+        """Configuration, store and clock."""
+        return self.application.context
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments of this command."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """The parser of this command, its own arguments included."""
+        parser = super().get_parser(prog_name)
+        parser.formatter_class = _HelpFormatter
+        self.arguments(parser)
+        return parser
+
+    def get_epilog(self) -> str:
+        """No epilog; cliff's names the distribution of a plugin, after reading all there are."""
+        return ""
+
+    def _load_hooks(self) -> None:
+        # cliff scans the installed entry points for plugins that hook into commands; we have none.
+        self._hooks = []
+
+    def say(self, line: str = "") -> None:
+        """Write a line of output."""
+        self.app.stdout.write(f"{line}\n")
+
+    def note(self, line: str) -> None:
+        """Write a line about what is going on to stderr, at once."""
+        self.app.stderr.write(f"{line}\n")
+        self.app.stderr.flush()
+
+
+class Action(Base):
+    """A command that does something, and prints text if anything."""
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        """Do it."""
+        return self.act(parsed_args)
+
+    @abstractmethod
+    def act(self, options: argparse.Namespace) -> int:
+        """Do it; the exit code."""
+
+
+class _Display(Base, DisplayCommandBase[Any]):
+    def _load_formatter_plugins(self) -> Any:
+        return formatters.all_formatters()
+
+    def _generate_columns_and_selector(
+        self, parsed_args: argparse.Namespace, column_names: Sequence[str]
+    ) -> tuple[list[str], list[bool] | None]:
+        """Which columns to show; UsageError for one that there isn't (cliff ignores it)."""
+        known = {self._normalize_column_name(name) for name in column_names}
+        for asked in parsed_args.columns:
+            if self._normalize_column_name(asked) not in known:
+                raise UsageError(
+                    f"there is no column {asked!r}", hint=f"There is: {', '.join(column_names)}."
+                )
+        return super()._generate_columns_and_selector(parsed_args, column_names)
+
+
+class Lister(_Display, CliffLister):
+    """A command that lists records."""
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
+        """Column names and rows, as cliff wants them."""
+        listed = self.table(parsed_args)
+        return listed.columns, listed.rows
+
+    @abstractmethod
+    def table(self, options: argparse.Namespace) -> Table:
+        """What to list."""
+
+
+class Shower(_Display, ShowOne):
+    """A command that shows one record."""
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
+        """Field names and values, as cliff wants them."""
+        row = self.row(parsed_args)
+        return tuple(row), tuple(row.values())
+
+    @abstractmethod
+    def row(self, options: argparse.Namespace) -> Row:
+        """What to show."""

@@ -1,0 +1,69 @@
+"""`imagepool image render`: what the daemon would run, or a script that does it by hand."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import uuid
+from pathlib import Path
+from typing import Final
+
+from builder.cli import text
+from builder.cli.base import Action
+from builder.config.model import Config, DiskImage
+from builder.dib import command, mirrors
+from builder.dib.workspace import Ledger, Workspace
+from builder.errors import NotFoundError
+
+#: Stands where the id of the build will be.
+ANY_BUILD: Final = "BUILD_ID"
+#: Where a build by hand works: outside of the daemon's own directory, which the daemon cleans up.
+BY_HAND: Final = Path("/var/tmp/imagepool-by-hand")
+
+
+class RenderImage(Action):
+    """Print the command and environment that build an image
+
+    With --script, a script that builds the same image by hand, without the daemon, below
+    /var/tmp/imagepool-by-hand. Secret values are masked, or asked for by the script.
+    """
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Which image, and in which shape."""
+        parser.add_argument("image", metavar="IMAGE", help="the name of an image")
+        parser.add_argument("--script", action="store_true", help="print a script that builds it by hand")
+
+    def act(self, options: argparse.Namespace) -> int:
+        """Print it."""
+        config = self.context.config()
+        image = config.diskimages.get(options.image)
+        if image is None:
+            known = ", ".join(config.diskimages) or "none"
+            raise NotFoundError(
+                f"the configuration {config.path} has no diskimage {options.image!r}",
+                hint=f"There is: {known}.",
+            )
+        if options.script:
+            by_hand = self._render(config, image, BY_HAND, uuid.uuid4().hex)
+            self.app.stdout.write(command.script(by_hand, image))
+            return 0
+        rendered = self._render(config, image, config.work_dir, ANY_BUILD)
+        for name, value in sorted(rendered.shown_environment.items()):
+            self.say(f"{name}={text.visible(shlex.quote(value))}")
+        self.say(text.visible(shlex.join(rendered.argv)))
+        return 0
+
+    def _render(self, config: Config, image: DiskImage, work_dir: Path, build_id: str) -> command.Command:
+        directory = work_dir / f"{image.name}-{build_id}"
+        ledger = Ledger(installation_id="", image=image.name, build_id=build_id, started=self.context.now())
+        return command.render(
+            image,
+            build_id=build_id,
+            output=Workspace(directory=directory, ledger=ledger).output,
+            work_dir=directory,
+            cache_dir=config.cache_dir,
+            elements_dirs=config.elements_dirs,
+            mirrors=mirrors.mirror_environment(image.platform) if image.platform is not None else {},
+            proxies=command.proxies(os.environ),
+        )

@@ -1,0 +1,195 @@
+"""Follow one request through its build to the end of the uploads; pure: snapshots in, lines out.
+
+A request is answered by the build that carries it. The build is done when it is ready and every
+provider that takes the image has it. It has failed when the build failed and its request is gone
+(an interrupted build keeps its request, and is begun again), or when an upload failed and nothing
+else of the build is running or due now: what is left then is a retry later on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from builder.cli import text
+from builder.config.model import Config, Provider
+from builder.model import Build, BuildState, ImageRecords, Request, Snapshot, Upload, UploadState
+from builder.planning.actions import UploadDecision, Verdict
+from builder.planning.records import newest_first, newest_ready
+from builder.planning.uploads import decide_upload
+
+#: How long nobody needs to take a request before it is worth a word, and how long a request may be
+#: gone without a build before that is taken for an answer.
+PATIENCE: Final = timedelta(seconds=10)
+#: Sent bytes are reported in steps of so many percent.
+STEP: Final = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How it ended; `reason` is None when all is well, `lines` are the last ones that matter."""
+
+    reason: str | None = None
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class News:
+    """What is new in one snapshot: lines to print, and the outcome once there is one."""
+
+    lines: tuple[str, ...]
+    outcome: Outcome | None = None
+
+
+@dataclass
+class Follower:
+    """Compares each snapshot with what it said before, so that every change is one line."""
+
+    request: Request
+    known: frozenset[str]  #: ids of the builds there were before the request
+    since: datetime
+    _said: dict[str, str] = field(default_factory=dict)  #: the last line on each subject
+
+    def look(self, config: Config, snapshot: Snapshot, now: datetime) -> News:
+        """What is new in this snapshot."""
+        records = snapshot.image(self.request.image)
+        build = self._build(records)
+        if build is None:
+            return self._not_begun(records, now)
+        said = dict(self._build_lines(build))
+        outcome: Outcome | None = None
+        if build.state is BuildState.FAILED:
+            outcome = self._build_failed(records, build)
+        elif build.state is BuildState.DELETING:
+            outcome = Outcome(reason=f"build {build.id} is being deleted")
+        elif build.state is BuildState.READY:
+            uploads = _Uploads.of(config, records, build, now)
+            said.update(uploads.lines())
+            outcome = uploads.outcome()
+        return News(lines=self._new(said), outcome=outcome)
+
+    def _build(self, records: ImageRecords) -> Build | None:
+        """The newest build for our request; nodepool's carry none, so any new one will do then."""
+        ours = [b for b in records.builds if b.request == self.request]
+        new = [b for b in records.builds if b.id not in self.known]
+        return next(iter(ours or new), None)
+
+    def _not_begun(self, records: ImageRecords, now: datetime) -> News:
+        waited = now - self.since
+        if records.request is None and waited >= PATIENCE:
+            return News(lines=(), outcome=Outcome(reason="the request was withdrawn before a build began"))
+        said = {"request": f"waiting for a builder to take the request for {self.request.image}"}
+        if waited >= PATIENCE:
+            busy = " (another build of this image is running)" if records.build_claimed else ""
+            said["daemon"] = (
+                f"no builder has taken the request yet{busy}; it stays open until a daemon"
+                " with the role builder runs ('imagepool run')"
+            )
+        return News(lines=self._new(said))
+
+    def _build_lines(self, build: Build) -> Iterator[tuple[str, str]]:
+        name = f"build {build.id}"
+        if build.state is BuildState.BUILDING:
+            yield name, f"{name} on {build.builder}: {build.phase or build.state}"
+        elif build.state is BuildState.READY:
+            took = f" after {text.duration(build.duration)}" if build.duration is not None else ""
+            yield name, f"{name}: ready{took}"
+        else:
+            yield name, f"{name}: {build.state}"
+
+    def _build_failed(self, records: ImageRecords, build: Build) -> Outcome | None:
+        if records.request == self.request:
+            return None
+        why = build.reason.summary if build.reason is not None else "its record doesn't say why"
+        return Outcome(
+            reason=f"build {build.id} failed: {why}",
+            lines=build.reason.lines if build.reason is not None else (),
+        )
+
+    def _new(self, said: dict[str, str]) -> tuple[str, ...]:
+        new = tuple(line for subject, line in said.items() if self._said.get(subject) != line)
+        self._said.update(said)
+        return new
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Upload:
+    """One provider that takes the image: the newest upload of the build there, and what comes."""
+
+    provider: Provider
+    newest: Upload | None
+    decision: UploadDecision
+
+    @property
+    def moving(self) -> bool:
+        return self.decision.verdict in (Verdict.RUNNING, Verdict.NOW) or (
+            self.newest is not None and self.newest.state is UploadState.UPLOADING
+        )
+
+    @property
+    def failed(self) -> bool:
+        return self.newest is not None and self.newest.state is UploadState.FAILED
+
+    @property
+    def line(self) -> str:
+        if self.newest is None:
+            return f"upload to {self.provider.name}: {self.decision.reason}"
+        return f"upload to {self.provider.name}: {_progress(self.newest)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Uploads:
+    """The uploads of one ready build."""
+
+    build: Build
+    superseded: bool
+    each: tuple[_Upload, ...]
+
+    @classmethod
+    def of(cls, config: Config, records: ImageRecords, build: Build, now: datetime) -> _Uploads:
+        diskimage = config.diskimages[build.image]
+        newest = newest_ready(records)
+        each = [
+            _Upload(
+                provider=provider,
+                newest=next(iter(newest_first(records.uploads_of(build.id, provider.name))), None),
+                decision=decide_upload(diskimage, provider, records, config, now),
+            )
+            for provider in config.providers_of(build.image)
+        ]
+        return cls(build=build, superseded=newest is not None and newest.id != build.id, each=tuple(each))
+
+    def lines(self) -> dict[str, str]:
+        return {upload.provider.name: upload.line for upload in self.each}
+
+    def outcome(self) -> Outcome | None:
+        """None as long as something of the build moves or is about to."""
+        if self.superseded:
+            return Outcome(reason=f"build {self.build.id} was followed by a newer one")
+        if any(upload.moving for upload in self.each):
+            return None
+        failed = [f"{u.provider.name}: {_why(u)}" for u in self.each if u.failed]
+        return Outcome(
+            reason=f"uploads of build {self.build.id} failed: {'; '.join(failed)}" if failed else None
+        )
+
+
+def _progress(upload: Upload) -> str:
+    if upload.state is UploadState.UPLOADING and upload.size:
+        percent = min(100, upload.sent * 100 // upload.size) // STEP * STEP
+        return f"{upload.phase or upload.state} ({percent} % of {text.size(upload.size)})"
+    if upload.state is UploadState.READY and upload.duration is not None:
+        return f"ready after {text.duration(upload.duration)}"
+    return str(upload.state)
+
+
+def _why(upload: _Upload) -> str:
+    record = upload.newest
+    reason = (
+        record.reason.summary if record is not None and record.reason is not None else "no reason on record"
+    )
+    if upload.decision.due is not None:
+        return f"{reason}; the next try is at {text.moment(upload.decision.due)}"
+    return reason

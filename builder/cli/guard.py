@@ -1,0 +1,45 @@
+"""Say what deleting a build or an upload would break; pure.
+
+Promise: nothing good is lost unless somebody insists. Each function returns the reasons against,
+an empty tuple when there are none.
+"""
+
+from __future__ import annotations
+
+from builder.model import Build, BuildState, ImageRecords, Upload, UploadState
+from builder.planning.records import ready_uploads
+from builder.planning.retention import lasting_uploads
+
+
+def against_deleting_build(records: ImageRecords, build: Build) -> tuple[str, ...]:
+    """Why this build of the image should stay: it, or an upload of it, is the last good one."""
+    reasons = []
+    if build.state is BuildState.READY and [b.id for b in records.ready_builds] == [build.id]:
+        reasons.append(f"it is the last ready build of {build.image}")
+    reasons += [
+        f"{upload.provider} has no other ready image of {build.image}"
+        for upload in records.uploads_of(build.id)
+        if upload.state is UploadState.READY and not _ready_elsewhere(records, upload)
+    ]
+    return tuple(dict.fromkeys(reasons))
+
+
+def against_deleting_upload(records: ImageRecords, upload: Upload) -> tuple[str, ...]:
+    """Why this upload of the image should stay: it is the last good one in its provider."""
+    if upload.state is UploadState.READY and not _other_ready(records, upload):
+        return (f"{upload.provider} has no other ready image of {upload.image}",)
+    return ()
+
+
+def _ready_elsewhere(records: ImageRecords, upload: Upload) -> bool:
+    """Whether the provider keeps a ready image when every upload of this build goes."""
+    return any(u.build_id != upload.build_id for u in _lasting(records, upload.provider))
+
+
+def _other_ready(records: ImageRecords, upload: Upload) -> bool:
+    return any(u.name != upload.name for u in _lasting(records, upload.provider))
+
+
+def _lasting(records: ImageRecords, provider: str) -> tuple[Upload, ...]:
+    # An upload whose build is on its way out doesn't count: it goes with it.
+    return ready_uploads(lasting_uploads(records, provider))

@@ -1,0 +1,259 @@
+"""Turn records into rows of cells; pure. The column names are an interface: scripts read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from builder.cli import text
+from builder.cli.cells import (
+    BuildId,
+    Bytes,
+    Cell,
+    Flag,
+    Lines,
+    Moment,
+    Reason,
+    Seconds,
+    UploadName,
+    Words,
+    pairs,
+    short,
+)
+from builder.cli.status import ImageStatus, Place
+from builder.model import Artifact, Build, Failure, Request, Upload
+
+BUILD_COLUMNS: Final = (
+    "id", "image", "state", "phase", "builder", "formats", "size", "age", "duration", "reason",
+)  # fmt: skip
+UPLOAD_COLUMNS: Final = (
+    "id", "build_id", "image", "provider", "region", "state", "external_id", "external_name", "format",
+    "size", "age", "duration", "reason",
+)  # fmt: skip
+IMAGE_COLUMNS: Final = (
+    "image", "platform", "state", "schedule", "next_build", "last_ready", "age", "uploads_ready",
+    "uploads_total", "paused", "reason",
+)  # fmt: skip
+
+Row = Mapping[str, Cell]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Column names and rows in the same order, as cliff wants them."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+def table(columns: Sequence[str], rows: Sequence[Row]) -> Table:
+    """The rows with just these columns, in this order."""
+    return Table(columns=tuple(columns), rows=tuple(tuple(row[c] for c in columns) for row in rows))
+
+
+def build_row(build: Build, now: datetime) -> Row:
+    """What `build list` shows: size is that of all files, age counts from the build's beginning."""
+    return {
+        "id": BuildId(build.id),
+        "image": Cell(build.image),
+        "state": Cell(build.state),
+        "phase": Cell(build.phase),
+        "builder": Cell(build.builder),
+        "formats": Words(build.formats or tuple(a.format for a in build.artifacts)),
+        "size": Bytes(sum(a.size for a in build.artifacts) if build.artifacts else None),
+        "age": Seconds((now - build.began).total_seconds()),
+        "duration": Seconds(build.duration),
+        "reason": Reason(_summary(build.reason)),
+    }
+
+
+def build_details(build: Build, uploads: Sequence[Upload], now: datetime) -> Row:
+    """What `build show` shows: the row, and everything else on record."""
+    return {
+        **build_row(build, now),
+        "id": Cell(build.id),
+        "reason": Cell(_summary(build.reason)),
+        "failure": _failure(build.reason),
+        "state_time": Moment(build.state_time),
+        "started": Moment(build.started),
+        "ended": Moment(build.ended),
+        "timings": _timings(build.timings),
+        "artifacts": Lines(
+            [_artifact(a) for a in build.artifacts], [_artifact_line(a) for a in build.artifacts]
+        ),
+        "elements": Words(build.elements),
+        "tools": pairs(build.tools),
+        "log": Cell(build.log),
+        "request": _request(build.request),
+        "uploads": Lines(
+            [{"id": u.name, "provider": u.provider, "state": str(u.state)} for u in uploads],
+            [f"{u.provider}: {u.state} ({u.name})" for u in uploads],
+        ),
+    }
+
+
+def upload_row(upload: Upload, now: datetime) -> Row:
+    """What `upload list` shows; age counts from the upload's beginning."""
+    began = upload.started or upload.state_time
+    return {
+        "id": UploadName(upload.name),
+        "build_id": BuildId(upload.build_id),
+        "image": Cell(upload.image),
+        "provider": Cell(upload.provider),
+        "region": Cell(upload.region),
+        "state": Cell(upload.state),
+        "external_id": Cell(upload.external_id),
+        "external_name": Cell(upload.external_name),
+        "format": Cell(upload.format),
+        "size": Bytes(upload.size),
+        "age": Seconds((now - began).total_seconds()),
+        "duration": Seconds(upload.duration),
+        "reason": Reason(_summary(upload.reason)),
+    }
+
+
+def upload_details(upload: Upload, now: datetime) -> Row:
+    """What `upload show` shows: the row, and everything else on record."""
+    return {
+        **upload_row(upload, now),
+        "id": Cell(upload.name),
+        "build_id": Cell(upload.build_id),
+        "reason": Cell(_summary(upload.reason)),
+        "failure": _failure(upload.reason),
+        "phase": Cell(upload.phase),
+        "sent": Bytes(upload.sent),
+        "uploader": Cell(upload.uploader),
+        "state_time": Moment(upload.state_time),
+        "started": Moment(upload.started),
+        "ended": Moment(upload.ended),
+        "timings": _timings(upload.timings),
+    }
+
+
+def image_row(status: ImageStatus, now: datetime) -> Row:
+    """What `image list` shows; age counts from the beginning of the newest ready build."""
+    diskimage, newest = status.diskimage, status.newest_ready
+    platform = diskimage.platform if diskimage is not None else None
+    return {
+        "image": Cell(status.name),
+        "platform": Cell(platform.name if platform is not None else None),
+        "state": Cell(status.state),
+        "schedule": Cell(diskimage.schedule if diskimage is not None else None),
+        "next_build": Moment(status.next_build),
+        "last_ready": Moment((newest.ended or newest.state_time) if newest is not None else None),
+        "age": Seconds((now - newest.began).total_seconds() if newest is not None else None),
+        "uploads_ready": Cell(status.uploads_ready),
+        "uploads_total": Cell(len(status.places)),
+        "paused": Flag(status.paused),
+        "reason": Reason(status.reason),
+    }
+
+
+def image_details(status: ImageStatus, now: datetime) -> Row:
+    """What `image show` shows: the row, what comes next and why, and where the image is."""
+    diskimage, decision = status.diskimage, status.decision
+    places = [_place(place, now) for place in status.places]
+    return {
+        **image_row(status, now),
+        "reason": Cell(status.reason),
+        "decision": Cell(decision.verdict if decision is not None else None),
+        "decision_reason": Cell(
+            decision.reason if decision is not None else "the configuration doesn't list this image"
+        ),
+        "request": _request(status.records.request),
+        "formats": Words(diskimage.formats if diskimage is not None else ()),
+        "elements": Words(diskimage.elements if diskimage is not None else ()),
+        "builds": Lines(
+            [{"id": b.id, "state": str(b.state)} for b in status.records.builds],
+            [f"{b.id}: {b.state}, {_ago(b.began, now)}" for b in status.records.builds],
+        ),
+        "providers": Lines(places, [line for place in status.places for line in _place_lines(place, now)]),
+    }
+
+
+def _summary(failure: Failure | None) -> str | None:
+    return failure.summary if failure is not None else None
+
+
+def _failure(failure: Failure | None) -> Lines:
+    if failure is None:
+        return Lines(None, ())
+    data = {
+        "class": str(failure.failure_class),
+        "message": failure.message,
+        "phase": str(failure.phase) if failure.phase else None,
+        "step": failure.step,
+        "exit_code": failure.exit_code,
+        "lines": list(failure.lines),
+    }
+    return Lines(data, failure.lines or (failure.message,))
+
+
+def _timings(timings: Mapping[str, float]) -> Lines:
+    return Lines(
+        {str(phase): round(seconds, 3) for phase, seconds in timings.items()},
+        [f"{phase}: {text.duration(seconds)}" for phase, seconds in timings.items()],
+    )
+
+
+def _artifact(artifact: Artifact) -> dict[str, Any]:
+    return {
+        "format": str(artifact.format),
+        "size": artifact.size,
+        "virtual_size": artifact.virtual_size,
+        "md5": artifact.md5,
+        "sha256": artifact.sha256,
+        "sha512": artifact.sha512,
+    }
+
+
+def _artifact_line(artifact: Artifact) -> str:
+    return f"{artifact.format}: {text.size(artifact.size)}, sha256 {artifact.sha256}"
+
+
+def _request(request: Request | None) -> Lines:
+    if request is None:
+        return Lines(None, ())
+    data = {
+        "by": request.by,
+        "why": request.why,
+        "time": text.iso(request.time),
+        "manual": request.manual,
+    }
+    return Lines(data, [f"{request.why} ({request.by}, {text.moment(request.time)})"])
+
+
+def _place(place: Place, now: datetime) -> dict[str, Any]:
+    newest, ready, decision = place.newest, place.ready, place.decision
+    return {
+        "provider": place.provider,
+        "region": place.region,
+        "state": str(newest.state) if newest is not None else None,
+        "build_id": newest.build_id if newest is not None else None,
+        "ready_build_id": ready.build_id if ready is not None else None,
+        "external_id": ready.external_id if ready is not None else None,
+        "age": round((now - ready.state_time).total_seconds(), 3) if ready is not None else None,
+        "current": place.current,
+        "decision": str(decision.verdict) if decision is not None else None,
+        "decision_reason": decision.reason if decision is not None else None,
+        "reason": _summary(newest.reason) if newest is not None else None,
+    }
+
+
+def _place_lines(place: Place, now: datetime) -> Iterator[str]:
+    ready, newest = place.ready, place.newest
+    has = (
+        f"build {short(ready.build_id)}, {_ago(ready.state_time, now)}"
+        if ready is not None
+        else "no ready image"
+    )
+    doing = f"; newest upload: {newest.state}" if newest is not None and newest is not ready else ""
+    yield f"{place.provider}: {has}{doing}"
+    if place.decision is not None:
+        yield f"  {place.decision.reason}"
+
+
+def _ago(moment: datetime, now: datetime) -> str:
+    return f"{text.duration((now - moment).total_seconds())} ago"

@@ -1,0 +1,174 @@
+"""What an image comes to, all in all: from configuration, snapshot and decisions to one state; pure.
+
+    building   a build of it is running
+    failed     the newest build that ended failed
+    ready      the newest build that ended is ready
+    paused     it has no ready build, and builds are paused
+    missing    it has no ready build; one is due or soon will be
+
+The first that fits is the state. A paused image that has a ready build is `ready`: what is there
+can be used; the column `paused` says that nothing newer will come by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from builder.config.model import Config, DiskImage, Provider
+from builder.model import Build, BuildState, ImageRecords, Snapshot, Upload, UploadState
+from builder.planning.actions import BuildDecision, UploadDecision, Verdict
+from builder.planning.builds import decide_build
+from builder.planning.records import newest_first, newest_ready, ready_uploads
+from builder.planning.uploads import decide_upload
+
+
+class ImageState(StrEnum):
+    """What `image list` says of an image; see the top of this module."""
+
+    BUILDING = "building"
+    FAILED = "failed"
+    READY = "ready"
+    PAUSED = "paused"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """An image in a provider: the newest upload there, the newest ready one, and what comes next."""
+
+    provider: str
+    region: str | None
+    newest: Upload | None
+    ready: Upload | None
+    current: bool  #: the newest ready build is ready here
+    decision: UploadDecision | None  #: None when the configuration doesn't list the image here
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageStatus:
+    """One image at one moment. `diskimage` and `decision` are None when it is not configured."""
+
+    name: str
+    state: ImageState
+    diskimage: DiskImage | None
+    records: ImageRecords
+    newest_ready: Build | None
+    decision: BuildDecision | None
+    places: tuple[Place, ...]
+    reason: str | None  #: why it is not as it should be, None when it is
+
+    @property
+    def paused(self) -> bool:
+        """Whether no build starts by itself, because of the configuration or by hand."""
+        return self.records.paused or (self.diskimage is not None and self.diskimage.pause)
+
+    @property
+    def next_build(self) -> datetime | None:
+        """When the next build is due by itself; in the past when it is due now."""
+        if self.decision is None or self.decision.verdict not in (Verdict.NOW, Verdict.LATER):
+            return None
+        return self.decision.due
+
+    @property
+    def uploads_ready(self) -> int:
+        """In how many providers the newest ready build is ready."""
+        return sum(place.current for place in self.places)
+
+
+def of_all(config: Config, snapshot: Snapshot, now: datetime) -> tuple[ImageStatus, ...]:
+    """Every image that is configured or has records, by name."""
+    names = sorted({*config.diskimages, *snapshot.images})
+    return tuple(of_image(config, snapshot, now, name) for name in names)
+
+
+def of_image(config: Config, snapshot: Snapshot, now: datetime, name: str) -> ImageStatus:
+    """One image, by its full name."""
+    records = snapshot.image(name)
+    diskimage = config.diskimages.get(name)
+    ready = newest_ready(records)
+    places = _places(config, records, diskimage, ready, now)
+    state = _state(records, paused=records.paused or (diskimage is not None and diskimage.pause))
+    return ImageStatus(
+        name=name,
+        state=state,
+        diskimage=diskimage,
+        records=records,
+        newest_ready=ready,
+        decision=None if diskimage is None else decide_build(diskimage, records, config, now),
+        places=places,
+        reason=_reason(state, records, places),
+    )
+
+
+def _state(records: ImageRecords, *, paused: bool) -> ImageState:
+    newest = newest_ended(records)
+    if any(b.state is BuildState.BUILDING for b in records.builds):
+        return ImageState.BUILDING
+    if newest is not None and newest.state is BuildState.FAILED:
+        return ImageState.FAILED
+    if newest is not None:
+        return ImageState.READY
+    return ImageState.PAUSED if paused else ImageState.MISSING
+
+
+def newest_ended(records: ImageRecords) -> Build | None:
+    """The newest build that is ready or failed; one that is being deleted doesn't count."""
+    return next((b for b in records.builds if b.state in (BuildState.READY, BuildState.FAILED)), None)
+
+
+def _reason(state: ImageState, records: ImageRecords, places: tuple[Place, ...]) -> str | None:
+    failed = newest_ended(records)
+    if state is ImageState.FAILED and failed is not None:
+        return failed.reason.summary if failed.reason else "the build failed; its record doesn't say why"
+    for place in places:
+        if place.newest is not None and place.newest.state is UploadState.FAILED and not place.current:
+            reason = place.newest.reason
+            return f"{place.provider}: {reason.summary if reason else 'the upload failed'}"
+    return None
+
+
+def _places(
+    config: Config,
+    records: ImageRecords,
+    diskimage: DiskImage | None,
+    build: Build | None,
+    now: datetime,
+) -> tuple[Place, ...]:
+    listed = config.providers_of(records.name) if diskimage is not None else ()
+    names = {p.name for p in listed}
+    others = sorted({u.provider for u in records.uploads} - names)
+    places = [
+        _place(
+            records,
+            provider.name,
+            build,
+            provider=provider,
+            decision=decide_upload(diskimage, provider, records, config, now),
+        )
+        for provider in listed
+        if diskimage is not None
+    ]
+    return (*places, *(_place(records, name, build) for name in others))
+
+
+def _place(
+    records: ImageRecords,
+    name: str,
+    build: Build | None,
+    *,
+    provider: Provider | None = None,
+    decision: UploadDecision | None = None,
+) -> Place:
+    uploads = newest_first(records.uploads_to(name))
+    newest = next(iter(uploads), None)
+    ready = ready_uploads(uploads)
+    return Place(
+        provider=name,
+        region=provider.region if provider is not None else newest.region if newest is not None else None,
+        newest=newest,
+        ready=next(iter(ready), None),
+        current=build is not None and any(u.build_id == build.id for u in ready),
+        decision=decision,
+    )

@@ -1,0 +1,67 @@
+"""Turn values into short text that is safe to show on a terminal."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+_UNITS: Final = ("B", "KB", "MB", "GB", "TB")
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+
+def visible(text: str) -> str:
+    """The text with every character that could act on a terminal written as an escape (`\\x1b`):
+    controls, bidirectional overrides, line separators, and what Unicode doesn't know.
+
+    Foreign tools (dpkg, a cloud's error page) put what they like into reasons and logs.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def one_line(text: str, limit: int | None = None) -> str:
+    """The text on one line: white space runs become one space, the rest is made `visible`.
+
+    With a `limit`, at most that many characters, the last one being "…" when something was cut.
+    """
+    line = visible(" ".join(text.split()))
+    if limit is not None and len(line) > limit:
+        return line[: limit - 1].rstrip() + "…"
+    return line
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the two units that matter: `41s`, `12m 5s`, `3h 12m`, `5d 2h`."""
+    sign, whole = ("-", round(-seconds)) if seconds < 0 else ("", round(seconds))
+    if whole < _MINUTE:
+        return f"{sign}{whole}s"
+    if whole < _HOUR:
+        return f"{sign}{whole // _MINUTE}m {whole % _MINUTE}s"
+    if whole < _DAY:
+        return f"{sign}{whole // _HOUR}h {whole % _HOUR // _MINUTE}m"
+    return f"{sign}{whole // _DAY}d {whole % _DAY // _HOUR}h"
+
+
+def size(count: int) -> str:
+    """Bytes in decimal units with one digit: `352.0 MB`; below a thousand as they are: `12 B`."""
+    amount, unit = float(count), _UNITS[0]
+    for larger in _UNITS[1:]:
+        if amount < 999.95:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{count} B" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def iso(moment: datetime) -> str:
+    """ISO 8601 in UTC, to the second: `2026-01-31T14:14:00Z`."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def moment(when: datetime) -> str:
+    """A time for people, in UTC: `2026-01-31 14:14:00 UTC`."""
+    return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

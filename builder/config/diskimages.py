@@ -1,0 +1,255 @@
+"""Makes diskimages of what the file says about them: named, merged, rendered, checked."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Final, TypeVar
+
+from builder.config.checking import Checked
+from builder.config.inheritance import Recipe, merge_all, recipe_of
+from builder.config.model import DEFAULT_SCHEDULE, DiskImage, Platform
+from builder.config.problems import KeyPath, Problems, looks_secret, suggestion
+from builder.config.rendering import check_templates, render_recipe, render_text
+from builder.config.schema import ConfigFile, SecureFile
+from builder.config.template import names_for
+from builder.config.values import (
+    BadValueError,
+    cron,
+    element_problem,
+    environment_name_problem,
+    image_format,
+    seconds,
+)
+from builder.model import ImageFormat, name_problem
+
+#: What diskimage-builder reads the release from.
+RELEASE_VARIABLE: Final = "DIB_RELEASE"
+
+ValueT = TypeVar("ValueT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defaults:
+    """What a diskimage gets where neither it nor a parent says anything."""
+
+    schedule: str | None = None  #: cron; None when `schedule_given` says never
+    schedule_given: bool = False
+    rebuild_age: timedelta | None = None
+    keep: int = DiskImage.keep
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskImages:
+    """The diskimages of a file: those to build, and the names that are only parents or have problems."""
+
+    images: Mapping[str, DiskImage]
+    abstract: frozenset[str]
+    written: frozenset[str]
+
+
+def build_defaults(file: Checked[ConfigFile], problems: Problems) -> Defaults:
+    """The global keys that diskimages fall back to."""
+    content = file.content
+    schedule = None
+    if content.schedule is not None:
+        try:
+            schedule = cron(content.schedule)
+        except BadValueError as problem:
+            problems.add(file.place("schedule"), str(problem))
+    return Defaults(
+        schedule=schedule,
+        schedule_given=content.schedule is not None,
+        rebuild_age=None if content.rebuild_age is None else seconds(content.rebuild_age),
+        keep=content.keep or Defaults.keep,
+    )
+
+
+def build_diskimages(
+    file: Checked[ConfigFile], platforms: Mapping[str, Platform], defaults: Defaults, problems: Problems
+) -> DiskImages:
+    """Every diskimage of the file that is to be built, and what else is known of names."""
+    recipes = _named_recipes(file, platforms, problems)
+    written = file.names("diskimages") | recipes.keys()
+    merged = merge_all(recipes, written, problems)
+    abstract = frozenset(name for name, recipe in recipes.items() if recipe.entry.abstract)
+    known_platforms = file.names("platforms")
+    images: dict[str, DiskImage] = {}
+    for name, recipe in merged.items():
+        if name in abstract:
+            check_templates(recipes[name], problems)
+            continue
+        platform_name = recipe.entry.platform
+        if platform_name is not None and platform_name not in platforms:
+            _unknown_platform(recipe, known_platforms, problems)
+            continue
+        platform = None if platform_name is None else platforms[platform_name]
+        rendered = render_recipe(recipe, names_for(platform, name), problems)
+        images[name] = _diskimage(rendered, platform, defaults, problems)
+    return DiskImages(images=MappingProxyType(images), abstract=abstract, written=frozenset(written))
+
+
+def with_formats(
+    images: Mapping[str, DiskImage], wanted: Mapping[str, set[ImageFormat]]
+) -> Mapping[str, DiskImage]:
+    """The images with the formats that providers need added to their own."""
+    return MappingProxyType(
+        {
+            name: replace(image, formats=tuple(sorted({*image.formats, *wanted.get(name, ())})))
+            for name, image in images.items()
+        }
+    )
+
+
+def with_secrets(
+    diskimages: DiskImages, secure: Checked[SecureFile], problems: Problems
+) -> Mapping[str, DiskImage]:
+    """The images with the secure file's environment on top of their own; its values are secret."""
+    images = dict(diskimages.images)
+    for position, entry in enumerate(secure.content.diskimages or []):
+        place = secure.place("diskimages", position, "name")
+        if entry.name in diskimages.abstract:
+            problems.add(place, f"diskimage {entry.name!r} is abstract: name the diskimages that are built")
+        elif entry.name not in diskimages.written:
+            problems.add(place, f"there is no diskimage {entry.name!r}{suggestion(entry.name, images)}")
+        elif entry.name in images:
+            variables = entry.env_vars or {}
+            for variable in variables:
+                _check_variable(secure, ("diskimages", position, "env-vars", variable), variable, problems)
+            images[entry.name] = _with_secret_environment(images[entry.name], variables)
+    return MappingProxyType(images)
+
+
+def _check_variable(file: Checked[SecureFile], path: KeyPath, name: str, problems: Problems) -> None:
+    problem = environment_name_problem(name)
+    if problem:
+        problems.add(file.place(*path), problem)
+
+
+def _with_secret_environment(image: DiskImage, variables: Mapping[str, str]) -> DiskImage:
+    return replace(
+        image,
+        environment=MappingProxyType({**image.environment, **variables}),
+        secret_names=image.secret_names | variables.keys(),
+    )
+
+
+def _named_recipes(
+    file: Checked[ConfigFile], platforms: Mapping[str, Platform], problems: Problems
+) -> Mapping[str, Recipe]:
+    """Every diskimage as written, by its rendered name; of two of the same name, the first."""
+    recipes: dict[str, Recipe] = {}
+    for position in range(len(file.content.diskimages or [])):
+        recipe = recipe_of(file, position)
+        platform = platforms.get(recipe.entry.platform or "")
+        name = render_text(recipe.entry.name, recipe.where("name"), names_for(platform), problems)
+        problem = None if name is None else name_problem(name)
+        if problem:
+            problems.add(recipe.where("name"), problem)
+        elif name in recipes:
+            problems.add(recipe.where("name"), f"there are two diskimages named {name!r}")
+        elif name is not None:
+            recipes[name] = replace(recipe, entry=recipe.entry.model_copy(update={"name": name}))
+    return recipes
+
+
+def _unknown_platform(recipe: Recipe, known: frozenset[str], problems: Problems) -> None:
+    name = recipe.entry.platform or ""
+    if name not in known:
+        problems.add(recipe.where("platform"), f"there is no platform {name!r}{suggestion(name, known)}")
+
+
+def _diskimage(
+    recipe: Recipe, platform: Platform | None, defaults: Defaults, problems: Problems
+) -> DiskImage:
+    """A rendered recipe as the rest of the program knows it; what can't be used is a problem."""
+    entry = recipe.entry
+    environment = _environment(recipe, platform, problems)
+    return DiskImage(
+        name=entry.name,
+        platform=platform,
+        elements=_elements(recipe, problems),
+        environment=MappingProxyType(environment),
+        secret_names=frozenset(name for name in environment if looks_secret(name)),
+        formats=_formats(recipe, problems),
+        schedule=_schedule(recipe, defaults, problems),
+        rebuild_age=_either(_timedelta(entry.rebuild_age), defaults.rebuild_age),
+        build_timeout=_either(_timedelta(entry.build_timeout), DiskImage.build_timeout),
+        pause=_either(entry.pause, DiskImage.pause),
+        keep=_either(entry.keep, defaults.keep),
+        dib_cmd=_dib_cmd(recipe, problems),
+        username=_either(entry.username, DiskImage.username),
+        python_path=_either(entry.python_path, DiskImage.python_path),
+        shell_type=entry.shell_type,
+        metadata=MappingProxyType(dict(entry.metadata or {})),
+    )
+
+
+def _either(value: ValueT | None, otherwise: ValueT) -> ValueT:
+    return otherwise if value is None else value
+
+
+def _timedelta(value: float | None) -> timedelta | None:
+    return None if value is None else seconds(value)
+
+
+def _elements(recipe: Recipe, problems: Problems) -> tuple[str, ...]:
+    elements = tuple(recipe.entry.elements or ())
+    for position, element in enumerate(elements):
+        problem = element_problem(element)
+        if problem:
+            problems.add(recipe.where("elements", position), problem)
+    return elements
+
+
+def _environment(recipe: Recipe, platform: Platform | None, problems: Problems) -> dict[str, str]:
+    """The environment of diskimage-builder; `env-vars` win over `release`, that over the platform's."""
+    variables = recipe.entry.env_vars or {}
+    for name in variables:
+        problem = environment_name_problem(name)
+        if problem:
+            problems.add(recipe.where("env_vars", name), problem)
+    release = recipe.entry.release or (platform.release if platform else None)
+    return {RELEASE_VARIABLE: release, **variables} if release else dict(variables)
+
+
+def _formats(recipe: Recipe, problems: Problems) -> tuple[ImageFormat, ...]:
+    formats: set[ImageFormat] = set()
+    for position, text in enumerate(recipe.entry.formats or ()):
+        try:
+            formats.add(image_format(text))
+        except BadValueError as problem:
+            problems.add(recipe.where("formats", position), str(problem))
+    return tuple(sorted(formats))
+
+
+def _schedule(recipe: Recipe, defaults: Defaults, problems: Problems) -> str | None:
+    """Its own or inherited schedule, else the global one, else none if `rebuild-age` rules, else 14:14."""
+    entry = recipe.entry
+    if entry.schedule is not None:
+        try:
+            return cron(entry.schedule)
+        except BadValueError as problem:
+            problems.add(recipe.where("schedule"), str(problem))
+    if defaults.schedule_given:
+        return defaults.schedule
+    by_age = entry.rebuild_age is not None or defaults.rebuild_age is not None
+    return None if by_age else DEFAULT_SCHEDULE
+
+
+def _dib_cmd(recipe: Recipe, problems: Problems) -> tuple[str, ...]:
+    text = recipe.entry.dib_cmd
+    if text is None:
+        return DiskImage.dib_cmd
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as error:
+        problems.add(recipe.where("dib_cmd"), f"can't be split into words: {error}")
+        return DiskImage.dib_cmd
+    if not words or not words[0]:
+        problems.add(recipe.where("dib_cmd"), "must name a program")
+        return DiskImage.dib_cmd
+    return words

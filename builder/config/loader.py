@@ -1,0 +1,95 @@
+"""Loads the configuration: from files to one frozen Config, or every problem at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from builder.config.checking import Checked, check
+from builder.config.directories import build_directories
+from builder.config.diskimages import build_defaults, build_diskimages, with_formats, with_secrets
+from builder.config.document import Document, read_document
+from builder.config.model import Config, RetryPolicy
+from builder.config.notes import notes_of
+from builder.config.platforms import build_platforms
+from builder.config.problems import Problems
+from builder.config.providers import ImageFormatOf, build_providers, wanted_formats
+from builder.config.schema import ConfigFile, RetryEntry, SecureFile
+from builder.config.servers import build_zookeeper
+from builder.config.values import seconds
+
+
+def load(
+    path: Path, *, image_format_of: ImageFormatOf, environ: Mapping[str, str], secure: Path | None = None
+) -> Config:
+    """The configuration that `path`, and `secure` on top of it, describe.
+
+    `image_format_of` tells the format a (cloud, region) wants and raises ConfigError for a cloud it
+    doesn't know; `environ` is what %(NODEPOOL_X) and %(IMAGEPOOL_X) are taken from.
+    Raises ConfigError with every problem found, each as "file:line: key: what is wrong".
+    """
+    problems = Problems()
+    file = check(read_document(path, environ, problems), ConfigFile, problems, secret=False)
+    secret = check(_read_secure(secure, path, environ, problems), SecureFile, problems, secret=True)
+
+    directories = build_directories(file, problems)
+    zookeeper = build_zookeeper(file, secret, problems)
+    platforms = build_platforms(file, problems)
+    defaults = build_defaults(file, problems)
+    diskimages = build_diskimages(file, platforms, defaults, problems)
+    images = with_secrets(diskimages, secret, problems)
+    providers = build_providers(file, diskimages, image_format_of, problems)
+    build_retry = _retry(file, "build-retries", file.content.build_retries, Config.build_retry, problems)
+    upload_retry = _retry(file, "upload-retries", file.content.upload_retries, Config.upload_retry, problems)
+    problems.raise_any()
+
+    content = file.content
+    return Config(
+        path=path.absolute(),
+        state_dir=directories.state,
+        images_dir=directories.images,
+        work_dir=directories.work,
+        cache_dir=directories.cache,
+        log_dir=directories.logs,
+        elements_dirs=directories.elements,
+        log_retention=_number(content.build_log_retention, Config.log_retention),
+        zookeeper=zookeeper,
+        platforms=platforms,
+        diskimages=with_formats(images, wanted_formats(providers)),
+        providers=providers,
+        build_workers=_number(content.build_workers, Config.build_workers),
+        upload_workers=_number(content.upload_workers, Config.upload_workers),
+        failed_retention=seconds(content.failed_retention or Config.failed_retention.total_seconds()),
+        build_retry=build_retry,
+        upload_retry=upload_retry,
+        stall_timeout=seconds(content.stall_timeout or Config.stall_timeout.total_seconds()),
+        notes=notes_of(file),
+    )
+
+
+def _read_secure(secure: Path | None, main: Path, environ: Mapping[str, str], problems: Problems) -> Document:
+    """The secure file, or an empty one where there is none."""
+    return Document(file=main) if secure is None else read_document(secure, environ, problems)
+
+
+def _number(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
+def _retry(
+    file: Checked[ConfigFile], key: str, entry: RetryEntry | None, default: RetryPolicy, problems: Problems
+) -> RetryPolicy:
+    if entry is None:
+        return default
+    policy = RetryPolicy(
+        first=default.first if entry.first is None else seconds(entry.first),
+        longest=default.longest if entry.longest is None else seconds(entry.longest),
+        limit=default.limit if entry.limit is None else entry.limit,
+    )
+    if policy.longest < policy.first:
+        problems.add(
+            file.place(key),
+            f"'first' ({policy.first.total_seconds():g}) must not be more than"
+            f" 'longest' ({policy.longest.total_seconds():g})",
+        )
+    return policy

@@ -1,0 +1,229 @@
+"""What a configuration file may say: its keys and their types, before anything is inherited or rendered.
+
+Every key of nodepool 11's configuration is here. Keys that only a launcher needs have the type
+`Ignored`; keys whose work imagepool does in another way, or not yet, are listed in `WITHOUT_EFFECT`.
+A key that is left out, or left empty, is None; defaults are those of `model`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+
+#: A hundred years: longer than any duration makes sense, short enough for every date.
+MAX_SECONDS: Final = 3_153_600_000
+
+#: Keys of nodepool that are accepted although imagepool does nothing with them, and what it does instead.
+WITHOUT_EFFECT: Final = {
+    "delete-after-upload": "the files of a build stay as long as the build",
+    "keep-formats": "the files of a build stay as long as the build",
+    "rate": "requests to a cloud are not slowed down",
+    "post-upload-hook": "no hook is run",
+}
+
+OPENSTACK_TAG: Final = "<openstack>"
+FOREIGN_TAG: Final = "<other driver>"
+
+
+def _whole_number_as_text(value: object) -> object:
+    """A release may be written 9 as well as "9"; 22.10 would lose its zero, so it must be text."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _scalar_as_text(value: object) -> object:
+    """Clouds keep every property as text."""
+    return str(value) if isinstance(value, bool | int | float) else value
+
+
+Ignored = Any  #: only a launcher needs it
+Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
+Release = Annotated[str, BeforeValidator(_whole_number_as_text)]
+Property = Annotated[str, BeforeValidator(_scalar_as_text)]
+
+
+class Entry(BaseModel):
+    """Base of all: unknown keys are refused, types are taken at their word, keys are kebab-case."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        alias_generator=lambda name: name.replace("_", "-"),
+    )
+
+
+class ServerEntry(Entry):
+    """`zookeeper-servers[]`."""
+
+    host: str
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    chroot: str | None = None
+
+
+class TlsEntry(Entry):
+    """`zookeeper-tls`."""
+
+    cert: str
+    key: str
+    ca: str
+
+
+class AuthEntry(Entry):
+    """`zookeeper-auth`."""
+
+    username: str
+    password: str
+
+
+class RetryEntry(Entry):
+    """`build-retries` and `upload-retries`."""
+
+    first: Seconds | None = None
+    longest: Seconds | None = None
+    limit: Annotated[int, Field(ge=0, le=100_000)] | None = None
+
+
+class PlatformEntry(Entry):
+    """`platforms[]`."""
+
+    name: str
+    distribution: str
+    release: Release
+    architecture: str | None = None
+    mirror: str | None = None
+    security_mirror: str | None = None
+    variables: dict[str, Any] | None = None
+
+
+class DiskImageEntry(Entry):
+    """`diskimages[]`, as written, merged with its parents, or rendered: the keys are the same."""
+
+    name: str
+    abstract: bool | None = None
+    parent: str | None = None
+    platform: str | None = None
+    elements: list[str] | None = None
+    env_vars: dict[str, str] | None = None
+    formats: list[str] | None = None
+    schedule: str | None = None
+    rebuild_age: Seconds | None = None
+    build_timeout: Seconds | None = None
+    keep: Count | None = None
+    pause: bool | None = None
+    release: Release | None = None
+    username: str | None = None
+    python_path: str | None = None
+    shell_type: str | None = None
+    dib_cmd: str | None = None
+    metadata: dict[str, Property] | None = None
+    keep_formats: list[str] | None = None
+    delete_after_upload: bool | None = None
+
+
+class ProviderImageEntry(Entry):
+    """`providers[].diskimages[]`."""
+
+    name: str
+    pause: bool | None = None
+    meta: dict[str, Property] | None = None
+    config_drive: Ignored = None
+    connection_type: Ignored = None
+    connection_port: Ignored = None
+
+
+class ProviderEntry(Entry):
+    """`providers[]` whose driver is openstack."""
+
+    name: str
+    driver: str | None = None
+    cloud: str
+    region_name: str | None = None
+    image_format: str | None = None
+    image_name_format: str | None = None
+    image_upload_timeout: Seconds | None = None
+    diskimages: list[ProviderImageEntry] | None = None
+    rate: Annotated[float, Field(ge=0)] | None = None
+    post_upload_hook: str | None = None
+    boot_timeout: Ignored = None
+    launch_timeout: Ignored = None
+    launch_retries: Ignored = None
+    clean_floating_ips: Ignored = None
+    port_cleanup_interval: Ignored = None
+    max_concurrency: Ignored = None
+    priority: Ignored = None
+    nodepool_id: Ignored = None
+    cloud_images: Ignored = None
+    pools: Ignored = None
+
+
+class ForeignProviderEntry(BaseModel):
+    """`providers[]` of another driver: a launcher's business, unless it wants images."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+    name: str
+    driver: str
+    diskimages: list[Any] | None = None
+
+
+def _kind_of_provider(value: object) -> str:
+    driver = value.get("driver") if isinstance(value, dict) else None
+    return FOREIGN_TAG if isinstance(driver, str) and driver != "openstack" else OPENSTACK_TAG
+
+
+AnyProviderEntry = Annotated[
+    Annotated[ProviderEntry, Tag(OPENSTACK_TAG)] | Annotated[ForeignProviderEntry, Tag(FOREIGN_TAG)],
+    Discriminator(_kind_of_provider),
+]
+
+
+class ConfigFile(Entry):
+    """The whole file."""
+
+    state_dir: str | None = None
+    images_dir: str | None = None
+    work_dir: str | None = None
+    cache_dir: str | None = None
+    build_log_dir: str | None = None
+    elements_dir: str | None = None
+    build_log_retention: Annotated[int, Field(ge=-1, le=100_000)] | None = None
+    zookeeper_servers: list[ServerEntry] | None = None
+    zookeeper_tls: TlsEntry | None = None
+    zookeeper_auth: AuthEntry | None = None
+    zookeeper_timeout: Seconds | None = None
+    schedule: str | None = None
+    rebuild_age: Seconds | None = None
+    keep: Count | None = None
+    failed_retention: Seconds | None = None
+    build_workers: Count | None = None
+    upload_workers: Count | None = None
+    build_retries: RetryEntry | None = None
+    upload_retries: RetryEntry | None = None
+    stall_timeout: Seconds | None = None
+    platforms: list[PlatformEntry] | None = None
+    diskimages: list[DiskImageEntry] | None = None
+    providers: list[AnyProviderEntry] | None = None
+    labels: Ignored = None
+    webapp: Ignored = None
+    max_hold_age: Ignored = None
+    tenant_resource_limits: Ignored = None
+
+
+class SecureImageEntry(Entry):
+    """`diskimages[]` of the secure file."""
+
+    name: str
+    env_vars: dict[str, str] | None = None
+
+
+class SecureFile(Entry):
+    """The secure file: what not everybody who may read the configuration may read."""
+
+    zookeeper_servers: list[ServerEntry] | None = None
+    zookeeper_tls: TlsEntry | None = None
+    zookeeper_auth: AuthEntry | None = None
+    zookeeper_timeout: Seconds | None = None
+    diskimages: list[SecureImageEntry] | None = None

@@ -1,0 +1,137 @@
+"""Turns a Config back into plain data with the keys of the file, for people to look at."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from builder.config.model import (
+    MASK,
+    Config,
+    DiskImage,
+    Platform,
+    Provider,
+    ProviderImage,
+    RetryPolicy,
+    ZooKeeper,
+)
+from builder.config.problems import looks_secret
+from builder.config.values import NEVER
+
+
+def as_data(config: Config) -> dict[str, Any]:
+    """The configuration in force, as rendered: text, numbers, lists and mappings only.
+
+    Keys are those of the file, durations are seconds, secrets are masked. Loaded again it means the
+    same, apart from secrets, and from texts that rendered to something with template marks in it.
+    """
+    return {
+        "state-dir": str(config.state_dir),
+        "images-dir": str(config.images_dir),
+        "work-dir": str(config.work_dir),
+        "cache-dir": str(config.cache_dir),
+        "build-log-dir": str(config.log_dir),
+        **_given("elements-dir", ":".join(map(str, config.elements_dirs))),
+        "build-log-retention": config.log_retention,
+        **(_zookeeper(config.zookeeper) if config.zookeeper else {}),
+        "failed-retention": _seconds(config.failed_retention),
+        "build-workers": config.build_workers,
+        "upload-workers": config.upload_workers,
+        "build-retries": _retry(config.build_retry),
+        "upload-retries": _retry(config.upload_retry),
+        "stall-timeout": _seconds(config.stall_timeout),
+        "platforms": [_platform(platform) for platform in config.platforms.values()],
+        "diskimages": [_diskimage(image) for image in config.diskimages.values()],
+        "providers": [_provider(provider) for provider in config.providers.values()],
+    }
+
+
+def _zookeeper(zookeeper: ZooKeeper) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "zookeeper-servers": [_server(host, zookeeper.chroot) for host in zookeeper.hosts.split(",")],
+        "zookeeper-timeout": zookeeper.timeout,
+    }
+    if zookeeper.tls:
+        tls = zookeeper.tls
+        data["zookeeper-tls"] = {"cert": str(tls.cert), "key": str(tls.key), "ca": str(tls.ca)}
+    if zookeeper.username is not None:
+        data["zookeeper-auth"] = {"username": zookeeper.username, "password": MASK}
+    return data
+
+
+def _server(host_and_port: str, chroot: str) -> dict[str, Any]:
+    host, _colon, port = host_and_port.rpartition(":")
+    return {"host": host.strip("[]"), "port": int(port), **_given("chroot", chroot)}
+
+
+def _platform(platform: Platform) -> dict[str, Any]:
+    return {
+        "name": platform.name,
+        "distribution": platform.distribution,
+        "release": platform.release,
+        "architecture": platform.architecture,
+        **_given("mirror", platform.mirror),
+        **_given("security-mirror", platform.security_mirror),
+        **_given("variables", _masked(platform.variables)),
+    }
+
+
+def _diskimage(image: DiskImage) -> dict[str, Any]:
+    return {
+        "name": image.name,
+        **_given("platform", image.platform.name if image.platform else None),
+        "elements": list(image.elements),
+        "env-vars": dict(image.shown_environment),
+        "formats": [str(image_format) for image_format in image.formats],
+        "schedule": image.schedule or NEVER,
+        **_given("rebuild-age", _seconds(image.rebuild_age) if image.rebuild_age else None),
+        "build-timeout": _seconds(image.build_timeout),
+        "pause": image.pause,
+        "keep": image.keep,
+        "dib-cmd": shlex.join(image.dib_cmd),
+        "username": image.username,
+        "python-path": image.python_path,
+        **_given("shell-type", image.shell_type),
+        "metadata": _masked(image.metadata),
+    }
+
+
+def _provider(provider: Provider) -> dict[str, Any]:
+    return {
+        "name": provider.name,
+        "cloud": provider.cloud,
+        **_given("region-name", provider.region),
+        "image-format": str(provider.image_format),
+        "image-name-format": provider.image_name_format,
+        "image-upload-timeout": _seconds(provider.upload_timeout),
+        "diskimages": [_provider_image(image) for image in provider.images.values()],
+    }
+
+
+def _provider_image(image: ProviderImage) -> dict[str, Any]:
+    return {"name": image.diskimage, "pause": image.pause, "meta": _masked(image.metadata)}
+
+
+def _retry(policy: RetryPolicy) -> dict[str, Any]:
+    return {
+        "first": _seconds(policy.first),
+        "longest": _seconds(policy.longest),
+        "limit": policy.limit,
+    }
+
+
+def _given(key: str, value: Any) -> dict[str, Any]:
+    """The key, unless there is nothing to say."""
+    return {key: value} if value else {}
+
+
+def _masked(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: MASK if looks_secret(name) else value for name, value in values.items()}
+
+
+def _seconds(duration: timedelta) -> float:
+    """Whole seconds without a fraction, as people write them."""
+    total = duration.total_seconds()
+    return int(total) if total.is_integer() else total

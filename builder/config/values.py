@@ -1,0 +1,101 @@
+"""Reads the small languages inside a configuration: formats, cron, durations, environment names."""
+
+from __future__ import annotations
+
+import re
+import string
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from croniter import CroniterError, croniter
+
+from builder.config.problems import suggestion
+from builder.model import ImageFormat
+
+#: Written instead of a cron text: no build by the clock.
+NEVER: Final = "never"
+
+#: What `image-name-format` can name.
+IMAGE_NAME_FIELDS: Final = ("image_name", "upload_id", "timestamp")
+
+_ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_RANDOM = re.compile(r"(?:^|[\s,])r(?![a-z])", re.IGNORECASE)
+_ELEMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
+_FORMAT_SPEC = re.compile(r"[^{}]{0,4}\Z")
+_GLANCE_NAME_LENGTH = 255
+
+
+class BadValueError(Exception):
+    """A value can't be used; says why. The loader makes it a problem at the value's place."""
+
+
+def image_format(text: str) -> ImageFormat:
+    """The format of that name; raises BadValueError."""
+    try:
+        return ImageFormat(text)
+    except ValueError:
+        raise BadValueError(f"unknown format {text!r}{suggestion(text, list(ImageFormat))}") from None
+
+
+def cron(text: str) -> str | None:
+    """A schedule: five cron fields that come true some day, or None for `never`; raises BadValueError."""
+    if text == NEVER:
+        return None
+    fields = text.split()
+    if len(fields) != 5:
+        raise BadValueError(
+            f"a schedule is {NEVER!r} or five cron fields (minute hour day month weekday), not {text!r}"
+        )
+    if _RANDOM.search(text):
+        raise BadValueError(f"{text!r} is no cron text: random fields are not the same for every daemon")
+    joined = " ".join(fields)
+    try:
+        croniter(joined, datetime(2024, 1, 1, tzinfo=UTC)).get_next(datetime)
+    except (CroniterError, ValueError, OverflowError) as error:
+        raise BadValueError(f"{text!r} is no cron text that ever comes true: {error}") from error
+    return joined
+
+
+def seconds(value: float) -> timedelta:
+    """A duration; the schema has bounded it."""
+    return timedelta(seconds=value)
+
+
+def environment_name_problem(name: str) -> str | None:
+    """Why a variable can't be called so; None when it can."""
+    if _ENVIRONMENT_NAME.match(name):
+        return None
+    return "an environment variable's name is made of letters, digits and '_', and starts with no digit"
+
+
+def element_problem(name: str) -> str | None:
+    """Why an element can't be called so; None when it can."""
+    if _ELEMENT.match(name):
+        return None
+    return f"{name!r} is no element name: use letters, digits, '.', '_', '+' and '-'"
+
+
+def image_name_format_problem(text: str) -> str | None:
+    """Why a text can't be `image-name-format`; None when it can."""
+    try:
+        parts = list(string.Formatter().parse(text))
+    except ValueError as error:
+        return f"{text!r} is no format: {error}"
+    for _literal, name, spec, conversion in parts:
+        if name is None:
+            continue
+        if name not in IMAGE_NAME_FIELDS:
+            return f"unknown field {{{name}}}{suggestion(name, IMAGE_NAME_FIELDS)}"
+        if conversion or not _FORMAT_SPEC.match(spec or ""):
+            return f"{{{name}}} is all that is needed, without conversion or width"
+    return _formatted_name_problem(text)
+
+
+def _formatted_name_problem(text: str) -> str | None:
+    try:
+        name = text.format(image_name="image", upload_id="0000000001", timestamp=1_700_000_000)
+    except (ValueError, TypeError) as error:
+        return f"{text!r} can't be filled in: {error}"
+    if not name.strip() or len(name) > _GLANCE_NAME_LENGTH:
+        return f"an image's name in a cloud has 1 to {_GLANCE_NAME_LENGTH} characters, this makes {len(name)}"
+    return None

@@ -1,0 +1,243 @@
+"""The files of finished builds: where they are, how they get there, and how they may go.
+
+    <images_dir>/<image>-<build_id>.<format>        an artifact
+    <images_dir>/<image>-<build_id>.d/build.json    proof whose it is, and how it was made
+    <images_dir>/<image>-<build_id>.d/...           dib's manifests
+
+The proof comes first and goes last, so no file of ours is ever without it; and a file whose proof
+is not there is not ours to delete. An artifact appears under its name only when all of it is on
+disk. Whatever is under way has a name that begins with a dot and ends in ".partial".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from builder.dib import convert
+from builder.dib.limits import Limits
+from builder.errors import RefusedError
+from builder.model import Artifact, ImageFormat, is_build_id, name_problem
+
+PROOF: Final = "build.json"
+_COPY: Final = 8 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """What build.json says: whose build it is and how it was made; nothing secret."""
+
+    installation_id: str
+    image: str
+    build_id: str
+    created: datetime
+    command: tuple[str, ...] = ()
+    environment: Mapping[str, str]
+    tools: Mapping[str, str]
+
+
+def path(images_dir: Path, image: str, build_id: str, image_format: ImageFormat) -> Path:
+    """Where an artifact is. Raises RefusedError for names that can't be file names of ours."""
+    return images_dir / f"{_base(image, build_id)}.{image_format}"
+
+
+def directory(images_dir: Path, image: str, build_id: str) -> Path:
+    """Where the proof and the manifests of a build are; RefusedError as for `path`."""
+    return images_dir / f"{_base(image, build_id)}.d"
+
+
+def _base(image: str, build_id: str) -> str:
+    if name_problem(image) or not is_build_id(build_id):
+        raise RefusedError(f"{image!r} and {build_id!r} can't name files of a build; nothing is touched")
+    return f"{image}-{build_id}"
+
+
+# -- coming ------------------------------------------------------------------------------------
+
+
+def publish(
+    images_dir: Path,
+    proof: Proof,
+    files: Iterable[tuple[Path, ImageFormat]],
+    *,
+    manifests: Path | None = None,
+    limits: Limits | None = None,
+) -> None:
+    """Move the files of a build to the images directory: the proof first, then manifests, then artifacts.
+
+    On the same file system they are renamed, else copied beside their final name and renamed; in
+    both cases they are on disk before they appear. Raises OSError, RefusedError as `path`, and
+    ActionFailedError when the limits end it; what is there by then is for `delete`.
+    """
+    images_dir.mkdir(parents=True, exist_ok=True)
+    home = directory(images_dir, proof.image, proof.build_id)
+    draft = _partial(home)
+    draft.mkdir()
+    _write_proof(draft, proof)
+    _sync(draft)
+    draft.rename(home)
+    _sync(images_dir)
+    if manifests is not None and manifests.is_dir():
+        shutil.copytree(manifests, home, symlinks=True, dirs_exist_ok=True)
+    for file, image_format in files:
+        final = path(images_dir, proof.image, proof.build_id, image_format)
+        _sync(file)
+        _move(file, final, limits or Limits())
+    _sync(images_dir)
+
+
+def _write_proof(home: Path, proof: Proof) -> None:
+    record = {
+        "installation_id": proof.installation_id,
+        "image": proof.image,
+        "build_id": proof.build_id,
+        "created": proof.created.isoformat(),
+        "command": list(proof.command),
+        "environment": dict(proof.environment),
+        "tools": dict(proof.tools),
+    }
+    with (home / PROOF).open("w") as stream:
+        json.dump(record, stream, indent=1, sort_keys=True)
+        stream.write("\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _move(file: Path, final: Path, limits: Limits) -> None:
+    try:
+        file.rename(final)
+        return
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    draft = _partial(final)
+    _copy(file, draft, limits)
+    draft.rename(final)
+    file.unlink()
+
+
+def _copy(source: Path, target: Path, limits: Limits) -> None:
+    """Copy a file with its holes, and have it on disk."""
+    with source.open("rb") as reading, target.open("wb") as writing:
+        end = os.fstat(reading.fileno()).st_size
+        position = 0
+        while position < end:
+            try:
+                data = os.lseek(reading.fileno(), position, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:  # ENXIO: nothing but a hole to the end
+                    raise
+                break
+            hole = os.lseek(reading.fileno(), data, os.SEEK_HOLE)
+            _copy_range(reading.fileno(), writing.fileno(), data, hole, limits)
+            position = hole
+        writing.truncate(end)
+        os.fsync(writing.fileno())
+
+
+def _copy_range(source: int, target: int, begin: int, end: int, limits: Limits) -> None:
+    while begin < end:
+        limits.check()
+        chunk = os.pread(source, min(_COPY, end - begin), begin)
+        if not chunk:
+            raise OSError(errno.EIO, "the file became shorter while it was copied")
+        begin += os.pwrite(target, chunk, begin)
+
+
+def _partial(final: Path) -> Path:
+    return final.with_name(f".{final.name}.partial")
+
+
+def _sync(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# -- staying -----------------------------------------------------------------------------------
+
+
+def check(file: Path, artifact: Artifact, *, hashes: bool = False) -> str | None:
+    """What is wrong with an artifact's file, None if nothing; with `hashes`, all of it is read."""
+    try:
+        size = file.stat().st_size
+        if size != artifact.size:
+            return f"{file} has {size} bytes, {artifact.size} are on record"
+        if hashes and convert.hash_file(file).sha512 != artifact.sha512:
+            return f"{file} does not have the sha512 on record"
+    except OSError as error:
+        return f"{file}: {error.strerror}"
+    return None
+
+
+# -- going -------------------------------------------------------------------------------------
+
+
+def delete(images_dir: Path, image: str, build_id: str, installation_id: str) -> None:
+    """Delete all files of one build, artifacts first, the proof last; fine when all are gone.
+
+    Raises RefusedError, and touches nothing, unless build.json proves that this installation made
+    this build; OSError when the disk won't.
+    """
+    home = directory(images_dir, image, build_id)
+    files = [path(images_dir, image, build_id, each) for each in ImageFormat]
+    present = [file for file in files if os.path.lexists(file)]
+    if os.path.lexists(home):
+        _demand_proof(home, image, build_id, installation_id)
+    elif present:
+        raise RefusedError(
+            f"{present[0]} has no {home.name}/{PROOF} beside it that proves whose it is",
+            hint="Remove it by hand if it is not needed.",
+        )
+    # A crash while publishing leaves drafts; a draft of the proof is there before anything else is.
+    for file in [*files, *map(_partial, files)]:
+        file.unlink(missing_ok=True)
+    for tree in (_partial(home), home):
+        _delete_tree(tree)
+
+
+def _demand_proof(home: Path, image: str, build_id: str, installation_id: str) -> None:
+    record = _read_proof(home / PROOF)
+    wanted = {"installation_id": installation_id, "image": image, "build_id": build_id}
+    if record is None:
+        raise RefusedError(
+            f"{home} has no readable {PROOF} that proves whose it is",
+            hint="Remove it and its image files by hand if they are not needed.",
+        )
+    for key, value in wanted.items():
+        if record.get(key) != value:
+            raise RefusedError(
+                f"{home / PROOF} says {key} {record.get(key)!r}, not {value!r}",
+                hint="These are somebody else's files; nothing was deleted.",
+            )
+
+
+def _read_proof(file: Path) -> Mapping[str, Any] | None:
+    try:
+        record = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _delete_tree(tree: Path) -> None:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for each in tree.iterdir():
+            if each.name == PROOF:
+                continue
+            if each.is_dir() and not each.is_symlink():
+                shutil.rmtree(each)
+            else:
+                each.unlink(missing_ok=True)
+        (tree / PROOF).unlink(missing_ok=True)
+        tree.rmdir()

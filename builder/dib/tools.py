@@ -1,0 +1,79 @@
+"""Which programs a build needs, whether they are here, and in which versions."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Final
+
+from builder.errors import ToolMissingError, UnavailableError
+from builder.process.child import find_tool, run
+
+#: Program -> Debian package.
+_NEEDED: Final[Mapping[str, str]] = {
+    "qemu-img": "qemu-utils",
+    "sudo": "sudo",
+    "kpartx": "kpartx",
+    "sgdisk": "gdisk",
+    "sfdisk": "fdisk",
+    "partx": "util-linux",
+    "losetup": "mount",
+    "unshare": "util-linux",
+    "setpriv": "util-linux",
+    "mkfs.vfat": "dosfstools",
+    "debootstrap": "debootstrap",
+    "cpio": "cpio",
+}
+_VERSIONED: Final = ("qemu-img", "mmdebstrap", "debootstrap")
+_NUMBER = re.compile(r"\d+(?:\.\w+)+")
+
+
+def require() -> None:
+    """Check that this machine can build at all.
+
+    Raises UnavailableError without root, and ToolMissingError naming every package to install.
+    """
+    if os.geteuid() != 0:
+        raise UnavailableError(
+            "the builder role needs root: diskimage-builder mounts file systems and uses loop devices",
+            hint="Run imagepool as root, or leave the builder to another machine (--roles).",
+        )
+    missing = {name: package for name, package in _NEEDED.items() if not _has(name)}
+    if missing:
+        raise ToolMissingError(
+            f"programs that a build needs are not installed: {', '.join(missing)}",
+            hint=f"apt-get install {' '.join(sorted(set(missing.values())))}",
+        )
+
+
+def versions() -> Mapping[str, str]:
+    """Name to version of what takes part in a build on this machine; absent tools are left out."""
+    found = {"kernel": platform.release()}
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        found["diskimage-builder"] = metadata.version("diskimage-builder")
+    for name in _VERSIONED:
+        version = _version(name)
+        if version:
+            found[name] = version
+    return dict(sorted(found.items()))
+
+
+def _has(name: str) -> bool:
+    try:
+        find_tool(name)
+    except ToolMissingError:
+        return False
+    return True
+
+
+def _version(name: str) -> str | None:
+    try:
+        answer = run([find_tool(name), "--version"], timeout=10)
+    except (ToolMissingError, TimeoutError):
+        return None
+    number = _NUMBER.search(answer.stdout)
+    return number[0] if number else None

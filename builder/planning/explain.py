@@ -1,0 +1,110 @@
+"""Explain an image: whether it is built, uploaded, kept or deleted, when, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from builder.config.model import Config
+from builder.errors import NotFoundError
+from builder.model import Build, BuildState, ImageRecords, Snapshot, Upload, UploadState
+from builder.planning.actions import CleanupAction, Explanation, Verdict
+from builder.planning.builds import decide_build
+from builder.planning.cleanup import plan_cleanup
+from builder.planning.records import ready_uploads
+from builder.planning.retention import kept, lasting_uploads
+from builder.planning.uploads import decide_upload
+from builder.planning.words import counted, failure, short
+
+
+def explain(
+    config: Config, snapshot: Snapshot, now: datetime, image: str, builder_id: str | None
+) -> tuple[Explanation, ...]:
+    """One row each for the next build, the upload to each provider, and every build and upload there is.
+
+    `builder_id` is this machine's, None on one that builds nothing. Raises NotFoundError when
+    neither the configuration nor the store knows the image.
+    """
+    if image not in config.diskimages and image not in snapshot.images:
+        raise NotFoundError(
+            f"there is no image {image}", hint="`imagepool image list` shows the images there are."
+        )
+    records = snapshot.image(image)
+    plan = plan_cleanup(
+        config, Snapshot(images={image: records}), now, builder_id=builder_id or "", active=frozenset()
+    )
+    return (
+        *_next_build(config, records, now),
+        *_next_uploads(config, records, now),
+        *_builds(config, records, plan),
+        *_uploads(config, records, plan),
+    )
+
+
+def _next_build(config: Config, records: ImageRecords, now: datetime) -> Iterator[Explanation]:
+    image = config.diskimages.get(records.name)
+    if image is None:
+        reason = "The image is not in the configuration, so it is neither built nor uploaded."
+        yield Explanation(what="next build", verdict=Verdict.NO, reason=reason)
+    else:
+        build = decide_build(image, records, config, now)
+        yield Explanation(what="next build", verdict=build.verdict, due=build.due, reason=build.reason)
+
+
+def _next_uploads(config: Config, records: ImageRecords, now: datetime) -> Iterator[Explanation]:
+    image = config.diskimages.get(records.name)
+    if image is None:
+        return
+    for provider in config.providers_of(image.name):
+        upload = decide_upload(image, provider, records, config, now)
+        yield Explanation(
+            what=f"upload to {provider.name}", verdict=upload.verdict, due=upload.due, reason=upload.reason
+        )
+
+
+def _builds(config: Config, records: ImageRecords, plan: tuple[CleanupAction, ...]) -> Iterator[Explanation]:
+    planned = {a.build.id: a for a in plan if a.build and not a.upload}
+    for build in records.builds:
+        what = f"clean-up of {build.state} build {short(build.id)}"
+        if action := planned.get(build.id):
+            yield Explanation(what=what, verdict=action.verdict, due=action.due, reason=action.reason)
+        elif build.state is BuildState.BUILDING:
+            yield Explanation(what=what, verdict=Verdict.NO, reason="It is being built.")
+        else:
+            yield Explanation(what=what, verdict=Verdict.NO, reason=_build_stays(config, records, build))
+
+
+def _build_stays(config: Config, records: ImageRecords, build: Build) -> str:
+    image = config.diskimages.get(records.name)
+    if build.state is BuildState.FAILED:
+        return f"It failed, {failure(build)}. Its record stays until a newer build is ready."
+    if image is None:
+        return "It stays: that its image is not in the configuration is no reason to delete it."
+    return f"It stays: it is {_among(kept(image), 'build')}."
+
+
+def _uploads(config: Config, records: ImageRecords, plan: tuple[CleanupAction, ...]) -> Iterator[Explanation]:
+    planned = {a.upload.name: a for a in plan if a.upload}
+    for upload in records.uploads:
+        what = f"clean-up of {upload.state} upload of {short(upload.build_id)} in {upload.provider}"
+        if action := planned.get(upload.name):
+            yield Explanation(what=what, verdict=action.verdict, due=action.due, reason=action.reason)
+        elif upload.state is UploadState.UPLOADING:
+            yield Explanation(what=what, verdict=Verdict.NO, reason="It is being uploaded.")
+        else:
+            yield Explanation(what=what, verdict=Verdict.NO, reason=_upload_stays(config, records, upload))
+
+
+def _upload_stays(config: Config, records: ImageRecords, upload: Upload) -> str:
+    image = config.diskimages.get(records.name)
+    if upload.state is UploadState.FAILED:
+        return f"It failed, {failure(upload)}. Its record stays until a later upload there is ready."
+    if image is None or upload.provider not in {p.name for p in config.providers_of(image.name)}:
+        return "It stays: that its provider does not list the image any more is no reason to delete it."
+    if upload == next(iter(ready_uploads(lasting_uploads(records, upload.provider))), None):
+        return "It stays: it is the newest ready one there, the image in service."
+    return f"It stays: it is {_among(kept(image), 'upload')} there."
+
+
+def _among(keep: int, noun: str) -> str:
+    return f"the newest ready {noun}" if keep == 1 else f"one of the {counted(keep, 'newest ready ' + noun)}"

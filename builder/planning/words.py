@@ -1,0 +1,48 @@
+"""How a reason speaks: times, build ids and other people's words, put the same way everywhere.
+
+A reason is one line of full sentences, each ending with a full stop, for whoever operates this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from builder.model import Build, Request, Upload
+
+
+def at(time: datetime) -> str:
+    """A time for people, to the minute: "2026-11-21 14:14 UTC"."""
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def line(text: str) -> str:
+    """Somebody else's text as part of a sentence of ours: one line, without a full stop."""
+    return " ".join(text.split()).rstrip(".")
+
+
+def short(build_id: str) -> str:
+    """The beginning of a build id, enough to know it again and to type it."""
+    return build_id[:8]
+
+
+def listed(words: Iterable[str]) -> str:
+    """Words as a list in a sentence: "a", "a and b", "a, b and c"."""
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things: "1 build", "2 builds"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def failure(record: Build | Upload) -> str:
+    """Why a build or upload failed, as part of a sentence."""
+    return line(record.reason.summary) if record.reason else "no reason is on record"
+
+
+def wish(request: Request) -> str:
+    """Who asked for a build, when and why: "asked by ann at 2026-11-21 14:14 UTC: new kernel"."""
+    why = f": {line(request.why)}" if line(request.why) else ""
+    return f"asked by {line(request.by) or 'somebody'} at {at(request.time)}{why}"

@@ -1,0 +1,314 @@
+"""The daemon: wires configuration, store, clouds and workers, and owns their threads.
+
+It alone names the concrete parts (ZooKeeperStore, EmbeddedZooKeeper, OpenStackCloud). Its main
+thread does nothing but wait for a signal or a changed configuration; everything else happens in
+the workers. Stopping is safe at any moment: what does not end in time is found and cleaned up by
+the next start, exactly as after a crash.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from queue import SimpleQueue
+from types import FrameType
+from typing import Final
+
+import builder
+from builder.cloud import openstack
+from builder.cloud.pool import CloudPool
+from builder.config import loader
+from builder.config.model import Config
+from builder.config.watch import ConfigWatch
+from builder.dib import artifacts, tools, workspace
+from builder.errors import ConfigError, ImagepoolError, RefusedError, StoreUnavailableError, UsageError
+from builder.model import BuildState
+from builder.store import embedded
+from builder.store.zookeeper import ZooKeeperStore
+from builder.workers import statedir
+from builder.workers.base import Active, Identity, Worker, World
+from builder.workers.builder import Builder
+from builder.workers.janitor import Janitor
+from builder.workers.scheduler import Scheduler
+from builder.workers.uploader import Uploader
+
+LOG = logging.getLogger(__name__)
+
+ROLES: Final = ("scheduler", "builder", "uploader", "janitor")
+#: Seconds for the workers to give their work back once the daemon stops; then they are left.
+SHUTDOWN_GRACE: Final = 30.0
+#: Seconds between two tries to reach ZooKeeper at the start.
+CONNECT_PAUSE: Final = 5.0
+#: What can't change while the daemon runs: the old value stays, and the log says so.
+FIXED: Final = ("state_dir", "images_dir", "work_dir", "zookeeper", "build_workers", "upload_workers")
+
+RELOAD: Final = "reload"
+STOP: Final = "stop"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How the daemon was started."""
+
+    config_path: Path
+    secure_path: Path | None = None
+    roles: tuple[str, ...] = ROLES
+    once: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = [role for role in self.roles if role not in ROLES]
+        if unknown or not self.roles:
+            raise UsageError(
+                f"no such role: {', '.join(unknown) or 'none given'}", hint=f"Roles are {', '.join(ROLES)}."
+            )
+
+
+def load_config(path: Path, secure: Path | None) -> Config:
+    """The configuration, checked against clouds.yaml as well; ConfigError has every problem."""
+    return loader.load(path, image_format_of=openstack.image_format_of, environ=os.environ, secure=secure)
+
+
+class Configuration:
+    """The configuration in force: reloaded as a whole or not at all. Thread-safe by replacement."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._config = load_config(options.config_path, options.secure_path)
+
+    def current(self) -> Config:
+        """What is in force now."""
+        return self._config
+
+    def reload(self) -> bool:
+        """Take what the files say now; keep the last good configuration when they are broken."""
+        try:
+            fresh = load_config(self._options.config_path, self._options.secure_path)
+        except ConfigError as error:
+            LOG.error("the changed configuration is not taken, the last good one stays in force:")
+            for problem in error.problems:
+                LOG.error("%s", problem)
+            return False
+        for name in FIXED:
+            if getattr(fresh, name) != getattr(self._config, name):
+                LOG.error("%s changed: nothing is taken before a restart", name.replace("_", "-"))
+                return False
+        self._config = fresh
+        LOG.info("the changed configuration is in force")
+        return True
+
+
+class Service:
+    """One daemon, from start to stop."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._configuration = Configuration(options)
+        self._commands: SimpleQueue[str] = SimpleQueue()
+        self._stopping = threading.Event()
+        self._clouds = CloudPool(openstack.OpenStackCloud)
+
+    def run(self) -> int:
+        """Run until told to stop (or, with `once`, until nothing is due); the exit code.
+
+        Raises RefusedError when another daemon has the state directory, and UnavailableError when
+        a tool or, with `once`, ZooKeeper is missing.
+        """
+        config = self._configuration.current()
+        if "builder" in self._options.roles:
+            tools.require()
+        with ExitStack() as stack:
+            stack.enter_context(self._signals())
+            stack.enter_context(statedir.locked(config.state_dir))
+            if "builder" in self._options.roles:
+                released = workspace.sweep(config.work_dir)
+                for text in released:
+                    LOG.warning("left behind by an interrupted build, released: %s", text)
+            store = stack.enter_context(self._store(config))
+            if store is None:
+                return 0  # told to stop before ZooKeeper answered
+            workers = self._workers(self._world(config, store))
+            LOG.info(
+                "imagepool %s runs as %s for %s",
+                builder.__version__,
+                ", ".join(self._options.roles),
+                self._options.config_path,
+            )
+            if self._options.once:
+                return run_once(workers, self._stopping)
+            return self._serve(workers, store)
+
+    # -- parts --------------------------------------------------------------------------------
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        def handle(number: int, frame: FrameType | None) -> None:
+            # SimpleQueue.put may be called from a signal handler; locks may not.
+            if number == signal.SIGHUP:
+                self._commands.put(RELOAD)
+            else:
+                self._stopping.set()
+                self._commands.put(STOP)
+
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        before = {number: signal.signal(number, handle) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def _store(self, config: Config) -> Iterator[ZooKeeperStore | None]:
+        """A started store, on the configured servers or on a private one; None when told to stop."""
+        with ExitStack() as stack:
+            where = embedded.resolve(config, os.environ)
+            if where is None:
+                server = embedded.EmbeddedZooKeeper(config.state_dir)
+                stack.callback(server.stop)
+                server.start()
+                where = server.endpoint
+            store = ZooKeeperStore(where, watch=not self._options.once)
+            stack.callback(store.close)
+            while not self._try_start(store):
+                if self._stopping.wait(CONNECT_PAUSE):
+                    yield None
+                    return
+            yield store
+
+    def _try_start(self, store: ZooKeeperStore) -> bool:
+        try:
+            store.start()
+        except StoreUnavailableError as error:
+            if self._options.once:
+                raise
+            LOG.error("%s; trying again in %.0f s", error.message, CONNECT_PAUSE)
+            return False
+        return True
+
+    def _world(self, config: Config, store: ZooKeeperStore) -> World:
+        identity = Identity(
+            hostname=socket.getfqdn(),
+            builder_id=statedir.builder_id(config.images_dir),
+            installation_id=store.installation_id(),
+        )
+        statedir.check_installation(config.state_dir, identity.installation_id)
+        store.register(identity.hostname, self._options.roles, builder.__version__)
+        self._remove_failed_files(config, store, identity)
+        return World(
+            store=store,
+            identity=identity,
+            config=self._configuration.current,
+            cloud=self._clouds.get,
+            clock=lambda: datetime.now(UTC),
+            active=Active(),
+            stopping=self._stopping,
+        )
+
+    def _remove_failed_files(self, config: Config, store: ZooKeeperStore, identity: Identity) -> None:
+        """Delete what builds of this machine left that others recorded as failed while it was down."""
+        for build in store.snapshot().builds():
+            if build.state is BuildState.FAILED and build.builder_id == identity.builder_id:
+                try:
+                    artifacts.delete(config.images_dir, build.image, build.id, identity.installation_id)
+                except RefusedError as error:
+                    LOG.warning("%s", error.message)
+
+    def _workers(self, world: World) -> tuple[Worker, ...]:
+        config, roles = world.config(), self._options.roles
+        workers: list[Worker] = []
+        if "scheduler" in roles:
+            workers.append(Scheduler(world, "scheduler"))
+        if "builder" in roles:
+            workers += [Builder(world, f"builder-{n}") for n in range(config.build_workers)]
+        if "uploader" in roles:
+            workers += [Uploader(world, f"uploader-{n}") for n in range(config.upload_workers)]
+        if "janitor" in roles:
+            workers.append(Janitor(world, "janitor"))
+        return tuple(workers)
+
+    def _serve(self, workers: Sequence[Worker], store: ZooKeeperStore) -> int:
+        threads = [threading.Thread(target=w.run, name=w.name, daemon=True) for w in workers]
+        for thread in threads:
+            thread.start()
+        watch = ConfigWatch(self._watched(), lambda: self._commands.put(RELOAD))
+        watch.start()
+        try:
+            while self._commands.get() != STOP:
+                self._clouds.forget()
+                self._configuration.reload()
+                store.wake()
+        finally:
+            watch.stop()
+            self._stop(threads, workers, store)
+        return 0
+
+    def _watched(self) -> tuple[Path, ...]:
+        secure = self._options.secure_path
+        return (self._options.config_path, *((secure,) if secure else ()), *openstack.config_files())
+
+    def _stop(
+        self, threads: Sequence[threading.Thread], workers: Sequence[Worker], store: ZooKeeperStore
+    ) -> None:
+        LOG.info("stopping")
+        self._stopping.set()
+        deadline = time.monotonic() + SHUTDOWN_GRACE
+        for worker in workers:
+            if isinstance(worker, Janitor):
+                worker.close()
+        for thread in threads:
+            store.wake()
+            thread.join(max(0.0, deadline - time.monotonic()))
+        for thread in threads:
+            if thread.is_alive():
+                LOG.warning("%s did not end in time; the next start cleans up after it", thread.name)
+
+
+def run_once(workers: Sequence[Worker], stopping: threading.Event) -> int:
+    """Do all that is due now, round after round until a round has nothing to do; 1 if anything failed.
+
+    Each round goes scheduler, builders, uploaders, janitor, the workers of a role side by side.
+    """
+    stages = [[w for w in workers if isinstance(w, role)] for role in (Scheduler, Builder, Uploader, Janitor)]
+    busy = True
+    while busy and not stopping.is_set():
+        busy = False
+        for stage in stages:
+            busy |= _run_stage(stage)
+    return 1 if any(worker.failures for worker in workers) or stopping.is_set() else 0
+
+
+def _run_stage(stage: Sequence[Worker]) -> bool:
+    did: list[bool] = []
+    errors: list[BaseException] = []
+
+    def exhaust(worker: Worker) -> None:
+        try:
+            while worker.step().did:
+                did.append(True)
+            if isinstance(worker, Janitor):
+                did.append(worker.drain())
+        except ImagepoolError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=exhaust, args=(w,), name=w.name, daemon=True) for w in stage]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return any(did)
+
+
+def run(options: Options) -> int:
+    """Run a daemon to its end; the exit code."""
+    return Service(options).run()

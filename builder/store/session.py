@@ -1,0 +1,352 @@
+"""One session with ZooKeeper: the kazoo client, whether it is connected, and the claims bound to it.
+
+What there is to know of kazoo, so that nobody is caught by it again:
+
+- Requests made while the connection is SUSPENDED are queued, not refused (kazoo 2.7 on), and a
+  client that finds no server stays SUSPENDED for ever. So every request here waits for its answer
+  at most one session timeout. https://github.com/python-zk/kazoo/pull/584
+- A request without an answer may still be carried out, but only by the session that made it: kazoo
+  drops its queue when the session ends. Writes name a version, so a late one changes nothing new.
+- A lock attempt that fails half-way may leave its contender behind, which then blocks everybody for
+  as long as the session lives. kazoo's own Lock does that, https://github.com/python-zk/kazoo/issues/732,
+  and retries without an end while SUSPENDED, so the recipe is played here with bounded requests, and
+  a contender whose fate is unknown is looked up by its uuid and removed at the next reconnect.
+- kazoo learns that its session expired only when it reaches a server again. The rest of the world
+  knows earlier, so a connection gone for a session timeout counts as a lost session.
+- Its debug log shows requests in full, credentials included: its logger starts at INFO here.
+- Listeners and completions run in kazoo's own threads and must never wait for an answer there.
+- A chroot is never made by kazoo itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Final
+
+from kazoo.client import KazooClient, KazooState
+from kazoo.exceptions import (
+    AuthFailedError,
+    ConnectionClosedError,
+    ConnectionLoss,
+    KazooException,
+    NoAuthError,
+    NoNodeError,
+    OperationTimeoutError,
+    SessionExpiredError,
+)
+from kazoo.handlers.threading import KazooTimeoutError
+from kazoo.interfaces import IAsyncResult
+from kazoo.retry import KazooRetry
+from kazoo.security import make_digest_acl
+
+from builder.config.model import ZooKeeper
+from builder.errors import StoreUnavailableError
+from builder.store.base import Claim
+
+log = logging.getLogger(__name__)
+_kazoo_log = logging.getLogger(f"{__name__}.kazoo")
+_kazoo_log.setLevel(logging.INFO)
+
+#: Errors that say nothing about the request, only that there is no (usable) session.
+_NO_ANSWER: Final = (
+    AuthFailedError,
+    ConnectionClosedError,
+    ConnectionLoss,
+    KazooTimeoutError,
+    OperationTimeoutError,
+    SessionExpiredError,
+)
+_CONTENDER = re.compile(r"__lock__(-?[0-9]{10})\Z")
+
+Operation = Callable[[KazooClient], IAsyncResult]
+
+
+class Session:
+    """A connection that comes back by itself, and the sessions it has had, one after the other.
+
+    `listener` is called with "connected" true or false, in a thread of kazoo's: it must not wait.
+    """
+
+    def __init__(self, zookeeper: ZooKeeper, listener: Callable[[bool], None]) -> None:
+        self.zookeeper = zookeeper
+        self._listener = listener
+        self._changed = threading.Condition()
+        self._client: KazooClient | None = None
+        self._connected = False
+        self._silent_since: float | None = None
+        self._sessions_lost = 0
+        self._orphans: set[tuple[str, str]] = set()
+
+    # -- life ---------------------------------------------------------------------------------
+
+    def start(self, timeout: float) -> None:
+        """Connect within `timeout` seconds, making the chroot if there is none yet.
+
+        Raises StoreUnavailableError, which names the servers.
+        """
+        deadline = time.monotonic() + timeout
+        client = _client(self.zookeeper, self.zookeeper.chroot)
+        client.add_listener(self._on_state)
+        self._client = client
+        try:
+            _connect(client, self.zookeeper, timeout)
+            if self.zookeeper.chroot and self.call(lambda c: c.exists_async("/")) is None:
+                _make_chroot(self.zookeeper, max(1.0, deadline - time.monotonic()))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the session; may be called twice, and before `start`."""
+        client, self._client = self._client, None
+        if client is None:
+            return
+        _disconnect(client)
+        # A client that never got through tells no listener that it is gone.
+        self._on_state(KazooState.LOST)
+
+    @property
+    def connected(self) -> bool:
+        """Whether a server answers right now."""
+        return self._connected
+
+    @property
+    def id(self) -> int | None:
+        """ZooKeeper's id of the session; None while not connected."""
+        client = self._client
+        identity = None if client is None else client.client_id
+        return None if identity is None else int(identity[0])
+
+    @property
+    def sessions_lost(self) -> int:
+        """How many sessions ended so far: what was bound to an earlier one is gone."""
+        with self._changed:
+            silent = self._silent_since
+            if silent is not None and time.monotonic() - silent > self.zookeeper.timeout:
+                self._silent_since = None
+                self._sessions_lost += 1
+            return self._sessions_lost
+
+    # -- requests -----------------------------------------------------------------------------
+
+    def call(self, operation: Operation) -> Any:
+        """The answer to one request. Raises StoreUnavailableError when there is none in time, and
+        kazoo's own exception for an answer that is an error (NoNodeError, BadVersionError...)."""
+        return self.answer(self.submit(operation))
+
+    def submit(self, operation: Operation) -> IAsyncResult:
+        """Send a request without waiting for the answer; several may be under way."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._connected or self._client is None, self.zookeeper.timeout)
+            client = self._client
+            if client is None or not self._connected:
+                raise self._unreachable()
+        return operation(client)
+
+    def send(self, operation: Operation) -> IAsyncResult | None:
+        """Send a request from one of kazoo's threads, where nothing may wait; None without a client."""
+        client = self._client
+        return None if client is None else operation(client)
+
+    def answer(self, result: IAsyncResult) -> Any:
+        """The answer to a submitted request; raises as `call` does."""
+        try:
+            return result.get(timeout=self.zookeeper.timeout)
+        except NoAuthError as error:
+            raise StoreUnavailableError(
+                f"ZooKeeper ({self.zookeeper.hosts}) refuses access to the records",
+                hint="Check the user name and password for ZooKeeper, and who made the records.",
+            ) from error
+        except _NO_ANSWER as error:
+            raise self._unreachable() from error
+
+    # -- claims -------------------------------------------------------------------------------
+
+    def claim(self, lock: str) -> SessionClaim | None:
+        """Take the lock at a path if nobody holds it, by kazoo's recipe; never waits for others.
+
+        Raises NoNodeError when there is no such lock node; none is made.
+        """
+        session = self.sessions_lost
+        # Looking first keeps a held lock quiet: an attempt is a change that wakes every watcher.
+        if _contenders(self.call(lambda c: c.get_children_async(lock))):
+            return None
+        contender = f"{uuid.uuid4().hex}__lock__"
+        try:
+            self.call(lambda c: c.create_async(f"{lock}/{contender}", b"", ephemeral=True, sequence=True))
+            first = _contenders(self.call(lambda c: c.get_children_async(lock)))[:1]
+        except StoreUnavailableError:
+            self._abandon(lock, contender)
+            raise
+        if not first or not first[0].startswith(contender):
+            self.discard(lock, contender)
+            return None
+        if session != self.sessions_lost:
+            self._abandon(lock, contender)
+            raise self._unreachable()
+        return SessionClaim(self, session, lock, first[0])
+
+    def discard(self, lock: str, contender: str) -> None:
+        """Remove a contender by its name or the uuid it starts with, now or at the next reconnect."""
+        if not self._connected:
+            self._abandon(lock, contender)
+            return
+        try:
+            for child in self.call(lambda c: c.get_children_async(lock)):
+                if child.startswith(contender):
+                    self.call(partial(_delete, f"{lock}/{child}"))
+        except NoNodeError:
+            return
+        except StoreUnavailableError:
+            self._abandon(lock, contender)
+
+    def _abandon(self, lock: str, contender: str) -> None:
+        with self._changed:
+            self._orphans.add((lock, contender))
+        if self._connected:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what `_abandon` noted. Requests are served in order, so this one sees what became of
+        those before it; it only sends, for it also runs in kazoo's threads."""
+        with self._changed:
+            orphans = tuple(self._orphans)
+        for lock, contender in orphans:
+            result = self.send(partial(_children, lock))
+            if result is not None:
+                result.rawlink(partial(self._sweep_found, lock, contender))
+
+    def _sweep_found(self, lock: str, contender: str, result: IAsyncResult) -> None:
+        try:
+            children = result.get()
+        except NoNodeError:
+            children = []
+        except KazooException:
+            return
+        for child in children:
+            if child.startswith(contender):
+                self.send(partial(_delete, f"{lock}/{child}"))
+        with self._changed:
+            self._orphans.discard((lock, contender))
+
+    # -- connection ---------------------------------------------------------------------------
+
+    def _on_state(self, state: str) -> None:
+        with self._changed:
+            self._connected = state == KazooState.CONNECTED
+            if state == KazooState.SUSPENDED:
+                self._silent_since = time.monotonic()
+            else:
+                self._silent_since = None
+            if state == KazooState.LOST:
+                self._sessions_lost += 1
+                self._orphans.clear()
+            self._changed.notify_all()
+        if state == KazooState.CONNECTED:
+            self._sweep()
+        self._listener(state == KazooState.CONNECTED)
+
+    def _unreachable(self) -> StoreUnavailableError:
+        if self._client is None:
+            return StoreUnavailableError("the connection to ZooKeeper is closed")
+        return StoreUnavailableError(
+            f"ZooKeeper can't be reached or lost the session: {self.zookeeper.hosts}"
+            " (what was being written may or may not be there)"
+        )
+
+
+class SessionClaim(Claim):
+    """A lock held by a contender node of one session."""
+
+    def __init__(self, session: Session, number: int, lock: str, contender: str) -> None:
+        self._session = session
+        self._number = number
+        self._lock = lock
+        self._contender = contender
+        self._released = False
+
+    @property
+    def valid(self) -> bool:
+        return not self._released and self._session.sessions_lost == self._number
+
+    def release(self) -> None:
+        if self._released:
+            return
+        self._released = True
+        self._session.discard(self._lock, self._contender)
+
+
+def _contenders(children: Iterable[str]) -> list[str]:
+    """The contenders of a lock, the holder first."""
+    found = [(match[1], child) for child in children if (match := _CONTENDER.search(child))]
+    return [child for _, child in sorted(found)]
+
+
+def _children(path: str, client: KazooClient) -> IAsyncResult:
+    return client.get_children_async(path)
+
+
+def _delete(path: str, client: KazooClient) -> IAsyncResult:
+    return client.delete_async(path)
+
+
+def _client(zookeeper: ZooKeeper, chroot: str) -> KazooClient:
+    options: dict[str, Any] = {}
+    if zookeeper.tls is not None:
+        options.update(
+            use_ssl=True,
+            certfile=str(zookeeper.tls.cert),
+            keyfile=str(zookeeper.tls.key),
+            ca=str(zookeeper.tls.ca),
+        )
+    if zookeeper.username is not None:
+        password = zookeeper.password or ""
+        options.update(
+            auth_data=[("digest", f"{zookeeper.username}:{password}")],
+            default_acl=[make_digest_acl(zookeeper.username, password, all=True)],
+        )
+    return KazooClient(
+        hosts=f"{zookeeper.hosts}{chroot}",
+        timeout=zookeeper.timeout,
+        # The default waits up to a minute between attempts, long after a server is back.
+        connection_retry=KazooRetry(max_tries=-1, delay=0.1, max_delay=2.0),
+        logger=_kazoo_log,
+        **options,
+    )
+
+
+def _connect(client: KazooClient, zookeeper: ZooKeeper, timeout: float) -> None:
+    if client.start_async().wait(timeout):
+        return
+    raise StoreUnavailableError(
+        f"no ZooKeeper server answers within {timeout:g} s: {zookeeper.hosts}",
+        hint="Check zookeeper-servers and zookeeper-tls in the configuration, and that the servers run.",
+    )
+
+
+def _disconnect(client: KazooClient) -> None:
+    # Raised when a connection attempt outlasts kazoo's patience; its thread ends by itself then.
+    with contextlib.suppress(KazooException):
+        client.stop()
+        client.close()
+
+
+def _make_chroot(zookeeper: ZooKeeper, timeout: float) -> None:
+    client = _client(zookeeper, "")
+    try:
+        _connect(client, zookeeper, timeout)
+        client.ensure_path_async(zookeeper.chroot).get(timeout=timeout)
+    except _NO_ANSWER as error:
+        raise StoreUnavailableError(
+            f"the chroot {zookeeper.chroot} can't be made on {zookeeper.hosts}: {error}"
+        ) from error
+    finally:
+        _disconnect(client)
+    log.info("made the chroot %s on %s", zookeeper.chroot, zookeeper.hosts)

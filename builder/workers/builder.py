@@ -1,0 +1,206 @@
+"""The builder takes a request under the image's claim, builds, and records how it ended and why.
+
+Which crash leaves what, step by step:
+    after the claim                      nothing: the lock dies with the session
+    after the record, before the end     `building` without a lock: the janitor fails it as
+                                         interrupted, the request is still there and is taken again
+    after the last word on the record    the request, which the record answers: it is withdrawn
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
+from builder.config.model import Config, DiskImage
+from builder.dib import artifacts, engine, logfiles
+from builder.errors import ActionFailedError, ConflictError, StoreUnavailableError
+from builder.model import (
+    Build,
+    BuildPhase,
+    BuildState,
+    Failure,
+    FailureClass,
+    ImageRecords,
+    Request,
+    Snapshot,
+)
+from builder.planning.actions import Verdict
+from builder.planning.builds import decide_build, decide_builds
+from builder.store.base import Claim
+from builder.workers.base import Pass, Worker, World, blame, unforeseen
+from builder.workers.settle import Settler
+
+LOG = logging.getLogger(__name__)
+
+
+class Progress:
+    """The record of a running build: phases and their seconds, written as they happen.
+
+    A write that fails is let go: the next one, or the last word, carries the same facts.
+    """
+
+    def __init__(self, record: Build, write: Callable[[Build], Build], clock: Callable[[], datetime]):
+        self.record = record
+        self._write = write
+        self._clock = clock
+        self._since = record.started or record.state_time
+
+    def phase(self, phase: BuildPhase) -> None:
+        """The build enters a phase; the one before it is timed."""
+        if phase == self.record.phase:
+            return
+        self.record = replace(self.timed(), phase=phase)
+        self._since = self._clock()
+        LOG.info("build %s of %s: %s", self.record.id, self.record.image, phase)
+        try:
+            self.record = self._write(self.record)
+        except (StoreUnavailableError, ConflictError) as error:
+            LOG.info("build %s: the phase is not on record: %s", self.record.id, error.message)
+
+    def timed(self) -> Build:
+        """The record with the time of the phase that ends now."""
+        if self.record.phase is None:
+            return self.record
+        seconds = round((self._clock() - self._since).total_seconds(), 3)
+        before = self.record.timings.get(self.record.phase, 0.0)
+        return replace(self.record, timings={**self.record.timings, self.record.phase: before + seconds})
+
+
+class Builder(Worker):
+    """Builds one requested image per pass."""
+
+    def __init__(self, world: World, name: str) -> None:
+        super().__init__(world, name)
+        self._settler = Settler(world.store, world.stopping)
+
+    def act(self, config: Config, snapshot: Snapshot, now: datetime) -> Pass:
+        """Take the first request that nobody else has."""
+        for decision in decide_builds(config, snapshot, now):
+            if decision.verdict is not Verdict.NOW or snapshot.image(decision.image).request is None:
+                continue
+            claim = self.world.store.claim_image(decision.image)
+            if claim is None:
+                continue
+            with claim:
+                if self._take(config, config.diskimages[decision.image], claim):
+                    return Pass(did=True)
+        return Pass()
+
+    def _take(self, config: Config, image: DiskImage, claim: Claim) -> bool:
+        """Decide again on what is true under the claim, then build; whether there was anything to do."""
+        store, now = self.world.store, self.world.clock()
+        request = store.get_request(image.name)
+        if request is None:
+            return False
+        builds = store.list_builds(image.name)
+        if any(build.id in self.world.active.names() for build in builds):
+            return False  # a thread of ours still builds it, although its claim was lost
+        builds = tuple(self._fail_abandoned(build, now) for build in builds)
+        paused = self.world.store.snapshot().image(image.name).paused
+        records = ImageRecords(name=image.name, builds=builds, request=request, paused=paused)
+        decision = decide_build(image, records, config, now)
+        if decision.verdict is not Verdict.NOW:
+            return False
+        LOG.info("%s: building: %s", image.name, decision.reason)
+        self._build(config, image, request, claim)
+        return True
+
+    def _fail_abandoned(self, build: Build, now: datetime) -> Build:
+        # We hold the image's claim, so nobody else can be building it: whoever wrote this is gone.
+        if build.state is not BuildState.BUILDING:
+            return build
+        return self.world.store.update_build(abandoned(build, now))
+
+    def _build(self, config: Config, image: DiskImage, request: Request, claim: Claim) -> None:
+        world = self.world
+        record = self._new_record(config, image, request)
+        with world.active.hold(record.id):
+            record = world.store.create_build(record)
+            progress = Progress(record, world.store.update_build, world.clock)
+            final = self._run(config, image, progress)
+            written = self._settler.finish_build(final, claim)
+            if written is None or written.state is BuildState.FAILED:
+                artifacts.delete(config.images_dir, image.name, record.id, world.identity.installation_id)
+            if written is None:
+                return
+            if not (final.reason and final.reason.failure_class is FailureClass.INTERRUPTED):
+                world.store.withdraw_request(request)
+            logfiles.prune(config.log_dir, image.name, config.log_retention)
+
+    def _new_record(self, config: Config, image: DiskImage, request: Request) -> Build:
+        now, build_id = self.world.clock(), uuid.uuid4().hex
+        return Build(
+            id=build_id,
+            image=image.name,
+            state=BuildState.BUILDING,
+            state_time=now,
+            builder=self.world.identity.hostname,
+            builder_id=self.world.identity.builder_id,
+            username=image.username,
+            python_path=image.python_path,
+            shell_type=image.shell_type,
+            phase=BuildPhase.PREPARE,
+            started=now,
+            elements=image.elements,
+            log=str(logfiles.path(config.log_dir, image.name, build_id)),
+            request=request,
+        )
+
+    def _run(self, config: Config, image: DiskImage, progress: Progress) -> Build:
+        """Run the build to its end; the last word on its record, whatever happens."""
+        world, record = self.world, progress.record
+        job = engine.Job(
+            image=image,
+            build_id=record.id,
+            installation_id=world.identity.installation_id,
+            images_dir=config.images_dir,
+            work_dir=config.work_dir,
+            cache_dir=config.cache_dir,
+            log_path=logfiles.path(config.log_dir, image.name, record.id),
+            elements_dirs=config.elements_dirs,
+        )
+        try:
+            product = engine.run(job, on_phase=progress.phase, cancelled=world.stopping)
+        except ActionFailedError as error:
+            return self._failed(progress, error.failure or unforeseen(error, progress.record.phase))
+        except Exception as error:
+            # A bug or a broken disk: the record must say so all the same, or nobody ever learns.
+            LOG.exception("build %s of %s broke", record.id, image.name)
+            return self._failed(progress, unforeseen(error, progress.record.phase))
+        now = world.clock()
+        LOG.info("build %s of %s is ready", record.id, image.name)
+        return progress.timed().become(
+            BuildState.READY,
+            now,
+            ended=now,
+            phase=None,
+            artifacts=product.artifacts,
+            formats=tuple(sorted(a.format for a in product.artifacts)),
+            tools=product.tools,
+        )
+
+    def _failed(self, progress: Progress, failure: Failure) -> Build:
+        self.failures += 1
+        failure = blame(failure, self.world.stopping)
+        now = self.world.clock()
+        record = progress.timed()
+        LOG.error("build %s of %s failed: %s", record.id, record.image, failure.summary)
+        return record.become(BuildState.FAILED, now, ended=now, reason=failure)
+
+
+def abandoned(build: Build, now: datetime) -> Build:
+    """The record of a build whose builder went away: failed, as interrupted, due again at once."""
+    return build.become(
+        BuildState.FAILED,
+        now,
+        ended=now,
+        reason=Failure(
+            failure_class=FailureClass.INTERRUPTED,
+            message=f"the builder {build.builder or 'of unknown name'} went away while it built",
+            phase=build.phase,
+        ),
+    )

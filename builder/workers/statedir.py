@@ -1,0 +1,81 @@
+"""What a daemon keeps in its state directory about itself: the lock, the builder's id, the installation.
+
+<state-dir>/daemon.lock         held for as long as a daemon runs, with its process id in it
+<state-dir>/installation        id of the ZooKeeper tree this directory belongs to
+<images-dir>/builder_id.txt     id of these files' owner (nodepool-builder's own file and format)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from builder.errors import RefusedError
+
+
+@contextmanager
+def locked(state_dir: Path) -> Iterator[None]:
+    """Hold the state directory while the block runs; RefusedError when another daemon does.
+
+    The kernel drops the lock with the process, however it ends, so there are no stale locks.
+    """
+    state_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
+    lock = state_dir / "daemon.lock"
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+            raise RefusedError(
+                f"another imagepool daemon (process {holder}) uses the state directory {state_dir}",
+                hint="Stop it first, or give this one a state-dir of its own.",
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def builder_id(images_dir: Path) -> str:
+    """The id of this images directory's owner; made at the first call, then always the same."""
+    file = images_dir / "builder_id.txt"
+    if not file.exists():
+        write_atomically(file, str(uuid.uuid4()))
+    return file.read_text().strip()
+
+
+def check_installation(state_dir: Path, installation_id: str) -> None:
+    """Refuse to work on a ZooKeeper tree that is not the one this machine has always worked on.
+
+    An emptied server or a wrong chroot looks like a world without images: everything would be
+    built and uploaded a second time beside what is there. RefusedError says how to go on.
+    """
+    file = state_dir / "installation"
+    if not file.exists():
+        write_atomically(file, installation_id)
+        return
+    known = file.read_text().strip()
+    if known != installation_id:
+        raise RefusedError(
+            f"this machine belongs to the installation {known}, but ZooKeeper holds the installation"
+            f" {installation_id}: another server or chroot, or one that lost its data",
+            hint="Nothing was touched. Mend zookeeper-servers; or, if the old tree is gone for good and"
+            f" this machine shall start anew, remove {file} and start again.",
+        )
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write a small file so that a crash leaves the old one or the new one, never half of it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    with draft.open("w") as stream:
+        stream.write(text + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    draft.replace(file)

@@ -1,0 +1,461 @@
+"""What only a real ZooKeeper server shows of the Store."""
+
+from __future__ import annotations
+
+import base64
+import gc
+import hashlib
+import json
+import logging
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from kazoo.client import KazooClient
+
+from builder.config.model import ZooKeeper, ZooKeeperTls
+from builder.errors import StoreUnavailableError
+from builder.model import BuildState, UploadState
+from builder.store.zookeeper import ZooKeeperStore
+from tests.contract.records import NOON, a_build, a_request, an_upload
+from tests.contract.worlds import PATIENCE, RealWorld, eventually
+from tests.realparts.zookeeper import ZooKeeperServer, free_port
+
+pytestmark = pytest.mark.real
+
+BUILD_ID = "0123456789abcdef0123456789abcdef"
+BUILDS = "/nodepool/images/debian/builds"
+UPLOADS = f"{BUILDS}/{BUILD_ID}/providers/cloud-one/images"
+
+
+@pytest.fixture
+def world(zookeeper: ZooKeeper) -> Iterator[RealWorld]:
+    here = RealWorld(zookeeper)
+    yield here
+    here.close()
+
+
+@pytest.fixture
+def store(world: RealWorld) -> ZooKeeperStore:
+    opened = world.daemon()
+    assert isinstance(opened, ZooKeeperStore)
+    return opened
+
+
+@pytest.fixture
+def raw(zookeeper: ZooKeeper, store: ZooKeeperStore) -> Iterator[KazooClient]:
+    """Somebody else at work in the same chroot, without any of our code."""
+    client = KazooClient(f"{zookeeper.hosts}{zookeeper.chroot}")
+    client.start(PATIENCE)
+    yield client
+    client.stop()
+    client.close()
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[ZooKeeperServer]:
+    """A server this test may stop and start."""
+    # Sessions may last longer than a busy machine takes to start the server again.
+    server = ZooKeeperServer(tmp_path / "zookeeper", options={"maxSessionTimeout": "120000"})
+    server.start()
+    yield server
+    server.stop()
+
+
+def put(client: KazooClient, path: str, record: object) -> None:
+    client.create(path, json.dumps(record).encode(), makepath=True)
+
+
+class TestNodepoolsRecords:
+    def test_its_build_is_read_and_keeps_what_we_do_not_know(
+        self, store: ZooKeeperStore, raw: KazooClient
+    ) -> None:
+        theirs = {
+            "state": "ready",
+            "state_time": 1795178151.1845696,
+            "builder": "localhost",
+            "builder_id": "2c09ab93-96d4-4154-a52d-bdf3124070c9",
+            "formats": "qcow2,raw",
+            "username": "zuul",
+            "python_path": "auto",
+            "shell_type": None,
+            "colour": {"deep": ["red"]},
+        }
+        put(raw, f"{BUILDS}/{BUILD_ID}", theirs)
+        build = store.get_build("debian", BUILD_ID)
+        assert build.formats == ("qcow2", "raw")
+        assert build.state_time.timestamp() == pytest.approx(1795178151.1845696, abs=1e-6)
+        store.update_build(build.become(BuildState.DELETING, NOON))
+        written = json.loads(raw.get(f"{BUILDS}/{BUILD_ID}")[0])
+        assert written == {**theirs, "state": "deleting", "state_time": NOON.timestamp()}
+
+    def test_its_least_upload_below_an_empty_build_is_read(
+        self, store: ZooKeeperStore, raw: KazooClient
+    ) -> None:
+        put(raw, f"{UPLOADS}/0000000000", {"state": "ready", "external_id": "e5f5"})
+        upload = store.get_upload("debian", BUILD_ID, "cloud-one", "0000000000")
+        assert (upload.state, upload.external_id, upload.username) == (UploadState.READY, "e5f5", "zuul")
+        assert abs(upload.state_time.timestamp() - time.time()) < 3600
+        eventually(lambda: store.snapshot().image("debian").uploads == (upload,), "the upload is seen")
+        assert store.snapshot().image("debian").builds == ()
+
+    def test_our_records_have_its_fields_as_it_writes_them(
+        self, store: ZooKeeperStore, raw: KazooClient
+    ) -> None:
+        build = store.create_build(a_build(state=BuildState.FAILED, formats=()))
+        upload = store.create_upload(an_upload(build))
+        record = json.loads(raw.get(f"{BUILDS}/{build.id}")[0])
+        assert "formats" not in record
+        assert (record["state"], record["state_time"], record["shell_type"]) == (
+            "failed",
+            NOON.timestamp(),
+            None,
+        )
+        record = json.loads(raw.get(f"{BUILDS}/{build.id}/providers/cloud-one/images/{upload.id}")[0])
+        assert (record["external_id"], record["external_name"]) == (None, None)
+
+    def test_its_request_and_pause_are_wishes_too(self, store: ZooKeeperStore, raw: KazooClient) -> None:
+        raw.ensure_path("/nodepool/images/debian/request-build")
+        raw.ensure_path("/nodepool/images/debian/pause")
+        request = store.get_request("debian")
+        assert request is not None
+        assert (request.by, request.why, request.manual) == (
+            "nodepool",
+            "asked through nodepool's request node",
+            True,
+        )
+        assert abs(request.time.timestamp() - time.time()) < 3600
+        eventually(lambda: store.snapshot().image("debian").request == request, "the request is seen")
+        eventually(lambda: store.snapshot().image("debian").paused, "the pause is seen")
+        assert store.withdraw_request(request)
+        assert not raw.exists("/nodepool/images/debian/request-build")
+
+    def test_its_locks_and_ours_exclude_each_other(self, store: ZooKeeperStore, raw: KazooClient) -> None:
+        theirs = raw.Lock(f"{BUILDS}/lock")
+        assert theirs.acquire(blocking=False)
+        assert store.claim_image("debian") is None
+        eventually(lambda: store.snapshot().image("debian").build_claimed, "the lock is seen")
+        theirs.release()
+        ours = store.claim_image("debian")
+        assert ours is not None
+        assert not raw.Lock(f"{BUILDS}/lock").acquire(blocking=False)
+        ours.release()
+        assert theirs.acquire(blocking=False)
+        theirs.release()
+
+    def test_its_readers_see_our_daemon_for_as_long_as_it_lives(
+        self, world: RealWorld, store: ZooKeeperStore, raw: KazooClient
+    ) -> None:
+        store.register("nb01.example", ("scheduler", "builder"), "1.2")
+
+        def shown() -> list[str]:
+            return sorted(raw.get_children("/nodepool/components/builder"))
+
+        [name] = shown()
+        assert name == "nb01.example0000000000"
+        data, stat = raw.get(f"/nodepool/components/builder/{name}")
+        assert json.loads(data) == {
+            "hostname": "nb01.example",
+            "kind": "builder",
+            "model_api": 0,
+            "state": "running",
+            "version": "1.2",
+        }
+        assert stat.ephemeralOwner != 0
+        [ours] = raw.get_children("/imagepool/daemons")
+        assert json.loads(raw.get(f"/imagepool/daemons/{ours}")[0])["roles"] == ["scheduler", "builder"]
+        world.expire(store)
+        eventually(lambda: shown() == ["nb01.example0000000001"], "the daemon is shown again")
+        store.close()
+        eventually(lambda: shown() == [] == raw.get_children("/imagepool/daemons"), "the daemon is gone")
+
+    def test_a_daemon_that_neither_builds_nor_uploads_is_no_builder(
+        self, store: ZooKeeperStore, raw: KazooClient
+    ) -> None:
+        store.register("nb01.example", ("scheduler", "janitor"), "1.2")
+        assert len(raw.get_children("/imagepool/daemons")) == 1
+        assert not raw.exists("/nodepool/components/builder")
+
+
+class TestStrangeNodes:
+    def test_what_cannot_be_read_is_skipped_with_one_warning(
+        self, store: ZooKeeperStore, raw: KazooClient, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.WARNING, logger="builder.store"):
+            raw.create(f"{BUILDS}/{BUILD_ID}", b"{broken", makepath=True)
+            put(raw, f"{BUILDS}/{'a' * 32}", {"state": "sleeping"})
+            put(raw, f"{BUILDS}/{'b' * 32}", [])
+            put(raw, f"{BUILDS}/not-a-build", {"state": "ready"})
+            put(raw, "/nodepool/images/a b/builds/x", {})
+            good = store.create_build(a_build())
+            eventually(lambda: store.snapshot().image("debian").builds == (good,), "the good build is seen")
+            eventually(lambda: len(caplog.records) >= 3, "the bad ones are warned of")
+            store.update_build(replace(good, phase="packages"))
+            eventually(
+                lambda: store.snapshot().image("debian").builds[0].phase == "packages", "the change is seen"
+            )
+        assert sorted(r.message.split(" of debian")[0] for r in caplog.records) == [
+            f"skipped: the record of build {name}" for name in (BUILD_ID, "a" * 32, "b" * 32)
+        ]
+        assert set(store.snapshot().images) == {"debian"}
+        assert store.list_builds("debian")[0].id == good.id
+
+    def test_the_whole_tree_may_go_and_come_back(self, store: ZooKeeperStore, raw: KazooClient) -> None:
+        store.create_build(a_build())
+        eventually(lambda: bool(store.snapshot().image("debian").builds), "the build is seen")
+        raw.delete("/nodepool", recursive=True)
+        eventually(lambda: not store.snapshot().images, "the tree is seen to be gone")
+        build = store.create_build(a_build())
+        eventually(lambda: store.snapshot().image("debian").builds == (build,), "the new tree is seen")
+
+
+class TestConnection:
+    def test_a_change_is_seen_within_a_second(self, world: RealWorld, store: ZooKeeperStore) -> None:
+        other = world.daemon()
+        build = other.create_build(a_build())
+        began = time.monotonic()
+        other.create_upload(an_upload(build))
+        eventually(lambda: bool(store.snapshot().image("debian").uploads), "the upload is seen", within=1.0)
+        assert time.monotonic() - began < 1.0
+
+    def test_a_quiet_tree_wakes_nobody(self, world: RealWorld, store: ZooKeeperStore) -> None:
+        build = world.daemon().create_build(a_build())
+        held = store.claim_image("debian")
+        eventually(lambda: store.snapshot().image("debian").build_claimed, "the claim is seen")
+        eventually(lambda: store.snapshot().image("debian").builds == (build,), "the build is seen")
+        seen = store.wait(-1, 0)
+        while (now := store.wait(seen, 0.3)) != seen:
+            seen = now
+        # Trying for a lock that is held is no change.
+        assert world.daemon().claim_image("debian") is None
+        assert store.wait(seen, 0.3) == seen
+        assert held is not None
+
+    def test_it_comes_back_with_its_server(self, own_server: ZooKeeperServer) -> None:
+        zookeeper = ZooKeeper(hosts=own_server.hosts, timeout=60.0)
+        store = ZooKeeperStore(zookeeper, watch=True)
+        store.start()
+        try:
+            build = store.create_build(a_build())
+            claim = store.claim_image("debian")
+            assert claim is not None
+            own_server.stop()
+            eventually(lambda: not store.connected, "the store knows that the server is gone")
+            seen = store.wait(-1, 0)
+            own_server.start()
+            eventually(lambda: store.connected, "the store is back", within=60)
+            assert store.wait(seen, 5) != seen
+            assert store.snapshot().image("debian").builds == (build,)
+            assert claim.valid
+            claim.release()
+            again = store.claim_image("debian")
+            assert again is not None
+            changed = store.update_build(replace(build, phase="convert"))
+            eventually(lambda: store.snapshot().image("debian").builds == (changed,), "watches work again")
+        finally:
+            store.close()
+
+    def test_requests_to_a_server_that_is_gone_end_in_time(self, own_server: ZooKeeperServer) -> None:
+        store = ZooKeeperStore(ZooKeeper(hosts=own_server.hosts, timeout=2.0), watch=True)
+        store.start()
+        try:
+            build = store.create_build(a_build())
+            claim = store.claim_image("debian")
+            eventually(lambda: store.snapshot().image("debian").build_claimed, "all is seen")
+            last_seen = store.snapshot()
+            own_server.stop()
+            began = time.monotonic()
+            with pytest.raises(StoreUnavailableError, match=own_server.hosts):
+                store.update_build(replace(build, phase="convert"))
+            with pytest.raises(StoreUnavailableError):
+                store.claim_build(build)
+            assert time.monotonic() - began < 3 * 2.0
+            assert store.snapshot() == last_seen
+            assert claim is not None
+            # For all we know somebody else has it by now.
+            eventually(lambda: not claim.valid, "the claim is given up", within=5)
+            claim.release()
+        finally:
+            store.close()
+
+    def test_a_contender_whose_fate_was_unknown_is_removed_after_the_reconnect(
+        self, own_server: ZooKeeperServer
+    ) -> None:
+        store = ZooKeeperStore(ZooKeeper(hosts=own_server.hosts, timeout=60.0), watch=True)
+        store.start()
+        other = KazooClient(own_server.hosts)
+        try:
+            claim = store.claim_image("debian")
+            assert claim is not None
+            own_server.stop()
+            eventually(lambda: not store.connected, "the store knows that the server is gone")
+            # The lock can't be given back now, and the session may well survive.
+            claim.release()
+            own_server.start()
+            other.start(PATIENCE)
+            eventually(lambda: other.get_children(f"{BUILDS}/lock") == [], "the lock is free", within=60)
+        finally:
+            other.stop()
+            other.close()
+            store.close()
+
+    def test_nobody_there_is_said_in_time_and_by_name(self) -> None:
+        hosts = f"127.0.0.1:{free_port()}"
+        store = ZooKeeperStore(ZooKeeper(hosts=hosts), watch=True)
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailableError, match=hosts):
+            store.start(timeout=1.0)
+        assert time.monotonic() - began < 10
+        assert not store.connected
+
+    def test_somebody_else_there_is_said_in_time(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            hosts = f"127.0.0.1:{silent.getsockname()[1]}"
+            store = ZooKeeperStore(ZooKeeper(hosts=hosts, timeout=2.0), watch=False)
+            began = time.monotonic()
+            with pytest.raises(StoreUnavailableError, match=hosts):
+                store.start(timeout=1.0)
+            assert time.monotonic() - began < 15
+
+    def test_two_daemons_race_for_a_lock_and_one_has_it(self, world: RealWorld) -> None:
+        stores = [world.daemon() for _ in range(3)]
+        for _ in range(10):
+            claims = []
+            gate = threading.Barrier(len(stores))
+
+            def attempt(store: ZooKeeperStore, gate: threading.Barrier, claims: list[object]) -> None:
+                gate.wait()
+                claims.append(store.claim_image("debian"))
+
+            threads = [threading.Thread(target=attempt, args=(s, gate, claims)) for s in stores]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            held = [claim for claim in claims if claim is not None]
+            assert len(held) <= 1
+            for claim in held:
+                claim.release()
+        left = stores[0]._session.call(lambda c: c.get_children_async(f"{BUILDS}/lock"))
+        assert left == []
+
+
+class TestChrootAndAccess:
+    def test_a_chroot_is_made_and_keeps_two_trees_apart(self, zookeeper: ZooKeeper) -> None:
+        trees = [replace(zookeeper, chroot=f"{zookeeper.chroot}/deep/{name}") for name in ("one", "two")]
+        worlds = [RealWorld(tree) for tree in trees]
+        try:
+            one, two = (world.daemon() for world in worlds)
+            one.create_build(a_build())
+            assert two.list_builds("debian") == ()
+            assert one.installation_id() != two.installation_id()
+        finally:
+            for world in worlds:
+                world.close()
+
+    def test_records_belong_to_the_user_alone(self, zookeeper: ZooKeeper) -> None:
+        mine = replace(zookeeper, chroot=f"{zookeeper.chroot}/mine", username="pool", password="s3cret")
+        world = RealWorld(mine)
+        try:
+            build = world.daemon().create_build(a_build())
+            assert world.command().get_build("debian", build.id) == build
+            raw = KazooClient(f"{mine.hosts}{mine.chroot}", auth_data=[("digest", "pool:s3cret")])
+            raw.start(PATIENCE)
+            acls, _ = raw.get_acls(f"{BUILDS}/{build.id}")
+            raw.stop()
+            raw.close()
+            digest = base64.b64encode(hashlib.sha1(b"pool:s3cret").digest()).decode()
+            assert [(acl.id.scheme, acl.id.id) for acl in acls] == [("digest", f"pool:{digest}")]
+        finally:
+            world.close()
+        stranger = ZooKeeperStore(replace(mine, username=None, password=None), watch=True)
+        with pytest.raises(StoreUnavailableError, match=r"refuses access|can't be read"):
+            stranger.start()
+
+    def test_the_password_reaches_no_log(
+        self, zookeeper: ZooKeeper, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.DEBUG):
+            world = RealWorld(replace(zookeeper, username="pool", password="s3cret"))
+            world.daemon().request_build(a_request())
+            world.close()
+        assert "s3cret" not in caplog.text
+
+
+class TestTls:
+    @pytest.fixture
+    def certificates(self, tmp_path: Path) -> Path:
+        """ca.pem, server.pem and client.pem with their keys, and others.pem of another authority."""
+
+        def openssl(*arguments: str) -> None:
+            subprocess.run(["openssl", *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+        for authority in ("ca", "others"):
+            openssl(
+                *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={authority}"),
+                *("-keyout", f"{authority}.key", "-out", f"{authority}.pem"),
+            )
+        for name in ("server", "client"):
+            openssl(
+                *("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}"),
+                *("-keyout", f"{name}.key", "-out", f"{name}.csr"),
+            )
+            openssl(
+                *("x509", "-req", "-days", "2", "-in", f"{name}.csr", "-out", f"{name}.pem"),
+                *("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
+            )
+        keystore = (tmp_path / "server.key").read_text() + (tmp_path / "server.pem").read_text()
+        (tmp_path / "keystore.pem").write_text(keystore)
+        return tmp_path
+
+    @pytest.fixture
+    def secure(self, certificates: Path) -> Iterator[ZooKeeper]:
+        port = free_port()
+        server = ZooKeeperServer(
+            certificates / "zookeeper",
+            options={
+                "serverCnxnFactory": "org.apache.zookeeper.server.NettyServerCnxnFactory",
+                "secureClientPort": str(port),
+                "secureClientPortAddress": "127.0.0.1",
+                "ssl.keyStore.location": str(certificates / "keystore.pem"),
+                "ssl.keyStore.type": "PEM",
+                "ssl.trustStore.location": str(certificates / "ca.pem"),
+                "ssl.trustStore.type": "PEM",
+                "ssl.hostnameVerification": "false",
+            },
+        )
+        server.start()
+        yield ZooKeeper(
+            hosts=f"127.0.0.1:{port}",
+            chroot="/secure",
+            tls=ZooKeeperTls(
+                cert=certificates / "client.pem", key=certificates / "client.key", ca=certificates / "ca.pem"
+            ),
+        )
+        server.stop()
+
+    def test_records_travel_over_tls(self, secure: ZooKeeper) -> None:
+        world = RealWorld(secure)
+        try:
+            build = world.daemon().create_build(a_build())
+            assert world.command().snapshot().image("debian").builds == (build,)
+        finally:
+            world.close()
+
+    # kazoo leaves the socket of a failed handshake to the garbage collector, and its error in the log.
+    @pytest.mark.filterwarnings("ignore:unclosed <ssl:ResourceWarning")
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    def test_a_server_of_another_authority_is_not_trusted(
+        self, secure: ZooKeeper, certificates: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert secure.tls is not None
+        wary = replace(secure, tls=replace(secure.tls, ca=certificates / "others.pem"))
+        with pytest.raises(StoreUnavailableError, match=secure.hosts):
+            ZooKeeperStore(wary, watch=False).start(timeout=2.0)
+        caplog.clear()
+        gc.collect()

@@ -1,0 +1,96 @@
+"""The two worlds in which the Store contract is tested: in memory, and a real ZooKeeper server."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from kazoo.client import KazooClient
+
+from builder.config.model import ZooKeeper
+from builder.store.base import Store
+from builder.store.zookeeper import ZooKeeperStore
+from tests.fakes.store import FakeStore, FakeTree
+
+PATIENCE = 15.0
+
+
+def eventually(condition: Callable[[], bool], what: str, *, within: float = PATIENCE) -> None:
+    """Wait until `condition` holds; fail, saying `what` never came, after `within` seconds."""
+    deadline = time.monotonic() + within
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"never happened within {within:g} s: {what}")
+        time.sleep(0.01)
+
+
+class World(ABC):
+    """One tree, and as many daemons and commands on it as a test wants."""
+
+    def __init__(self) -> None:
+        self._opened: list[Store] = []
+
+    def daemon(self) -> Store:
+        """A store of a daemon, that watches."""
+        return self._keep(self._open(watch=True))
+
+    def command(self) -> Store:
+        """A store of a command, that reads once."""
+        return self._keep(self._open(watch=False))
+
+    def close(self) -> None:
+        """Close every store that was opened."""
+        for store in self._opened:
+            store.close()
+
+    @abstractmethod
+    def expire(self, store: Store) -> None:
+        """End the session of a store as the server would, and wait until it has a new one."""
+
+    @abstractmethod
+    def _open(self, *, watch: bool) -> Store: ...
+
+    def _keep(self, store: Store) -> Store:
+        self._opened.append(store)
+        store.start()
+        return store
+
+
+class FakeWorld(World):
+    """In memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tree = FakeTree()
+
+    def expire(self, store: Store) -> None:
+        assert isinstance(store, FakeStore)
+        store.lose_session()
+
+    def _open(self, *, watch: bool) -> Store:
+        return FakeStore(self._tree)
+
+
+class RealWorld(World):
+    """A chroot of a real server."""
+
+    def __init__(self, zookeeper: ZooKeeper) -> None:
+        super().__init__()
+        self.zookeeper = zookeeper
+
+    def expire(self, store: Store) -> None:
+        assert isinstance(store, ZooKeeperStore)
+        lost = store._session.sessions_lost
+        # Whoever presents the session's id and password is the session: its goodbye ends it for both.
+        client = store._session._client
+        assert client is not None
+        impostor = KazooClient(self.zookeeper.hosts, client_id=client.client_id)
+        impostor.start(PATIENCE)
+        impostor.stop()
+        impostor.close()
+        eventually(lambda: store._session.sessions_lost > lost, "the store learns that its session is lost")
+        eventually(lambda: store.connected, "the store has a new session")
+
+    def _open(self, *, watch: bool) -> Store:
+        return ZooKeeperStore(self.zookeeper, watch=watch)

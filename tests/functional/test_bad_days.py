@@ -1,0 +1,338 @@
+"""Bad days: what dies, hangs, fills up, goes away or lies, and what is left afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from builder.model import BuildState, FailureClass, UploadState
+from tests.fakes.glance import (
+    FakeGlance,
+    Fault,
+    answers,
+    expires_token,
+    hangs,
+    resets,
+    stores_nothing,
+    then_changes,
+    then_loses,
+)
+from tests.functional.installation import Installation, processes_mentioning, wait_until
+
+PHASES = ("root", "pre-install", "install", "finalise", "cleanup")
+
+
+def only_ready_files(place: Installation) -> bool:
+    """Whether the disk holds files of ready builds and nothing else."""
+    ready = {b.id for b in place.snapshot().image("img").ready_builds}
+    return all(any(build_id in name for build_id in ready) for name in place.files())
+
+
+# -- the daemon dies ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_killed_in_mid_build_it_starts_over_and_leaves_nothing(place: Installation, phase: str) -> None:
+    pause = place.knob(f"pause.{phase}")
+    place.knob("loop")
+    place.knob("tmp")
+    daemon = place.start()
+    place.paused_at(phase)
+    daemon.kill()
+    # Its build dies with it, to the last process.
+    wait_until(lambda: not processes_mentioning(str(place.control)), place.story)
+    (place.control / "paused").unlink(missing_ok=True)
+    pause.unlink()
+    place.start()
+    build = place.ready_build()
+    place.ready_uploads(build)
+    records = place.snapshot().image("img")
+    lost = [b for b in records.builds if b.state is BuildState.FAILED]
+    assert [b.reason.failure_class for b in lost if b.reason] == [FailureClass.INTERRUPTED]
+    assert place.runs() == 2
+    assert only_ready_files(place), place.files()
+    assert str(place.root) not in _loop_devices()
+    assert len(place.glance.images()) == 2
+
+
+@pytest.mark.parametrize("after", [0.0, 0.5, 1.0])
+def test_killed_in_mid_upload_it_deletes_the_half_image_and_sends_again(
+    place: Installation, glance: FakeGlance, after: float
+) -> None:
+    glance.faults.append(hangs(on="send", after=after, region="RegionOne"))
+    daemon = place.start()
+    build = place.ready_build()
+    half = place.until(lambda s: next((u for u in s.image("img").uploads_to("one") if u.external_id), None))
+    place.ready_uploads(build, count=1)
+    daemon.kill()
+    place.start()
+    uploads = place.ready_uploads(build)
+    first = place.failed_upload()
+    assert first.id == half.id
+    assert first.reason is not None and first.reason.failure_class is FailureClass.INTERRUPTED
+    assert half.external_id not in {image["id"] for image in glance.images()}
+    assert {image["id"] for image in glance.images()} == {u.external_id for u in uploads}
+    assert place.runs() == 1
+
+
+def test_stopped_in_mid_build_it_ends_soon_and_the_next_start_goes_on(place: Installation) -> None:
+    pause = place.knob("pause.install")
+    daemon = place.start()
+    place.paused_at("install")
+    assert daemon.stop() == 0
+    assert not processes_mentioning(str(place.control))
+    lost = place.failed_build()
+    assert lost.reason is not None and lost.reason.failure_class is FailureClass.INTERRUPTED
+    assert not place.files()
+    pause.unlink()
+    place.start()
+    place.ready_uploads(place.ready_build())
+
+
+def test_a_second_daemon_shares_the_work_and_does_nothing_twice(place: Installation) -> None:
+    pause = place.knob("pause.install")
+    place.start()
+    place.paused_at("install")
+    other = place.root / "other.yaml"
+    first = place.config.read_text()
+    other.write_text(first.replace(str(place.root / "state"), str(place.root / "other-state")))
+    second = place.start(config=other)
+    wait_until(lambda: "runs as" in second.text(), place.story)
+    pause.unlink()
+    build = place.ready_build()
+    place.ready_uploads(build)
+    assert place.runs() == 1
+    assert len(place.glance.images()) == 2
+
+
+def test_a_second_daemon_on_the_same_state_directory_is_refused(place: Installation) -> None:
+    place.start()
+    place.ready_build()
+    second = place.start()
+    assert second.wait() == 4
+    assert "state directory" in second.text()
+
+
+# -- ZooKeeper goes away --------------------------------------------------------------------------
+
+
+def test_another_tree_is_refused_before_anything_is_touched(place: Installation) -> None:
+    daemon = place.start()
+    build = place.ready_build()
+    place.ready_uploads(build)
+    daemon.stop()
+    files, images = place.files(), place.glance.images()
+    place.settings["zookeeper-servers"][0]["chroot"] = f"{place.zookeeper.chroot}-wrong"
+    place.write()
+    daemon = place.start()
+    assert daemon.wait() == 4
+    assert "installation" in daemon.text()
+    assert place.files() == files
+    assert place.glance.images() == images
+
+
+def test_it_waits_for_a_zookeeper_that_is_not_there_yet(place: Installation) -> None:
+    servers = place.settings["zookeeper-servers"]
+    place.settings["zookeeper-servers"] = [{"host": "127.0.0.1", "port": 1}]
+    place.write()
+    daemon = place.start()
+    wait_until(lambda: "127.0.0.1:1" in daemon.text(), place.story)
+    assert daemon.process.poll() is None
+    assert daemon.stop() == 0
+    assert place.cli("build", "list").returncode == 5
+    assert place.start("--once").wait() == 5
+    place.settings["zookeeper-servers"] = servers
+    place.write()
+    place.start()
+    place.ready_uploads(place.ready_build())
+
+
+# -- disk-image-create ----------------------------------------------------------------------------
+
+
+def _fails(place: Installation) -> None:
+    place.knob("fail", "install 100\nE: Unable to locate package linux-image-nonsense\n")
+
+
+def _mirror(place: Installation) -> None:
+    place.knob(
+        "fail", "root 1\nE: Failed to fetch http://mirror.test/x.deb  Could not connect to mirror.test:80\n"
+    )
+
+
+def _hangs(place: Installation) -> None:
+    place.knob("hang.install")
+    place.image["build-timeout"] = 2
+    place.write()
+
+
+def _hangs_and_ignores(place: Installation) -> None:
+    place.knob("ignore-term")
+    place.knob("children", "2")
+    _hangs(place)
+
+
+def _no_image(place: Installation) -> None:
+    place.knob("no-image")
+
+
+def _missing(place: Installation) -> None:
+    place.image["dib-cmd"] = "no-such-disk-image-create"
+    place.write()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected", "word"),
+    [
+        (_fails, FailureClass.PACKAGE, "linux-image-nonsense"),
+        (_mirror, FailureClass.MIRROR, "mirror.test"),
+        (_hangs, FailureClass.TIMEOUT, "2"),
+        (_hangs_and_ignores, FailureClass.TIMEOUT, "2"),
+        (_no_image, FailureClass.UNKNOWN, "made no image"),
+        (_missing, FailureClass.TOOL, "no-such-disk-image-create"),
+    ],
+)
+def test_a_build_that_fails_says_why_and_leaves_nothing(
+    place: Installation, spoil: Callable[[Installation], None], expected: FailureClass, word: str
+) -> None:
+    spoil(place)
+    daemon = place.start()
+    failed = place.failed_build()
+    assert failed.reason is not None
+    assert failed.reason.failure_class is expected, failed.reason
+    assert word in " ".join((failed.reason.message, *failed.reason.lines))
+    shown = place.json("build", "show", failed.id)
+    assert word in str(shown)
+    daemon.stop()
+    assert not processes_mentioning(str(place.control))
+    assert not place.files()
+
+
+def test_a_failing_build_backs_off_and_stops_at_the_limit(place: Installation) -> None:
+    place.knob("fail", "install 1\nno luck\n")
+    place.start()
+    place.until(lambda s: len(s.image("img").builds) == 3)
+    explained = place.cli("image", "explain", "img", "-f", "json")
+    assert explained.returncode == 0
+    assert "3 builds in a row failed" in explained.stdout
+    assert place.runs() == 3
+
+
+def test_a_full_disk_is_named_and_released(place: Installation, small_disk: Path) -> None:
+    place.settings["work-dir"] = str(small_disk / "work")
+    place.settings["images-dir"] = str(small_disk / "images")
+    place.knob("fill", str(small_disk))
+    place.write()
+    place.start()
+    failed = place.failed_build()
+    assert failed.reason is not None
+    assert failed.reason.failure_class is FailureClass.DISK, failed.reason
+    assert not list((small_disk / "work").glob("img-*"))
+    assert not list((small_disk / "images").glob("img-*"))
+
+
+# -- clouds ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (answers(503, on="send", after=0.5), FailureClass.CLOUD),
+        (answers(413, on="send", after=0.0), FailureClass.QUOTA),
+        (answers(403, on="create"), FailureClass.AUTH),
+        (answers(401, on="auth"), FailureClass.AUTH),
+        (resets(on="send", after=0.5), FailureClass.NETWORK),
+        (expires_token(), FailureClass.AUTH),
+        (then_changes(status="killed"), FailureClass.CLOUD),
+        (then_changes(os_hash_value="0" * 128), FailureClass.CLOUD),
+        (then_changes(size=1), FailureClass.CLOUD),
+        (then_loses(), FailureClass.CLOUD),
+        (stores_nothing(), FailureClass.CLOUD),
+    ],
+    ids=lambda value: (
+        f"{value.do}-{value.status}-{sorted(value.change)}" if isinstance(value, Fault) else None
+    ),
+)
+def test_a_cloud_that_fails_or_lies_is_found_out_and_tried_again(
+    place: Installation, glance: FakeGlance, fault: Fault, expected: FailureClass
+) -> None:
+    glance.faults.append(replace(fault, region="RegionOne" if fault.on != "auth" else None))
+    place.start()
+    build = place.ready_build()
+    uploads = place.ready_uploads(build)  # the second try works, and the other region never noticed
+    failed = [u for u in place.snapshot().image("img").uploads if u.state is UploadState.FAILED]
+    assert [u.reason.failure_class for u in failed if u.reason] == [expected]
+    assert {image["id"] for image in glance.images()} == {u.external_id for u in uploads}
+
+
+def test_a_cloud_that_hangs_is_cut_and_delays_no_other(place: Installation, glance: FakeGlance) -> None:
+    place.settings["stall-timeout"] = 2
+    place.write()
+    glance.faults.append(hangs(on="send", after=0.5, region="RegionOne"))
+    place.start()
+    build = place.ready_build()
+    uploads = place.ready_uploads(build)
+    failed = [u for u in place.snapshot().image("img").uploads if u.state is UploadState.FAILED]
+    assert [(u.provider, u.reason.failure_class) for u in failed if u.reason] == [
+        ("one", FailureClass.TIMEOUT)
+    ]
+    assert {image["id"] for image in glance.images()} == {u.external_id for u in uploads}
+
+
+def test_a_cloud_that_is_down_is_reported_and_served_when_it_is_back(
+    place: Installation, glance: FakeGlance
+) -> None:
+    glance.down()
+    place.start()
+    build = place.ready_build()
+    failed = place.failed_upload()
+    assert failed.reason is not None and failed.reason.failure_class is FailureClass.NETWORK
+    glance.up()
+    place.ready_uploads(build)
+
+
+def test_a_wrong_password_is_named_without_showing_it(place: Installation, glance: FakeGlance) -> None:
+    glance.password = "another"
+    place.start()
+    place.ready_build()
+    failed = place.failed_upload()
+    assert failed.reason is not None and failed.reason.failure_class is FailureClass.AUTH
+    assert "kept-in-clouds-yaml" not in place.story() + str(failed)
+
+
+def test_what_imagepool_did_not_make_is_never_deleted(place: Installation, glance: FakeGlance) -> None:
+    foreign = glance.add("RegionOne", name="img-somebody-elses")
+    (place.root / "state" / "images").mkdir(parents=True)
+    stranger = place.root / "state" / "images" / f"img-{'a' * 32}.qcow2"
+    stranger.write_text("somebody's backup")
+    place.start()
+    build = place.ready_build()
+    upload = next(u for u in place.ready_uploads(build) if u.provider == "one")
+    # Somebody makes our record point at their image and asks for it to go.
+    place.store.update_upload(replace(upload, state=UploadState.DELETING, external_id=foreign))
+    place.until(
+        lambda s: next(
+            (u for u in s.image("img").uploads if u.id == upload.id and u.provider == "one" and u.reason),
+            None,
+        )
+    )
+    assert foreign in {image["id"] for image in glance.images("RegionOne")}
+    assert stranger.read_text() == "somebody's backup"
+
+
+def _loop_devices() -> str:
+    files = Path("/sys/block").glob("loop*/loop/backing_file")
+    return "\n".join(file.read_text() for file in files if os.access(file, os.R_OK))
+
+
+def test_hup_reloads_and_does_not_kill(place: Installation) -> None:
+    daemon = place.start()
+    place.ready_build()
+    daemon.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "configuration is in force" in daemon.text(), place.story)
+    assert daemon.process.poll() is None

@@ -1,0 +1,1 @@
+"""The real parts that tests run against, started and stopped by fixtures."""

@@ -1,0 +1,1 @@
+"""Pure and instant: no process, no network, no file outside tmp_path."""

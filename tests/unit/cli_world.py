@@ -1,0 +1,59 @@
+"""The command line in a world of its own: a fixed configuration, a store in memory, a clock that stands."""
+
+from __future__ import annotations
+
+import io
+import json
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from builder.cli.context import Parts
+from builder.cli.main import main
+from builder.config.model import Config
+from tests.fakes.store import FakeStore
+from tests.unit.planning_world import NOW, config, diskimage, provider
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command left: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        assert self.code == 0, self.err
+        return json.loads(self.out)
+
+
+@dataclass
+class World:
+    """What the commands see; change it, run one, look at `store`."""
+
+    config: Config = field(default_factory=lambda: config(diskimage(), provider("north"), provider("south")))
+    store: FakeStore = field(default_factory=FakeStore)
+    now: datetime = NOW
+    environ: dict[str, str] = field(default_factory=dict)
+
+    def parts(self) -> Parts:
+        return Parts(
+            load=lambda path, secure, environ, format_of: self.config,
+            open_store=lambda config, environ, watch: self.store.another_daemon(),
+            now=lambda: self.now,
+            environ=self.environ,
+        )
+
+    def run(self, *argv: str) -> Result:
+        """Run `imagepool argv...` to its end."""
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            code = main(argv, parts=self.parts())
+        return Result(code, out.getvalue(), err.getvalue())
+
+    def json(self, *argv: str) -> Any:
+        """What the command prints as JSON."""
+        return self.run(*argv, "-f", "json").json

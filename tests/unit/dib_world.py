@@ -1,0 +1,86 @@
+"""What the tests of builder/dib share: a scripted disk-image-create, its control directory, waiting."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from builder.config.model import DiskImage, Platform
+from builder.dib import engine
+from builder.model import ImageFormat
+
+FAKE_DIB = Path(__file__).parent.parent / "fakes" / "disk-image-create"
+BUILD = "0123456789abcdef0123456789abcdef"
+INSTALLATION = "the-installation"
+DEADLINE = 30.0
+
+
+def need_root() -> None:
+    """Fail, rather than skip, where the sandbox can't work: a build is nothing without it."""
+    if os.geteuid() != 0:
+        pytest.fail("this test uses namespaces and loop devices: run it as root")
+
+
+def eventually(condition: Callable[[], bool], what: str) -> None:
+    """Wait until something is true; fail saying what never was."""
+    until = time.monotonic() + DEADLINE
+    while not condition():
+        if time.monotonic() > until:
+            pytest.fail(f"waited {DEADLINE:.0f} s in vain: {what}")
+        time.sleep(0.02)
+
+
+def processes_naming(text: Path) -> list[int]:
+    """Processes with a path in their command line or environment, ourselves excepted."""
+    needle, found = os.fsencode(text), []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if needle in words and int(process.name) != os.getpid():
+            found.append(int(process.name))
+    return found
+
+
+def bound_loops() -> dict[str, str]:
+    """Loop devices in use, to the files behind them."""
+    listing = subprocess.run(
+        ["losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return dict(line.split(maxsplit=1) for line in listing.splitlines())
+
+
+def image(control: Path | None = None, **changes: object) -> DiskImage:
+    """A diskimage that the scripted disk-image-create builds, obeying a control directory."""
+    plain = DiskImage(
+        name="debian-bookworm",
+        platform=Platform(name="debian-bookworm", distribution="debian", release="bookworm"),
+        elements=("debian-minimal", "vm"),
+        formats=(ImageFormat.QCOW2,),
+        dib_cmd=(str(FAKE_DIB),),
+        environment={} if control is None else {"FAKE_DIB_CONTROL": str(control)},
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def job(place: Path, recipe: DiskImage) -> engine.Job:
+    """A build of a diskimage with all its directories below `place`."""
+    return engine.Job(
+        image=recipe,
+        build_id=BUILD,
+        installation_id=INSTALLATION,
+        images_dir=place / "images",
+        work_dir=place / "work",
+        cache_dir=place / "cache",
+        log_path=place / "logs" / "build.log",
+    )

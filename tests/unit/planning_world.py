@@ -1,0 +1,260 @@
+"""A small world to plan in: short names for records and configurations, and strategies for any of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from builder.config.model import Config, DiskImage, Provider, ProviderImage, RetryPolicy
+from builder.model import (
+    Artifact,
+    Build,
+    BuildState,
+    Failure,
+    FailureClass,
+    ImageFormat,
+    ImageRecords,
+    Request,
+    Snapshot,
+    Upload,
+    UploadState,
+)
+
+#: Half past two in the afternoon, sixteen minutes after the tick of the default schedule.
+NOW = datetime(2026, 11, 21, 14, 30, tzinfo=UTC)
+TICK = datetime(2026, 11, 21, 14, 14, tzinfo=UTC)
+NEXT_TICK = TICK + timedelta(days=1)
+MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+
+IMAGE = "debian-bookworm"
+HERE = "machine-a"
+ELSEWHERE = "machine-b"
+
+
+# Every example is quick; on a busy machine the clock would say otherwise.
+unhurried = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+
+
+def build_id(number: int) -> str:
+    """The id of the build of that number: 1 is "00000001" when shortened."""
+    return f"{number:08x}" + "0" * 24
+
+
+def diskimage(name: str = IMAGE, **changes: Any) -> DiskImage:
+    return replace(DiskImage(name=name, formats=(ImageFormat.QCOW2,)), **changes)
+
+
+def provider(name: str = "north", *images: str, pause: bool = False, **changes: Any) -> Provider:
+    listed = {i: ProviderImage(diskimage=i, pause=pause) for i in images or (IMAGE,)}
+    return replace(Provider(name=name, cloud=name, images=listed), **changes)
+
+
+def config(*parts: DiskImage | Provider, **changes: Any) -> Config:
+    """A configuration of those images and providers, with retries of 10, 20, 40... minutes, 5 in all."""
+    there = Path("/nowhere")
+    basic = Config(
+        path=there,
+        state_dir=there,
+        images_dir=there,
+        work_dir=there,
+        cache_dir=there,
+        log_dir=there,
+        diskimages={p.name: p for p in parts if isinstance(p, DiskImage)},
+        providers={p.name: p for p in parts if isinstance(p, Provider)},
+        build_retry=RetryPolicy(first=10 * MINUTE, longest=6 * HOUR, limit=5),
+        upload_retry=RetryPolicy(first=10 * MINUTE, longest=6 * HOUR, limit=3),
+    )
+    return replace(basic, **changes)
+
+
+def failure(kind: FailureClass = FailureClass.MIRROR, message: str = "it broke") -> Failure:
+    return Failure(failure_class=kind, message=message)
+
+
+def artifact(image_format: ImageFormat = ImageFormat.QCOW2) -> Artifact:
+    return Artifact(format=image_format, size=1, virtual_size=2, md5="m", sha256="s", sha512="t")
+
+
+def ready(
+    number: int, time: datetime, *formats: ImageFormat, took: timedelta = 10 * MINUTE, **changes: Any
+) -> Build:
+    """A build that became ready at `time` on this machine."""
+    made = formats or (ImageFormat.QCOW2,)
+    return replace(
+        Build(
+            id=build_id(number),
+            image=IMAGE,
+            state=BuildState.READY,
+            state_time=time,
+            builder="host-a",
+            builder_id=HERE,
+            formats=tuple(made),
+            artifacts=tuple(artifact(f) for f in made),
+            started=time - took,
+            ended=time,
+        ),
+        **changes,
+    )
+
+
+def failed(
+    number: int,
+    time: datetime,
+    kind: FailureClass = FailureClass.MIRROR,
+    took: timedelta = MINUTE,
+    **changes: Any,
+) -> Build:
+    """A build that failed at `time`."""
+    basic = ready(number, time, took=took)
+    return replace(
+        basic,
+        **{"state": BuildState.FAILED, "formats": (), "artifacts": (), "reason": failure(kind), **changes},
+    )
+
+
+def building(number: int, since: datetime, **changes: Any) -> Build:
+    """A build that says it runs."""
+    basic = ready(number, since, took=timedelta())
+    return replace(
+        basic,
+        **{
+            "state": BuildState.BUILDING,
+            "formats": (),
+            "artifacts": (),
+            "ended": None,
+            "phase": "packages",
+            **changes,
+        },
+    )
+
+
+def doomed(build: Build) -> Build:
+    """The same build after somebody asked for it to go."""
+    return build.become(BuildState.DELETING, NOW - MINUTE)
+
+
+def upload(
+    number: int,
+    state: UploadState,
+    time: datetime,
+    to: str = "north",
+    kind: FailureClass | None = None,
+    id: str = "0000000001",  # noqa: A002 - the field's name
+    **changes: Any,
+) -> Upload:
+    """An upload of the build of that number, in that state since `time`."""
+    return replace(
+        Upload(
+            id=id,
+            build_id=build_id(number),
+            image=IMAGE,
+            provider=to,
+            state=state,
+            state_time=time,
+            started=time - MINUTE,
+            reason=failure(kind) if kind else None,
+        ),
+        **changes,
+    )
+
+
+def asked(
+    time: datetime = NOW - MINUTE, *, manual: bool = True, by: str = "ann", why: str = "new kernel"
+) -> Request:
+    return Request(image=IMAGE, by=by, why=why, time=time, manual=manual)
+
+
+def records(*parts: Build | Upload | Request, name: str = IMAGE, **changes: Any) -> ImageRecords:
+    return replace(
+        ImageRecords(
+            name=name,
+            builds=tuple(p for p in parts if isinstance(p, Build)),
+            uploads=tuple(p for p in parts if isinstance(p, Upload)),
+            request=next((p for p in parts if isinstance(p, Request)), None),
+        ),
+        **changes,
+    )
+
+
+def snapshot(*images: ImageRecords) -> Snapshot:
+    return Snapshot(images={i.name: i for i in images})
+
+
+# -- anything ---------------------------------------------------------------------------------
+
+PROVIDERS = ("north", "south", "gone")
+times = st.integers(-60 * 24 * 20, 90).map(lambda minutes: NOW + minutes * MINUTE)
+texts = st.sampled_from(["", "it broke", "two\nlines.", "ends with a stop."])
+requests = st.builds(
+    Request, image=st.just(IMAGE), by=texts, why=texts, time=times, manual=st.booleans(), stamp=st.just(1)
+)
+failures = st.builds(Failure, failure_class=st.sampled_from(FailureClass), message=texts)
+
+
+@st.composite
+def builds(draw: st.DrawFn, number: int) -> Build:
+    state = draw(st.sampled_from(BuildState))
+    formats = draw(st.sets(st.sampled_from([ImageFormat.QCOW2, ImageFormat.RAW])))
+    time = draw(times)
+    return Build(
+        id=build_id(number),
+        image=IMAGE,
+        state=state,
+        state_time=time,
+        builder=draw(st.sampled_from([None, "host-a"])),
+        builder_id=draw(st.sampled_from([None, HERE, ELSEWHERE])),
+        formats=tuple(sorted(formats)),
+        artifacts=tuple(artifact(f) for f in sorted(formats)) if draw(st.booleans()) else (),
+        started=draw(st.sampled_from([None, time - 10 * MINUTE])),
+        ended=draw(st.sampled_from([None, time])),
+        reason=draw(st.none() | failures) if state is BuildState.FAILED else None,
+        request=draw(st.none() | requests),
+    )
+
+
+@st.composite
+def uploads(draw: st.DrawFn, number: int) -> Upload:
+    state = draw(st.sampled_from(UploadState))
+    return Upload(
+        id=f"{number:010}",
+        build_id=build_id(draw(st.integers(1, 5))),
+        image=IMAGE,
+        provider=draw(st.sampled_from(PROVIDERS)),
+        state=state,
+        state_time=draw(times),
+        reason=draw(st.none() | failures) if state is UploadState.FAILED else None,
+    )
+
+
+@st.composite
+def image_records(draw: st.DrawFn) -> ImageRecords:
+    made = [draw(builds(n)) for n in range(1, draw(st.integers(0, 5)) + 1)]
+    sent = [draw(uploads(n)) for n in range(1, draw(st.integers(0, 8)) + 1)]
+    return ImageRecords(
+        name=IMAGE,
+        paused=draw(st.booleans()),
+        request=draw(st.none() | requests),
+        builds=tuple(sorted(made, key=lambda b: b.state_time, reverse=True)),
+        uploads=tuple(sorted(sent, key=lambda u: u.state_time, reverse=True)),
+        build_claimed=draw(st.booleans()),
+        uploads_claimed=frozenset((u.build_id, u.provider) for u in sent if draw(st.booleans())),
+    )
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> Config:
+    """One image, perhaps of no format, and two providers, or no image at all."""
+    image = diskimage(
+        formats=tuple(sorted(draw(st.sets(st.sampled_from([ImageFormat.QCOW2, ImageFormat.RAW]))))),
+        schedule=draw(st.sampled_from([None, "14 14 * * *", "0 * * * *", "30 14 * * *"])),
+        rebuild_age=draw(st.sampled_from([None, DAY, 3 * HOUR])),
+        pause=draw(st.booleans()),
+        keep=draw(st.integers(0, 3)),
+    )
+    clouds = [provider(name, pause=draw(st.booleans())) for name in PROVIDERS[:2]]
+    return config(*([image] if draw(st.booleans()) or draw(st.booleans()) else []), *clouds)

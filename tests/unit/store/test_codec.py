@@ -1,0 +1,221 @@
+"""Records become bytes and come back whole, whoever wrote them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builder.model import (
+    Artifact,
+    Build,
+    BuildState,
+    Failure,
+    FailureClass,
+    ImageFormat,
+    Request,
+    Upload,
+    UploadState,
+)
+from builder.store import codec
+from builder.store.codec import RecordError, Stored
+
+CREATED = datetime(2026, 1, 1, tzinfo=UTC)
+MODIFIED = datetime(2026, 1, 2, tzinfo=UTC)
+
+texts = st.text(max_size=20)
+times = st.datetimes(datetime(1990, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
+seconds = st.floats(0, 1e7, allow_nan=False)
+sizes = st.integers(0, 2**50)
+failures = st.builds(
+    Failure,
+    failure_class=st.sampled_from(FailureClass),
+    message=texts,
+    phase=st.none() | texts,
+    step=st.none() | texts,
+    exit_code=st.none() | st.integers(-64, 255),
+    lines=st.lists(texts, max_size=3).map(tuple),
+)
+requests = st.builds(Request, image=st.just("debian"), by=texts, why=texts, time=times, manual=st.booleans())
+artifacts = st.builds(
+    Artifact,
+    format=st.sampled_from(ImageFormat),
+    size=sizes,
+    virtual_size=sizes,
+    md5=texts,
+    sha256=texts,
+    sha512=texts,
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-1000, 1000) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=5,
+)
+extras = st.dictionaries(texts.map(lambda name: f"x-{name}"), json_values, max_size=3)
+nodepools = {"username": texts, "python_path": texts, "shell_type": st.none() | texts}
+ours = {
+    "phase": st.none() | texts,
+    "started": st.none() | times,
+    "ended": st.none() | times,
+    "timings": st.dictionaries(texts, seconds, max_size=3),
+    "reason": st.none() | failures,
+    "extra": extras,
+}
+builds = st.builds(
+    Build,
+    id=st.just("a" * 32),
+    image=st.just("debian"),
+    state=st.sampled_from(BuildState),
+    state_time=times,
+    builder=st.none() | texts,
+    builder_id=st.none() | texts,
+    formats=st.sets(st.sampled_from([str(f) for f in ImageFormat])).map(lambda f: tuple(sorted(f))),
+    artifacts=st.lists(artifacts, max_size=2).map(tuple),
+    elements=st.lists(texts, max_size=3).map(tuple),
+    tools=st.dictionaries(texts, texts, max_size=3),
+    log=st.none() | texts,
+    request=st.none() | requests,
+    **nodepools,
+    **ours,
+)
+uploads = st.builds(
+    Upload,
+    id=st.just("0000000001"),
+    build_id=st.just("a" * 32),
+    image=st.just("debian"),
+    provider=st.just("cloud-one"),
+    state=st.sampled_from(UploadState),
+    state_time=times,
+    external_id=st.none() | texts,
+    external_name=st.none() | texts,
+    format=st.none() | texts,
+    region=st.none() | texts,
+    uploader=st.none() | texts,
+    uploader_id=st.none() | texts,
+    size=st.none() | sizes,
+    sent=sizes,
+    **nodepools,
+    **ours,
+)
+
+
+def stored(data: bytes, version: int = 3) -> Stored:
+    return Stored(data=data, version=version, written_by=77, created=CREATED, modified=MODIFIED)
+
+
+def read_build(record: object) -> Build:
+    data = record if isinstance(record, bytes) else json.dumps(record).encode()
+    return codec.decode_build(stored(data), image="debian", build_id="a" * 32)
+
+
+def read_upload(record: object) -> Upload:
+    data = record if isinstance(record, bytes) else json.dumps(record).encode()
+    return codec.decode_upload(
+        stored(data), image="debian", build_id="a" * 32, provider="cloud-one", upload_id="0000000001"
+    )
+
+
+@given(builds)
+def test_a_build_comes_back_as_it_was(build: Build) -> None:
+    read = read_build(codec.encode_build(build))
+    assert read == build
+    assert read.version == 3
+
+
+@given(uploads)
+def test_an_upload_comes_back_as_it_was(upload: Upload) -> None:
+    assert read_upload(codec.encode_upload(upload)) == upload
+
+
+@given(requests)
+def test_a_request_comes_back_as_it_was_with_the_stamp_of_its_writing(request: Request) -> None:
+    read = codec.decode_request(stored(codec.encode_request(request)), image="debian")
+    assert read == request
+    assert read.stamp == 77
+
+
+@given(extras)
+def test_unknown_fields_of_a_record_survive_a_rewrite(extra: dict[str, Any]) -> None:
+    record = {"state": "ready", "state_time": 1.5, **extra}
+    rewritten = json.loads(codec.encode_build(replace(read_build(record), phase="publish")))
+    assert {name: rewritten[name] for name in extra} == extra
+
+
+def test_an_unknown_field_never_hides_a_known_one() -> None:
+    build = replace(read_build({"state": "ready"}), extra={"state": "sleeping", "phase": "x"})
+    written = json.loads(codec.encode_build(build))
+    assert written["state"] == "ready"
+    assert "phase" not in written
+
+
+def test_formats_are_sorted_and_joined_and_left_out_when_there_are_none() -> None:
+    build = read_build({"state": "ready"})
+    assert "formats" not in json.loads(codec.encode_build(build))
+    written = json.loads(codec.encode_build(replace(build, formats=("raw", "qcow2"))))
+    assert written["formats"] == "qcow2,raw"
+
+
+@pytest.mark.parametrize("state", ["building", "ready", "deleting", "failed"])
+def test_a_build_that_says_only_its_state_is_read(state: str) -> None:
+    build = read_build({"state": state})
+    assert build.state == state
+    assert (build.state_time, build.username, build.python_path) == (MODIFIED, "zuul", "auto")
+    assert (build.formats, build.artifacts, build.reason, build.request) == ((), (), None, None)
+
+
+@pytest.mark.parametrize("state", ["uploading", "ready", "deleting", "failed"])
+def test_an_upload_that_says_only_its_state_is_read(state: str) -> None:
+    upload = read_upload({"state": state})
+    assert upload.state == state
+    assert (upload.state_time, upload.external_id, upload.sent) == (MODIFIED, None, 0)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        [],
+        "ready",
+        {},
+        {"state": None},
+        {"state": "sleeping"},
+        {"state": []},
+        {"state": "ready", "state_time": "noon"},
+        {"state": "ready", "state_time": 1e300},
+        {"state": "ready", "timings": {"a": "long"}},
+        {"state": "ready", "timings": [1]},
+        {"state": "ready", "reason": "no"},
+        {"state": "ready", "reason": {"class": "bad luck", "message": ""}},
+        {"state": "ready", "username": 7},
+    ],
+)
+def test_what_is_no_record_is_told_by_name(record: object) -> None:
+    with pytest.raises(RecordError, match=rf"build {'a' * 32} of debian|a reason"):
+        read_build(record)
+    with pytest.raises(RecordError, match=r"0000000001 of debian|a reason"):
+        read_upload(record)
+
+
+def test_an_empty_request_is_nodepools() -> None:
+    request = codec.decode_request(stored(b""), image="debian")
+    assert request == Request(
+        image="debian",
+        by="nodepool",
+        why="asked through nodepool's request node",
+        time=CREATED,
+        manual=True,
+    )
+    assert request.stamp == 77
+
+
+def test_a_request_that_cannot_be_read_is_a_wish_all_the_same() -> None:
+    request = codec.decode_request(stored(b"{broken"), image="debian")
+    assert (request.by, request.time, request.manual, request.stamp) == ("unknown", CREATED, True, 77)

@@ -1,0 +1,101 @@
+"""Paths are nodepool's, and what a path means is read back from it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builder.model import name_problem
+from builder.store import paths
+from builder.store.paths import Kind, Place, place
+
+ID = "0123456789abcdef0123456789abcdef"
+IMAGE = "/nodepool/images/debian-12"
+UPLOADS = f"{IMAGE}/builds/{ID}/providers/cloud.one/images"
+
+
+def test_paths_are_nodepools() -> None:
+    names = ("debian-12", ID, "cloud.one")
+    assert paths.image("debian-12") == IMAGE
+    assert paths.pause("debian-12") == f"{IMAGE}/pause"
+    assert paths.request("debian-12") == f"{IMAGE}/request-build"
+    assert paths.image_lock("debian-12") == f"{IMAGE}/builds/lock"
+    assert paths.build("debian-12", ID) == f"{IMAGE}/builds/{ID}"
+    assert paths.build("debian-12", "0000000042") == f"{IMAGE}/builds/0000000042"
+    assert paths.build_lock("debian-12", ID) == f"{IMAGE}/builds/{ID}/lock"
+    assert paths.uploads(*names) == UPLOADS
+    assert paths.uploads_lock(*names) == f"{UPLOADS}/lock"
+    assert paths.upload(*names, "0000000001") == f"{UPLOADS}/0000000001"
+    assert paths.upload_lock(*names, "0000000001") == f"{UPLOADS}/0000000001/lock"
+    assert paths.component("nb01.example") == "/nodepool/components/builder/nb01.example"
+    assert paths.daemon("nb01.example") == "/imagepool/daemons/nb01.example-"
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/nodepool/images", Kind.ROOT),
+        (IMAGE, Kind.IMAGE),
+        (f"{IMAGE}/pause", Kind.PAUSE),
+        (f"{IMAGE}/request-build", Kind.REQUEST),
+        (f"{IMAGE}/builds", Kind.PARENT),
+        (f"{IMAGE}/builds/lock", Kind.PARENT),
+        (f"{IMAGE}/builds/lock/x__lock__0000000001", Kind.IMAGE_CONTENDER),
+        (f"{IMAGE}/builds/{ID}", Kind.BUILD),
+        (f"{IMAGE}/builds/{ID}/providers/cloud.one", Kind.PARENT),
+        (f"{UPLOADS}/lock", Kind.PARENT),
+        (f"{UPLOADS}/lock/x__lock__0000000001", Kind.UPLOADS_CONTENDER),
+        (f"{UPLOADS}/0000000001", Kind.UPLOAD),
+    ],
+)
+def test_a_path_tells_what_its_node_is(path: str, kind: Kind) -> None:
+    found = place(path)
+    assert found is not None
+    assert found.kind is kind
+
+
+def test_a_path_tells_whose_its_node_is() -> None:
+    assert place(f"{UPLOADS}/0000000001") == Place(
+        kind=Kind.UPLOAD, image="debian-12", build_id=ID, provider="cloud.one", upload_id="0000000001"
+    )
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/nodepool",
+        "/nodepool/imagesx/debian",
+        "/nodepool/nodes/1",
+        "/nodepool/images/a b",
+        f"{IMAGE}/other",
+        f"{IMAGE}/builds/not-a-build",
+        f"{IMAGE}/builds/{ID}/lock",
+        f"{IMAGE}/builds/{ID}/lock/x__lock__0000000001",
+        f"{UPLOADS}/1",
+        f"{UPLOADS}/0000000001/lock",
+    ],
+)
+def test_other_nodes_say_nothing(path: str) -> None:
+    assert place(path) is None
+
+
+@given(st.text(max_size=200))
+def test_only_a_good_name_gets_a_path(name: str) -> None:
+    if name_problem(name) is None:
+        assert paths.image(name) == f"/nodepool/images/{name}"
+        return
+    for path in (paths.image, paths.pause, paths.request, paths.builds, paths.component, paths.daemon):
+        with pytest.raises(ValueError):
+            path(name)
+    with pytest.raises(ValueError):
+        paths.provider("debian", ID, name)
+
+
+@pytest.mark.parametrize("bad", ["", "lock", "../x", ID.upper(), ID[:-1], "00000000001", f"{ID}\n"])
+def test_only_ids_of_the_right_form_get_a_path(bad: str) -> None:
+    with pytest.raises(ValueError):
+        paths.build("debian", bad)
+    with pytest.raises(ValueError):
+        paths.upload("debian", ID, "cloud-one", bad)

@@ -1,0 +1,364 @@
+"""Commands that change records: deleting, pausing, asking for builds; and logs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from builder.cli.context import Parts
+from builder.config.model import Config
+from builder.errors import ConflictError
+from builder.model import Build, BuildState, Request, Upload, UploadState
+from builder.store.base import Store
+from tests.fakes.store import FakeStore
+from tests.unit.cli_world import World
+from tests.unit.planning_world import (
+    DAY,
+    HOUR,
+    IMAGE,
+    NOW,
+    asked,
+    build_id,
+    building,
+    config,
+    diskimage,
+    doomed,
+    failed,
+    provider,
+    ready,
+    upload,
+)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def state_of(world: World, number: int) -> BuildState:
+    return world.store.get_build(IMAGE, build_id(number)).state
+
+
+def upload_states(world: World) -> dict[tuple[str, str], UploadState]:
+    return {(u.build_id, u.provider): u.state for u in world.store.snapshot().uploads()}
+
+
+# -- deleting builds ------------------------------------------------------------------------------
+
+
+def test_a_build_that_is_not_needed_is_marked_for_deletion(world: World) -> None:
+    world.store.put(ready(1, NOW - DAY))
+    world.store.put(ready(2, NOW - HOUR))
+    done = world.run("build", "delete", "00000001")
+    assert done.code == 0 and build_id(1) in done.out
+    assert (state_of(world, 1), state_of(world, 2)) == (BuildState.DELETING, BuildState.READY)
+    assert world.store.get_build(IMAGE, build_id(1)).state_time == NOW
+
+
+def test_a_failed_build_is_never_needed(world: World) -> None:
+    world.store.put(failed(1, NOW - DAY))
+    assert world.run("build", "delete", "00000001").code == 0
+    assert state_of(world, 1) is BuildState.DELETING
+
+
+def test_a_build_in_progress_stays_even_by_force(world: World) -> None:
+    world.store.put(building(1, NOW - HOUR))
+    for force in ((), ("--force",)):
+        refused = world.run("build", "delete", "00000001", *force)
+        assert refused.code == 4 and "in progress" in refused.err
+    assert state_of(world, 1) is BuildState.BUILDING
+
+
+def test_the_last_ready_build_goes_only_by_force(world: World) -> None:
+    world.store.put(ready(1, NOW - DAY))
+    world.store.put(failed(2, NOW - HOUR))
+    world.store.put(doomed(ready(3, NOW - HOUR)))
+    refused = world.run("build", "delete", "00000001")
+    assert refused.code == 4 and "last ready build" in refused.err and "--force" in refused.err
+    assert state_of(world, 1) is BuildState.READY
+    assert world.run("build", "delete", "00000001", "--force").code == 0
+    assert state_of(world, 1) is BuildState.DELETING
+
+
+@pytest.mark.parametrize(
+    ("newer", "code"),
+    [
+        (None, 4),
+        (UploadState.UPLOADING, 4),
+        (UploadState.FAILED, 4),
+        (UploadState.DELETING, 4),
+        (UploadState.READY, 0),
+    ],
+)
+def test_a_build_stays_while_a_provider_has_no_other_image(
+    world: World, newer: UploadState | None, code: int
+) -> None:
+    world.store.put(ready(1, NOW - DAY))
+    world.store.put(ready(2, NOW - HOUR))
+    world.store.put(upload(1, UploadState.READY, NOW - DAY))
+    if newer is not None:
+        world.store.put(upload(2, newer, NOW - HOUR))
+    done = world.run("build", "delete", "00000001")
+    assert done.code == code
+    assert ("north has no other ready image" in done.err) == (code == 4)
+
+
+def test_an_upload_that_goes_with_its_build_replaces_nothing(world: World) -> None:
+    world.store.put(ready(1, NOW - DAY))
+    world.store.put(ready(2, NOW - HOUR))
+    world.store.put(doomed(ready(3, NOW - HOUR)))
+    world.store.put(upload(1, UploadState.READY, NOW - DAY))
+    world.store.put(upload(3, UploadState.READY, NOW - HOUR))
+    assert world.run("build", "delete", "00000001").code == 4
+
+
+def test_deleting_twice_is_done(world: World) -> None:
+    gone = doomed(ready(1, NOW - DAY))
+    world.store.put(gone)
+    done = world.run("build", "delete", "00000001")
+    assert done.code == 0 and "already" in done.out
+    assert world.store.get_build(IMAGE, build_id(1)) == gone
+
+
+# -- deleting uploads -----------------------------------------------------------------------------
+
+
+def test_an_upload_that_is_not_needed_is_marked_for_deletion(world: World) -> None:
+    world.store.put(upload(1, UploadState.READY, NOW - DAY))
+    world.store.put(upload(2, UploadState.READY, NOW - HOUR))
+    assert world.run("upload", "delete", "00000001/north").code == 0
+    assert upload_states(world) == {
+        (build_id(1), "north"): UploadState.DELETING,
+        (build_id(2), "north"): UploadState.READY,
+    }
+
+
+def test_the_last_good_image_of_a_provider_goes_only_by_force(world: World) -> None:
+    world.store.put(upload(1, UploadState.READY, NOW - DAY))
+    world.store.put(upload(1, UploadState.READY, NOW - DAY, to="south"))
+    refused = world.run("upload", "delete", "00000001/north")
+    assert refused.code == 4 and "--force" in refused.err
+    assert set(upload_states(world).values()) == {UploadState.READY}
+    assert world.run("upload", "delete", "00000001/north", "--force").code == 0
+    assert upload_states(world)[build_id(1), "north"] is UploadState.DELETING
+
+
+def test_an_upload_in_progress_stays_even_by_force(world: World) -> None:
+    world.store.put(upload(1, UploadState.UPLOADING, NOW - HOUR))
+    assert world.run("upload", "delete", "00000001", "--force").code == 4
+    assert set(upload_states(world).values()) == {UploadState.UPLOADING}
+
+
+@pytest.mark.parametrize("command", ["build", "upload"])
+def test_what_is_not_there_is_3(world: World, command: str) -> None:
+    for name in ("feedface", "", "../x", "a b", "a/b", "x" * 300):
+        assert world.run(command, "delete", name).code == 3
+        assert world.run(command, "show", name).code == 3
+
+
+# -- somebody else writes at the same time --------------------------------------------------------
+
+
+class Rival(FakeStore):
+    """A store in which somebody else changes each record a number of times just before we write."""
+
+    times = 1
+
+    def update_build(self, build: Build) -> Build:
+        if self.times:
+            self.times -= 1
+            super().update_build(self.get_build(build.image, build.id))
+        return super().update_build(build)
+
+    def update_upload(self, upload: Upload) -> Upload:
+        if self.times:
+            self.times -= 1
+            super().update_upload(self.get_upload(upload.image, upload.build_id, upload.provider, upload.id))
+        return super().update_upload(upload)
+
+
+@dataclass
+class Contested(World):
+    """A world whose store has such a rival."""
+
+    rival_times: int = 1
+
+    def parts(self) -> Parts:
+        def open_store(config: Config, environ: object, watch: bool) -> Store:
+            store = Rival(self.store.tree)
+            store.times = self.rival_times
+            return store
+
+        return replace_store(super().parts(), open_store)
+
+
+def replace_store(parts: Parts, open_store: object) -> Parts:
+    return replace(parts, open_store=open_store)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("command", "name"), [("build", "00000001"), ("upload", "00000001/north")])
+def test_a_record_that_changed_meanwhile_is_read_again_once(command: str, name: str) -> None:
+    world = Contested()
+    world.store.put(failed(1, NOW - DAY))
+    world.store.put(upload(1, UploadState.FAILED, NOW - DAY))
+    assert world.run(command, "delete", name).code == 0
+    record = (
+        world.store.get_build(IMAGE, build_id(1))
+        if command == "build"
+        else next(world.store.snapshot().uploads())
+    )
+    assert record.state == "deleting"
+
+
+def test_a_record_that_never_stands_still_is_a_failure() -> None:
+    world = Contested(rival_times=5)
+    world.store.put(failed(1, NOW - DAY))
+    done = world.run("build", "delete", "00000001")
+    assert done.code == ConflictError.exit_code
+    assert state_of(world, 1) is BuildState.FAILED
+
+
+# -- pausing and asking ---------------------------------------------------------------------------
+
+
+def test_an_image_is_paused_and_unpaused_before_it_was_ever_built(world: World) -> None:
+    assert world.run("image", "pause", IMAGE).code == 0
+    assert world.store.snapshot().image(IMAGE).paused
+    (row,) = world.json("image", "list")
+    assert (row["paused"], row["state"]) == (True, "paused")
+    assert world.run("image", "unpause", IMAGE).code == 0
+    assert not world.store.snapshot().image(IMAGE).paused
+    assert world.json("image", "list")[0]["state"] == "missing"
+
+
+def test_what_the_configuration_pauses_is_said_to_stay_paused() -> None:
+    world = World(config=config(diskimage(pause=True)))
+    done = world.run("image", "unpause", IMAGE)
+    assert done.code == 0 and "still paused by the configuration" in done.out
+
+
+@pytest.mark.parametrize("verb", ["show", "build", "pause", "unpause", "render", "explain"])
+@pytest.mark.parametrize("name", ["../x", "a b", "a/b", "", "x" * 300, "unknown"])
+def test_an_image_nobody_knows_is_3_and_leaves_no_trace(world: World, verb: str, name: str) -> None:
+    done = world.run("image", verb, name)
+    assert done.code == 3 and done.err.startswith("imagepool: error: ") and not done.out
+    assert not world.store.snapshot().images
+
+
+def test_asking_for_a_build_records_who_and_why(world: World) -> None:
+    world.environ["SUDO_USER"] = "ann"
+    assert world.run("image", "build", IMAGE, "--why", "new kernel").code == 0
+    request = world.store.get_request(IMAGE)
+    assert request is not None
+    assert (request.manual, request.why, request.time) == (True, "new kernel", NOW)
+    assert request.by.startswith("ann@")
+
+
+def test_asking_takes_the_place_of_the_scheduler_but_not_of_a_person(world: World) -> None:
+    world.store.request_build(asked(manual=False, by="scheduler", why="it is time"))
+    world.run("image", "build", IMAGE, "--why", "first")
+    world.run("image", "build", IMAGE, "--why", "second")
+    request = world.store.get_request(IMAGE)
+    assert request is not None and request.why == "first"
+
+
+def test_what_the_configuration_pauses_is_not_built_by_hand() -> None:
+    world = World(config=config(diskimage(pause=True), provider()))
+    refused = world.run("image", "build", IMAGE)
+    assert refused.code == 4 and "paused" in refused.err
+    assert world.store.get_request(IMAGE) is None
+
+
+def test_what_was_paused_by_hand_is_built_when_somebody_asks(world: World) -> None:
+    world.store.pause(IMAGE)
+    assert world.run("image", "build", IMAGE).code == 0
+    assert isinstance(world.store.get_request(IMAGE), Request)
+
+
+def test_what_left_the_configuration_is_listed_but_not_built(world: World) -> None:
+    world.store.put(ready(1, NOW - DAY, image="old"))
+    rows = {row["image"]: row for row in world.json("image", "list")}
+    assert (rows["old"]["platform"], rows["old"]["state"], rows["old"]["next_build"]) == (None, "ready", None)
+    assert world.json("image", "show", "old")["decision"] is None
+    assert world.run("image", "build", "old").code == 3
+
+
+# -- logs -----------------------------------------------------------------------------------------
+
+
+def test_a_log_on_this_machine_is_printed_as_it_is(world: World, tmp_path: Path) -> None:
+    log = tmp_path / "1.log"
+    log.write_bytes(b"one\n\x1b[1mtwo\x1b[0m\n\xff\n" + b"x" * 200_000)
+    world.store.put(ready(1, NOW - DAY, log=str(log)))
+    shown = world.run("build", "log", "00000001")
+    assert shown.code == 0
+    assert shown.out == "one\n\x1b[1mtwo\x1b[0m\n\ufffd\n" + "x" * 200_000
+
+
+def test_a_log_elsewhere_is_said_to_be_there(world: World) -> None:
+    world.store.put(ready(1, NOW - DAY, builder="faraway.test", log="/var/log/imagepool/1.log"))
+    done = world.run("build", "log", "00000001")
+    assert done.code == 3 and "faraway.test: /var/log/imagepool/1.log" in done.err
+
+
+def test_a_build_without_a_log_says_so(world: World) -> None:
+    world.store.put(ready(1, NOW - DAY))
+    assert "has no log on record" in world.run("build", "log", "00000001").err
+
+
+class Writing(FakeStore):
+    """A store that stands for a build which writes a line each time somebody looks, and then ends."""
+
+    chunks: list[bytes]
+    log: Path
+
+    def get_build(self, image: str, build_id: str) -> Build:
+        build = super().get_build(image, build_id)
+        if build.state is BuildState.BUILDING:
+            with self.log.open("ab") as stream:
+                stream.write(self.chunks.pop(0))
+            if not self.chunks:
+                return self.update_build(build.become(BuildState.READY, NOW))
+        return build
+
+
+def test_following_a_log_ends_with_the_build_and_misses_nothing(world: World, tmp_path: Path) -> None:
+    log = tmp_path / "1.log"
+    log.write_text("begin\n")
+    world.store.put(building(1, NOW - HOUR, log=str(log)))
+    store = Writing(world.store.tree)
+    store.chunks, store.log = [b"one\n", b"half a \xc3", b"\xa4 and more\n", b"end\n"], log
+
+    class Busy(World):
+        def parts(self) -> Parts:
+            return replace_store(super().parts(), lambda *_: store)
+
+    shown = Busy(store=world.store).run("build", "log", "00000001", "--follow")
+    assert shown.code == 0
+    assert shown.out == "begin\none\nhalf a \u00e4 and more\nend\n"
+
+
+# -- rendering ------------------------------------------------------------------------------------
+
+
+def test_render_prints_command_and_environment_without_secrets() -> None:
+    image = diskimage(
+        elements=("debian-minimal", "vm"),
+        environment={"DIB_X": "a b", "TOKEN": "s3cret"},
+        secret_names=frozenset({"TOKEN"}),
+    )
+    world = World(config=config(image, provider()))
+    shown = world.run("image", "render", IMAGE)
+    lines = shown.out.splitlines()
+    assert shown.code == 0 and "s3cret" not in shown.out
+    assert "DIB_X='a b'" in lines and "TOKEN='********'" in lines
+    assert lines[-1].startswith("disk-image-create ") and lines[-1].endswith("debian-minimal vm")
+
+
+def test_render_prints_a_script_that_asks_for_secrets() -> None:
+    image = diskimage(environment={"TOKEN": "s3cret"}, secret_names=frozenset({"TOKEN"}))
+    shown = World(config=config(image, provider())).run("image", "render", IMAGE, "--script")
+    assert shown.code == 0 and shown.out.startswith("#!/bin/bash\n")
+    assert "s3cret" not in shown.out and "${TOKEN" in shown.out

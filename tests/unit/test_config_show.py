@@ -1,0 +1,100 @@
+"""`config show`: the configuration in force, with the keys of the file and without its secrets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from builder.config.model import MASK, Config
+from builder.config.show import as_data
+from tests.unit.config_world import Files
+
+EVERYTHING = """\
+state-dir: /var/state
+cache-dir: /var/cache/imagepool
+elements-dir: /a:/b
+build-log-retention: 2
+schedule: never
+failed-retention: 0.5
+build-retries: {first: 1, longest: 2, limit: 3}
+zookeeper-servers:
+  - {host: zk1, port: 1111, chroot: /x}
+  - {host: "::1", chroot: /x}
+zookeeper-tls: {cert: /c, key: /k, ca: /ca}
+zookeeper-timeout: 4
+platforms:
+  - name: p
+    distribution: debian
+    release: bookworm
+    mirror: host
+    variables: {list: [1, a], git_token: hush}
+diskimages:
+  - name: base
+    abstract: true
+    elements: ["{{ platform.distribution }}-minimal"]
+  - name: image
+    parent: base
+    platform: p
+    rebuild-age: 60
+    dib-cmd: sudo 'disk image create'
+    shell-type: sh
+    env-vars: {PLAIN: x}
+    metadata: {a: b}
+  - name: another
+    schedule: 1 2 3 4 *
+    pause: true
+providers:
+  - name: q
+    cloud: alpha
+    region-name: two
+    diskimages: [{name: image, pause: true, meta: {c: d}}]
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+def without_secrets(config: Config) -> Config:
+    platform = config.platforms["p"]
+    masked = replace(platform, variables={**platform.variables, "git_token": MASK})
+    images = {
+        name: replace(image, platform=masked if image.platform else None)
+        for name, image in config.diskimages.items()
+    }
+    return replace(config, platforms={"p": masked}, diskimages=images)
+
+
+def test_what_is_shown_means_the_same_when_it_is_loaded_again(files: Files) -> None:
+    config = files.load(EVERYTHING)
+    shown = yaml.safe_dump(as_data(config))
+    assert files.load(shown) == without_secrets(config)
+
+
+def test_what_is_shown_is_rendered(files: Files) -> None:
+    image = as_data(files.load(EVERYTHING))["diskimages"][0]
+    assert image["name"] == "image"
+    assert image["elements"] == ["debian-minimal"]
+    assert image["schedule"] == "never"
+    assert image["rebuild-age"] == 60
+    assert image["formats"] == ["raw"]
+
+
+def test_no_secret_is_shown(files: Files) -> None:
+    files.write(
+        "zookeeper-servers: [{host: zk}]\n"
+        "platforms: [{name: p, distribution: d, release: r, variables: {api_key: sesame}}]\n"
+        "diskimages: [{name: a, env-vars: {MY_TOKEN: sesame}, metadata: {admin_password: sesame}}]\n"
+    )
+    files.write_secure(
+        "zookeeper-auth: {username: me, password: sesame}\n"
+        "diskimages: [{name: a, env-vars: {INNOCENT: sesame}}]\n"
+    )
+    shown = as_data(files.load())
+    assert "sesame" not in str(shown)
+    assert shown["diskimages"][0]["env-vars"] == {"MY_TOKEN": MASK, "INNOCENT": MASK}
+    assert shown["zookeeper-auth"] == {"username": "me", "password": MASK}

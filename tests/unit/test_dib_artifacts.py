@@ -1,0 +1,164 @@
+"""Files of builds: how they appear, and that only provably ours ever go."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from builder.dib import artifacts
+from builder.errors import RefusedError
+from builder.model import Artifact, ImageFormat
+from tests.unit.dib_world import BUILD, INSTALLATION
+
+IMAGE = "debian-bookworm"
+CONTENT = b"the content of an image"
+PROOF = artifacts.Proof(
+    installation_id=INSTALLATION,
+    image=IMAGE,
+    build_id=BUILD,
+    created=datetime(2026, 11, 20, 14, 14, tzinfo=UTC),
+    command=("disk-image-create", "vm"),
+    environment={"DIB_RELEASE": "bookworm"},
+    tools={"qemu-img": "7.2"},
+)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """An images directory with one published build."""
+    made = tmp_path / "made.qcow2"
+    made.write_bytes(CONTENT)
+    manifests = tmp_path / "made.d"
+    (manifests / "dib-manifests").mkdir(parents=True)
+    (manifests / "dib-manifests" / "dib_arguments").write_text("vm\n")
+    images = tmp_path / "images"
+    artifacts.publish(images, PROOF, [(made, ImageFormat.QCOW2)], manifests=manifests)
+    return images
+
+
+def delete(images: Path, *, image: str = IMAGE, build: str = BUILD, installation: str = INSTALLATION) -> None:
+    artifacts.delete(images, image, build, installation)
+
+
+def everything_in(directory: Path) -> list[str]:
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
+
+
+def test_a_published_build_is_whole_and_says_whose_it_is(images: Path) -> None:
+    base = f"{IMAGE}-{BUILD}"
+    assert everything_in(images) == [
+        f"{base}.d",
+        f"{base}.d/build.json",
+        f"{base}.d/dib-manifests",
+        f"{base}.d/dib-manifests/dib_arguments",
+        f"{base}.qcow2",
+    ]
+    record = json.loads((images / f"{base}.d" / "build.json").read_text())
+    assert record["installation_id"] == INSTALLATION
+    assert record["command"] == ["disk-image-create", "vm"]
+    assert artifacts.path(images, IMAGE, BUILD, ImageFormat.QCOW2).read_bytes() == CONTENT
+
+
+def test_a_deleted_build_is_gone_and_deleting_it_again_is_fine(images: Path) -> None:
+    delete(images)
+    assert everything_in(images) == []
+    delete(images)
+
+
+def test_deleting_one_build_leaves_its_neighbours(images: Path) -> None:
+    neighbours = [
+        f"{IMAGE}-arm64-{BUILD}.qcow2",
+        f"{IMAGE}-{BUILD[::-1]}.qcow2",
+        f"{IMAGE}-{BUILD}.qcow2.old",
+    ]
+    for name in neighbours:
+        (images / name).write_text("another's")
+    delete(images)
+    assert everything_in(images) == sorted(neighbours)
+
+
+@pytest.mark.parametrize("lie", ["installation_id", "image", "build_id"])
+def test_files_of_somebody_else_are_refused_and_untouched(images: Path, lie: str) -> None:
+    proof = artifacts.directory(images, IMAGE, BUILD) / artifacts.PROOF
+    proof.write_text(json.dumps({**json.loads(proof.read_text()), lie: "another"}))
+    before = everything_in(images)
+    with pytest.raises(RefusedError, match=lie):
+        delete(images)
+    assert everything_in(images) == before
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", None])
+def test_files_without_a_readable_proof_are_refused_and_untouched(images: Path, text: str | None) -> None:
+    proof = artifacts.directory(images, IMAGE, BUILD) / artifacts.PROOF
+    if text is None:
+        proof.unlink()
+    else:
+        proof.write_text(text)
+    before = everything_in(images)
+    with pytest.raises(RefusedError):
+        delete(images)
+    assert everything_in(images) == before
+
+
+def test_an_image_with_no_proof_beside_it_is_refused(tmp_path: Path) -> None:
+    foreign = artifacts.path(tmp_path, IMAGE, BUILD, ImageFormat.RAW)
+    foreign.write_bytes(CONTENT)
+    with pytest.raises(RefusedError, match="proves"):
+        delete(tmp_path)
+    assert foreign.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("name", ["../x", "a b", "a/b", "", "x" * 300, ".hidden"])
+def test_names_that_leave_the_directory_are_refused(images: Path, name: str) -> None:
+    with pytest.raises(RefusedError):
+        delete(images, image=name)
+    with pytest.raises(RefusedError):
+        artifacts.path(images, name, BUILD, ImageFormat.RAW)
+
+
+@pytest.mark.parametrize("build", ["", "..", "*", f"{BUILD}/..", BUILD[:8]])
+def test_build_ids_that_are_none_are_refused(images: Path, build: str) -> None:
+    with pytest.raises(RefusedError):
+        delete(images, build=build)
+
+
+def test_what_a_crash_while_publishing_left_can_be_deleted(images: Path) -> None:
+    (images / f".{IMAGE}-{BUILD}.raw.partial").write_bytes(CONTENT)
+    draft = images / f".{IMAGE}-{BUILD}.d.partial"
+    draft.mkdir()
+    (draft / artifacts.PROOF).write_text("{ha")
+    delete(images)
+    assert everything_in(images) == []
+
+
+def test_a_deletion_cut_short_can_be_taken_up_again(images: Path) -> None:
+    # Artifacts and manifests are gone, the proof is still there: it goes last.
+    artifacts.path(images, IMAGE, BUILD, ImageFormat.QCOW2).unlink()
+    home = artifacts.directory(images, IMAGE, BUILD)
+    (home / "dib-manifests" / "dib_arguments").unlink()
+    delete(images)
+    assert everything_in(images) == []
+
+
+def test_a_file_is_checked_against_its_record(images: Path) -> None:
+    file = artifacts.path(images, IMAGE, BUILD, ImageFormat.QCOW2)
+    good = Artifact(
+        format=ImageFormat.QCOW2,
+        size=len(CONTENT),
+        virtual_size=1 << 20,
+        md5="",
+        sha256="",
+        sha512=hashlib.sha512(CONTENT).hexdigest(),
+    )
+    assert artifacts.check(file, good, hashes=True) is None
+    file.write_bytes(CONTENT.swapcase())
+    assert artifacts.check(file, good) is None
+    assert "sha512" in (artifacts.check(file, good, hashes=True) or "")
+    file.write_bytes(CONTENT[:-1])
+    assert "22 bytes, 23 are on record" in (artifacts.check(file, good) or "")
+    file.unlink()
+    assert "No such file" in (artifacts.check(file, good) or "")

@@ -1,0 +1,332 @@
+"""A build from the diskimage to its files, with a scripted disk-image-create in the real sandbox."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from builder.dib import artifacts, engine, sandbox, workspace
+from builder.errors import ActionFailedError
+from builder.model import BuildPhase, Failure, FailureClass, ImageFormat
+from tests.unit.dib_world import (
+    BUILD,
+    INSTALLATION,
+    bound_loops,
+    eventually,
+    image,
+    job,
+    need_root,
+    processes_naming,
+)
+
+
+@pytest.fixture(autouse=True)
+def _root() -> None:
+    need_root()
+
+
+@pytest.fixture
+def control(tmp_path: Path) -> Path:
+    directory = tmp_path / "control"
+    directory.mkdir()
+    return directory
+
+
+def build(work: engine.Job, cancelled: threading.Event | None = None) -> engine.Product:
+    return engine.run(work, on_phase=lambda _: None, cancelled=cancelled or threading.Event())
+
+
+def failure_of(work: engine.Job) -> Failure:
+    with pytest.raises(ActionFailedError) as caught:
+        build(work)
+    assert caught.value.failure is not None
+    return caught.value.failure
+
+
+def assert_nothing_left(work: engine.Job, control: Path) -> None:
+    assert list(work.work_dir.iterdir()) == []
+    assert processes_naming(control) == []
+    assert [file for file in bound_loops().values() if str(work.work_dir) in file] == []
+    assert str(work.work_dir) not in Path("/proc/self/mountinfo").read_text()
+
+
+@contextmanager
+def in_background(work: engine.Job, cancelled: threading.Event) -> Iterator[Future[engine.Product]]:
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            yield pool.submit(build, work, cancelled)
+        finally:
+            cancelled.set()
+
+
+def test_a_build_passes_all_phases_and_publishes_what_its_record_says(tmp_path: Path, control: Path) -> None:
+    formats = (ImageFormat.QCOW2, ImageFormat.RAW, ImageFormat.VHD, ImageFormat.VHDX, ImageFormat.VMDK)
+    work = job(tmp_path, image(control, formats=formats))
+    phases: list[BuildPhase] = []
+
+    product = engine.run(work, on_phase=phases.append, cancelled=threading.Event())
+
+    # A phase of some milliseconds may pass between two looks; none comes twice or out of order.
+    assert phases == sorted(set(phases), key=list(BuildPhase).index)
+    assert phases[0] is BuildPhase.PREPARE
+    assert phases[-2:] == [BuildPhase.CONVERT, BuildPhase.PUBLISH]
+    assert set(product.timings) == set(phases)
+    assert {artifact.format for artifact in product.artifacts} == set(formats)
+    for artifact in product.artifacts:
+        file = artifacts.path(work.images_dir, "debian-bookworm", BUILD, artifact.format)
+        assert artifacts.check(file, artifact, hashes=True) is None
+        assert artifact.virtual_size == 4 << 20
+    assert_nothing_left(work, control)
+
+
+def test_raw_is_converted_from_and_not_kept_unless_wanted(tmp_path: Path, control: Path) -> None:
+    work = job(tmp_path, image(control))
+    build(work)
+    assert sorted(path.name for path in work.images_dir.iterdir()) == [
+        f"debian-bookworm-{BUILD}.d",
+        f"debian-bookworm-{BUILD}.qcow2",
+    ]
+
+
+def test_each_phase_of_dib_is_told_while_it_lasts(tmp_path: Path, control: Path) -> None:
+    (control / "pause").touch()
+    cancelled = threading.Event()
+    told: list[BuildPhase] = []
+    work = job(tmp_path, image(control))
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(engine.run, work, on_phase=told.append, cancelled=cancelled)
+        try:
+            eventually(lambda: told[-1:] == [BuildPhase.BOOTSTRAP], "the build waits in root.d")
+            (control / "pause.install").touch()
+            (control / "pause.finalise").touch()
+            (control / "pause").unlink()
+            eventually(lambda: told[-1:] == [BuildPhase.PACKAGES], "the build waits in install.d")
+            (control / "pause.install").unlink()
+            eventually(lambda: told[-1:] == [BuildPhase.FINALISE], "the build waits in finalise.d")
+            (control / "pause.finalise").unlink()
+            run.result(timeout=30)
+        finally:
+            cancelled.set()
+    assert told == list(BuildPhase)
+
+
+def test_secrets_reach_dib_and_nobody_else(tmp_path: Path, control: Path) -> None:
+    secret = "s3cret 'with' $signs"
+    recipe = image(control)
+    recipe = image(
+        environment={**recipe.environment, "DIB_DEV_USER_PASSWORD": secret},
+        secret_names=frozenset({"DIB_DEV_USER_PASSWORD"}),
+    )
+    (control / "print").write_text(f"+ echo {secret}\nDIB_DEV_USER_PASSWORD={secret}\n")
+    work = job(tmp_path, recipe)
+
+    build(work)
+
+    (run,) = map(json.loads, (control / "runs").read_text().splitlines())
+    assert run["environment"]["DIB_DEV_USER_PASSWORD"] == secret
+    proof = artifacts.directory(work.images_dir, "debian-bookworm", BUILD) / artifacts.PROOF
+    for text in (work.log_path.read_text(), proof.read_text()):
+        assert "DIB_DEV_USER_PASSWORD" in text
+        assert secret not in text
+
+
+def test_the_log_tells_the_command_each_line_with_its_time_and_how_it_ended(
+    tmp_path: Path, control: Path
+) -> None:
+    work = job(tmp_path, image(control))
+    build(work)
+    lines = work.log_path.read_text().splitlines()
+    assert all(line[:4].isdigit() and " | " in line for line in lines)
+    assert any("imagepool: DIB_RELEASE=bookworm" in line for line in lines)
+    assert "the build is done" in lines[-1]
+    assert work.log_path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_failing_script_is_named_with_its_exit_code_and_last_words(tmp_path: Path, control: Path) -> None:
+    (control / "fail").write_text("install 100\nE: Unable to locate package no-such-thing\n")
+    work = job(tmp_path, image(control))
+
+    failure = failure_of(work)
+
+    assert failure == Failure(
+        failure_class=FailureClass.PACKAGE,
+        message="E: Unable to locate package no-such-thing",
+        phase=BuildPhase.PACKAGES,
+        step="package-installs/install.d/01-package-installs",
+        exit_code=100,
+        lines=("E: Unable to locate package no-such-thing",),
+    )
+    assert "the build failed: package: E: Unable" in work.log_path.read_text().splitlines()[-1]
+    assert not work.images_dir.exists()
+    assert_nothing_left(work, control)
+
+
+def test_a_build_that_makes_no_image_failed_whatever_it_says(tmp_path: Path, control: Path) -> None:
+    (control / "no-image").touch()
+    failure = failure_of(job(tmp_path, image(control)))
+    assert "made no image" in failure.message
+
+
+def test_a_missing_disk_image_create_is_a_missing_tool(tmp_path: Path) -> None:
+    work = job(tmp_path, image(dib_cmd=("no-such-disk-image-create",)))
+    failure = failure_of(work)
+    assert failure.failure_class is FailureClass.TOOL
+    assert "no-such-disk-image-create" in failure.message
+    assert list(work.work_dir.iterdir()) == []
+
+
+def test_a_build_that_hangs_and_ignores_term_ends_at_its_timeout_with_all_its_children(
+    tmp_path: Path, control: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "GRACE", 0.5)
+    (control / "hang.install").touch()
+    (control / "ignore-term").touch()
+    (control / "children").write_text("3")
+    work = job(tmp_path, image(control, build_timeout=timedelta(seconds=3)))
+
+    failure = failure_of(work)
+
+    assert failure.failure_class is FailureClass.TIMEOUT
+    assert failure.phase == BuildPhase.PACKAGES
+    assert failure.step == "package-installs/install.d/01-package-installs"
+    assert_nothing_left(work, control)
+
+
+def test_a_stopped_build_ends_soon_and_leaves_no_loop_device(tmp_path: Path, control: Path) -> None:
+    (control / "hang.finalise").touch()
+    (control / "loop").touch()
+    (control / "tmp").touch()
+    work = job(tmp_path, image(control))
+    cancelled = threading.Event()
+    with in_background(work, cancelled) as run:
+        eventually((control / "paused").exists, "the build hangs in finalise.d")
+        assert [file for file in bound_loops().values() if str(work.work_dir) in file]
+        cancelled.set()
+        with pytest.raises(ActionFailedError) as caught:
+            run.result(timeout=30)
+    assert caught.value.failure is not None
+    assert caught.value.failure.failure_class is FailureClass.CANCELLED
+    assert_nothing_left(work, control)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 24 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "imagepool-test", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_while_dib_works_is_told_as_that(small_disk: Path, control: Path) -> None:
+    (control / "fill").write_text(str(small_disk / "work" / f"debian-bookworm-{BUILD}"))
+    work = job(small_disk, image(control))
+    failure = failure_of(work)
+    assert failure.failure_class is FailureClass.DISK
+    assert failure.phase == BuildPhase.PACKAGES
+    assert_nothing_left(work, control)
+
+
+def test_a_full_disk_while_converting_is_told_as_that(small_disk: Path, control: Path) -> None:
+    # The image's data fits once but not twice.
+    (control / "size").write_text("32")
+    (control / "data").write_text("14")
+    work = job(small_disk, image(control, formats=(ImageFormat.VHD,)))
+    failure = failure_of(work)
+    assert failure.failure_class is FailureClass.DISK
+    assert failure.phase == BuildPhase.CONVERT
+    assert_nothing_left(work, control)
+
+
+def test_a_full_images_directory_leaves_no_half_published_build(
+    tmp_path: Path, small_disk: Path, control: Path
+) -> None:
+    (control / "size").write_text("4")
+    (small_disk / "ballast").write_bytes(bytes(23 << 20))
+    work = job(tmp_path, image(control))
+    work = engine.Job(**{**vars(work), "images_dir": small_disk / "images"})
+    failure = failure_of(work)
+    assert failure.failure_class is FailureClass.DISK
+    assert failure.phase == BuildPhase.PUBLISH
+    assert list(work.images_dir.iterdir()) == []
+    assert_nothing_left(work, control)
+
+
+def test_work_and_images_may_be_on_different_disks(tmp_path: Path, small_disk: Path, control: Path) -> None:
+    work = job(tmp_path, image(control, formats=(ImageFormat.RAW,)))
+    work = engine.Job(**{**vars(work), "images_dir": small_disk / "images"})
+    (artifact,) = build(work).artifacts
+    file = artifacts.path(work.images_dir, "debian-bookworm", BUILD, ImageFormat.RAW)
+    assert artifacts.check(file, artifact, hashes=True) is None
+    assert file.stat().st_blocks * 512 < artifact.size  # its holes are holes still
+
+
+def test_what_the_listener_raises_ends_the_build(tmp_path: Path, control: Path) -> None:
+    (control / "hang.root").touch()
+    work = job(tmp_path, image(control))
+
+    def listener(phase: BuildPhase) -> None:
+        if phase is BuildPhase.BOOTSTRAP:
+            raise LookupError("the claim is lost")
+
+    with pytest.raises(LookupError):
+        engine.run(work, on_phase=listener, cancelled=threading.Event())
+    assert_nothing_left(work, control)
+
+
+DAEMON = """
+import sys, threading
+from pathlib import Path
+from builder.dib import engine
+from tests.unit.dib_world import image, job
+place, control = map(Path, sys.argv[1:])
+engine.run(job(place, image(control)), on_phase=lambda _: None, cancelled=threading.Event())
+"""
+
+
+def test_a_daemon_killed_takes_everything_along_and_the_next_start_releases_the_rest(
+    tmp_path: Path, control: Path
+) -> None:
+    (control / "hang.finalise").touch()
+    for knob in ("ignore-term", "children", "loop"):
+        (control / knob).touch()
+    daemon = subprocess.Popen(
+        [sys.executable, "-c", DAEMON, str(tmp_path), str(control)], cwd=Path(__file__).parent.parent.parent
+    )
+    try:
+        eventually((control / "paused").exists, "the build hangs in finalise.d")
+    finally:
+        os.kill(daemon.pid, signal.SIGKILL)
+        daemon.wait()
+
+    eventually(lambda: processes_naming(control) == [], "all its processes are gone")
+    work = job(tmp_path, image(control))
+    (released,) = workspace.sweep(work.work_dir, INSTALLATION)
+
+    assert released.problem == ""
+    assert any(device.startswith("/dev/loop") for device in released.devices)
+    assert released.ledger.build_id == BUILD
+    assert_nothing_left(work, control)
+    assert workspace.sweep(work.work_dir, INSTALLATION) == ()
+
+
+@pytest.mark.skipif(sandbox.has_device_mapper(), reason="kpartx itself is used where there is device-mapper")
+def test_the_stand_ins_are_seen_inside_the_sandbox_only(tmp_path: Path, control: Path) -> None:
+    (control / "loop").touch()
+    work = job(tmp_path, image(control))
+    before = Path("/usr/sbin/kpartx").read_bytes()
+    build(work)
+    assert Path("/usr/sbin/kpartx").read_bytes() == before
+    assert_nothing_left(work, control)

@@ -1,0 +1,250 @@
+"""Work directories: what is released, and what is never touched."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from builder.dib import workspace
+from builder.dib.workspace import Workspace
+from builder.errors import RefusedError
+from tests.unit.dib_world import BUILD, INSTALLATION, bound_loops, eventually, need_root
+
+NOW = datetime(2026, 11, 20, 14, 14, tzinfo=UTC)
+OTHER = BUILD[::-1]
+
+
+def create(work_dir: Path, build_id: str = BUILD, installation: str = INSTALLATION) -> Workspace:
+    return workspace.create(
+        work_dir, image="debian-bookworm", build_id=build_id, installation_id=installation, now=NOW
+    )
+
+
+@pytest.fixture
+def attach() -> Iterator[Callable[[Path], str]]:
+    """Attaches a loop device to a new disk of 8 MiB with one partition; the device's path."""
+    need_root()
+    made: list[tuple[str, Path]] = []
+
+    def attach(file: Path) -> str:
+        with file.open("wb") as stream:
+            stream.truncate(8 << 20)
+        subprocess.run(["sfdisk", "--quiet", str(file)], input="2048,,83,*\n", text=True, check=True)
+        answer = subprocess.run(
+            ["losetup", "--show", "-f", str(file)], check=True, capture_output=True, text=True
+        )
+        device = answer.stdout.strip()
+        subprocess.run(["partx", "--add", device], check=True)
+        made.append((device, file))
+        return device
+
+    yield attach
+    for device, file in made:
+        if bound_loops().get(device, "").startswith(str(file)):
+            subprocess.run(["partx", "--delete", device], check=False)
+            subprocess.run(["losetup", "--detach", device], check=True)
+
+
+def test_a_work_directory_says_whose_it_is_before_anything_is_in_it(tmp_path: Path) -> None:
+    space = create(tmp_path)
+    record = json.loads((space.directory / workspace.LEDGER).read_text())
+    assert record == {
+        "installation_id": INSTALLATION,
+        "image": "debian-bookworm",
+        "build_id": BUILD,
+        "started": "2026-11-20T14:14:00+00:00",
+    }
+
+
+def test_one_build_has_one_work_directory(tmp_path: Path) -> None:
+    create(tmp_path)
+    with pytest.raises(FileExistsError):
+        create(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../x", "a b", "a/b", "", "x" * 300])
+def test_names_that_leave_the_directory_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RefusedError):
+        workspace.create(tmp_path / "w", image=name, build_id=BUILD, installation_id="i", now=NOW)
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_released_directory_is_gone_with_all_that_is_in_it(tmp_path: Path) -> None:
+    space = create(tmp_path)
+    (space.tmp / "deep" / "down").mkdir(parents=True)
+    (space.tmp / "link").symlink_to(tmp_path)
+    released = workspace.release(space)
+    assert released.problem == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_releasing_twice_is_fine(tmp_path: Path) -> None:
+    space = create(tmp_path)
+    workspace.release(space)
+    assert workspace.release(space).problem == ""
+
+
+def test_loop_devices_below_it_are_detached_with_their_partitions_and_links(
+    tmp_path: Path, attach: Callable[[Path], str]
+) -> None:
+    space = create(tmp_path)
+    device = attach(space.tmp / "image0.raw")
+    link = Path("/dev/mapper", f"{Path(device).name}p1")
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(f"{device}p1")
+    space.loops.write_text(f"{device}\n")
+
+    released = workspace.release(space)
+
+    assert released.devices == (device,)
+    assert device not in bound_loops()
+    assert not Path(f"{device}p1").exists()
+    assert not link.is_symlink()
+    assert not space.directory.exists()
+
+
+def test_a_loop_device_over_a_deleted_file_is_found_by_its_path(
+    tmp_path: Path, attach: Callable[[Path], str]
+) -> None:
+    space = create(tmp_path)
+    device = attach(space.tmp / "image0.raw")
+    (space.tmp / "image0.raw").unlink()
+    assert workspace.release(space).devices == (device,)
+
+
+def test_a_loop_device_made_in_a_namespace_that_is_gone_is_found_by_its_file(tmp_path: Path) -> None:
+    """The kernel tells the path from the file system's own root then: it has no prefix to go by."""
+    need_root()
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "imagepool-test", str(disk)], check=True)
+    try:
+        space = create(disk / "work")
+        file = space.tmp / "image0.raw"
+        file.write_bytes(bytes(1 << 20))
+        device = subprocess.run(
+            ["unshare", "--mount", "losetup", "--show", "-f", str(file)],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+        eventually(lambda: str(disk) not in bound_loops()[device], "the namespace is gone")
+        released = workspace.release(space)
+        assert released.devices == (device,)
+        assert device not in bound_loops()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_partitions_of_a_device_the_kernel_detached_by_itself_go(
+    tmp_path: Path, attach: Callable[[Path], str]
+) -> None:
+    space = create(tmp_path)
+    device = attach(space.tmp / "image0.raw")
+    space.loops.write_text(f"{device}\n")
+    subprocess.run(["losetup", "--detach", device], check=True)
+    assert Path(f"{device}p1").exists()
+    workspace.release(space)
+    assert not Path(f"{device}p1").exists()
+
+
+def test_devices_of_others_stay(tmp_path: Path, attach: Callable[[Path], str]) -> None:
+    theirs = attach(tmp_path / "theirs.raw")
+    neighbour = create(tmp_path / "work", OTHER)
+    neighbours = attach(neighbour.tmp / "image0.raw")
+    workspace.release(create(tmp_path / "work"))
+    assert {theirs, neighbours} <= bound_loops().keys()
+    assert Path(f"{theirs}p1").exists()
+    assert neighbour.directory.exists()
+
+
+def test_nothing_is_removed_beyond_a_mount(tmp_path: Path) -> None:
+    need_root()
+    treasure = tmp_path / "treasure"
+    treasure.mkdir()
+    (treasure / "gold").write_text("x")
+    space = create(tmp_path / "work")
+    point = space.tmp / "a mount"
+    point.mkdir()
+    subprocess.run(["mount", "--bind", str(treasure), str(point)], check=True)
+    try:
+        released = workspace.release(space)
+        assert "still mounted" in released.problem
+        assert (treasure / "gold").exists()
+        assert (space.directory / workspace.LEDGER).exists()
+    finally:
+        subprocess.run(["umount", str(point)], check=True)
+    (again,) = workspace.sweep(tmp_path / "work")
+    assert again.problem == ""
+    assert (treasure / "gold").exists()
+
+
+def test_a_sweep_releases_what_has_our_ledger_and_nothing_else(tmp_path: Path) -> None:
+    ours = create(tmp_path, BUILD)
+    theirs = create(tmp_path, OTHER, installation="another")
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").touch()
+    (tmp_path / "a-file").touch()
+
+    (released,) = workspace.sweep(tmp_path, INSTALLATION)
+
+    assert released.directory == ours.directory
+    assert BUILD in str(released)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {theirs.directory.name, "lost+found", "precious", "a-file"}
+
+
+def test_a_sweep_needs_no_work_directory(tmp_path: Path) -> None:
+    assert workspace.sweep(tmp_path / "not-there") == ()
+
+
+@pytest.mark.parametrize("ledger", [None, ""])
+def test_a_directory_that_a_crash_left_before_its_ledger_goes(tmp_path: Path, ledger: str | None) -> None:
+    directory = tmp_path / f"debian-bookworm-{BUILD}"
+    directory.mkdir()
+    if ledger is not None:
+        (directory / workspace.LEDGER).write_text(ledger)
+    workspace.sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_ledger_that_names_another_directory_proves_nothing(tmp_path: Path) -> None:
+    space = create(tmp_path)
+    moved = space.directory.rename(tmp_path / f"debian-bookworm-{OTHER}")
+    assert workspace.sweep(tmp_path) == ()
+    assert (moved / workspace.LEDGER).exists()
+
+
+def test_a_link_to_a_work_directory_is_not_followed(tmp_path: Path) -> None:
+    space = create(tmp_path / "elsewhere")
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / space.directory.name).symlink_to(space.directory)
+    assert workspace.sweep(tmp_path / "work") == ()
+    assert space.directory.exists()
+
+
+def test_device_mapper_maps_are_found_topmost_first(tmp_path: Path) -> None:
+    """An LVM volume on a kpartx map on a loop device, as sysfs shows it."""
+    for device, name in (("dm-0", "loop0p1"), ("dm-1", "vg-root")):
+        (tmp_path / device / "dm").mkdir(parents=True)
+        (tmp_path / device / "dm" / "name").write_text(f"{name}\n")
+        (tmp_path / device / "holders").mkdir()
+    (tmp_path / "loop0" / "holders").mkdir(parents=True)
+    (tmp_path / "loop0" / "holders" / "dm-0").touch()
+    (tmp_path / "dm-0" / "holders" / "dm-1").touch()
+    assert workspace.dm_maps_over("loop0", tmp_path) == ["vg-root", "loop0p1"]
+    assert workspace.dm_maps_over("loop1", tmp_path) == []
+
+
+def test_partitions_with_holders_count_too(tmp_path: Path) -> None:
+    (tmp_path / "loop0" / "loop0p1" / "holders").mkdir(parents=True)
+    (tmp_path / "loop0" / "loop0p1" / "holders" / "dm-3").touch()
+    (tmp_path / "dm-3" / "dm").mkdir(parents=True)
+    (tmp_path / "dm-3" / "dm" / "name").write_text("crypt\n")
+    assert workspace.dm_maps_over("loop0", tmp_path) == ["crypt"]

@@ -1,0 +1,144 @@
+"""What `imagepool image explain` says."""
+
+from __future__ import annotations
+
+import pytest
+
+from builder.errors import NotFoundError
+from builder.model import FailureClass, UploadState
+from builder.planning.actions import Verdict
+from builder.planning.explain import explain
+from tests.unit.planning_world import (
+    DAY,
+    HERE,
+    HOUR,
+    IMAGE,
+    MINUTE,
+    NOW,
+    building,
+    config,
+    diskimage,
+    doomed,
+    failed,
+    provider,
+    ready,
+    records,
+    snapshot,
+    upload,
+)
+
+
+def told(settings, known) -> list[tuple[str, Verdict, str]]:
+    rows = explain(settings, snapshot(known), NOW, known.name, HERE)
+    return [(row.what, row.verdict, row.reason) for row in rows]
+
+
+def test_the_whole_story_of_an_image() -> None:
+    settings = config(diskimage(), provider("north"), provider("south", pause=True))
+    known = records(
+        building(6, NOW - MINUTE),
+        failed(5, NOW - HOUR),
+        ready(3, NOW - HOUR),
+        ready(2, NOW - DAY),
+        ready(1, NOW - 2 * DAY),
+        upload(3, UploadState.UPLOADING, NOW),
+        upload(2, UploadState.READY, NOW - DAY),
+        upload(1, UploadState.READY, NOW - 2 * DAY),
+        build_claimed=True,
+        uploads_claimed=frozenset({(ready(3, NOW).id, "north")}),
+    )
+    assert told(settings, known) == [
+        (
+            "next build",
+            Verdict.RUNNING,
+            "Build 00000006 runs on host-a since 2026-11-21 14:29 UTC, phase packages.",
+        ),
+        (
+            "upload to north",
+            Verdict.RUNNING,
+            "Build 00000003 is being uploaded to north by an uploader since 2026-11-21 14:29 UTC.",
+        ),
+        (
+            "upload to south",
+            Verdict.NO,
+            "Uploads to south are paused in the configuration (`pause: true`).",
+        ),
+        ("clean-up of building build 00000006", Verdict.NO, "It is being built."),
+        (
+            "clean-up of failed build 00000005",
+            Verdict.NO,
+            "It failed, mirror: it broke. Its record stays until a newer build is ready.",
+        ),
+        (
+            "clean-up of ready build 00000003",
+            Verdict.NO,
+            "It stays: it is one of the 2 newest ready builds.",
+        ),
+        (
+            "clean-up of ready build 00000002",
+            Verdict.NO,
+            "It stays: it is one of the 2 newest ready builds.",
+        ),
+        (
+            "clean-up of ready build 00000001",
+            Verdict.NO,
+            "Build 00000001 is superseded: 2 newer builds are ready;"
+            " it stays as long as it is ready in north.",
+        ),
+        ("clean-up of uploading upload of 00000003 in north", Verdict.NO, "It is being uploaded."),
+        (
+            "clean-up of ready upload of 00000002 in north",
+            Verdict.NO,
+            "It stays: it is the newest ready one there, the image in service.",
+        ),
+        (
+            "clean-up of ready upload of 00000001 in north",
+            Verdict.NO,
+            "It stays: it is one of the 2 newest ready uploads there.",
+        ),
+    ]
+
+
+def test_what_goes_says_when() -> None:
+    known = records(ready(3, NOW - HOUR), failed(2, NOW - DAY), doomed(ready(1, NOW - 2 * DAY)))
+    rows = explain(config(diskimage()), snapshot(known), NOW, IMAGE, None)
+    assert [(row.what, row.verdict, row.due) for row in rows[2:]] == [
+        ("clean-up of failed build 00000002", Verdict.LATER, NOW + 6 * DAY),
+        ("clean-up of deleting build 00000001", Verdict.NO, None),
+    ]
+
+
+def test_an_image_that_left_the_configuration_keeps_what_it_has() -> None:
+    known = records(
+        ready(1, NOW),
+        upload(1, UploadState.READY, NOW),
+        upload(1, UploadState.FAILED, NOW, "south", kind=FailureClass.AUTH),
+        name="left",
+    )
+    assert told(config(provider("north", "left")), known) == [
+        (
+            "next build",
+            Verdict.NO,
+            "The image is not in the configuration, so it is neither built nor uploaded.",
+        ),
+        (
+            "clean-up of ready build 00000001",
+            Verdict.NO,
+            "It stays: that its image is not in the configuration is no reason to delete it.",
+        ),
+        (
+            "clean-up of ready upload of 00000001 in north",
+            Verdict.NO,
+            "It stays: that its provider does not list the image any more is no reason to delete it.",
+        ),
+        (
+            "clean-up of failed upload of 00000001 in south",
+            Verdict.NO,
+            "It failed, auth: it broke. Its record stays until a later upload there is ready.",
+        ),
+    ]
+
+
+def test_an_image_nobody_knows_is_not_found() -> None:
+    with pytest.raises(NotFoundError, match="there is no image debian-woody"):
+        explain(config(diskimage()), snapshot(), NOW, "debian-woody", HERE)

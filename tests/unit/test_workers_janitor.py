@@ -1,0 +1,200 @@
+"""The janitor on fakes: it deletes what is asked, superseded or abandoned, and nothing else, ever."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from builder.cloud import transfer
+from builder.cloud.base import CloudImage, NewImage
+from builder.errors import CloudUnavailableError
+from builder.model import Artifact, Build, BuildState, FailureClass, ImageFormat, Upload, UploadState
+from builder.workers.janitor import Janitor
+from tests.unit.worker_world import NOW, Stage, build, upload
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path)
+
+
+@pytest.fixture
+def janitor(stage: Stage) -> Iterator[Janitor]:
+    worker = Janitor(stage.world, "janitor")
+    yield worker
+    worker.close()
+
+
+def work(janitor: Janitor) -> None:
+    """Pass after pass until one has nothing to do."""
+    did = True
+    while did:
+        janitor.step()
+        did = janitor.drain()
+
+
+def in_cloud(stage: Stage, of: Upload) -> CloudImage:
+    """The image of an upload, as the uploader would have made it."""
+    artifact = Artifact(format=ImageFormat.QCOW2, size=1, virtual_size=1, md5="m", sha256="s2", sha512="s5")
+    image = transfer.new_image(
+        stage.config.diskimages[of.image],
+        stage.config.providers[of.provider],
+        of,
+        artifact,
+        installation_id=stage.store.installation_id(),
+        now=stage.now,
+    )
+    return stage.clouds[of.provider].create(image)
+
+
+def ready_upload(stage: Stage, of: Build, provider: str = "one") -> Upload:
+    record = upload(of, provider=provider)
+    record = replace(record, external_id=in_cloud(stage, record).id)
+    stage.store.put(record)
+    return record
+
+
+def test_an_empty_tree_deletes_nothing(stage: Stage, janitor: Janitor) -> None:
+    foreign = in_cloud(stage, upload(build(1)))
+    file = stage.config.images_dir / f"img-{build(1).id}.qcow2"
+    file.write_text("good")
+    work(janitor)
+    assert foreign.id in stage.clouds["one"].images
+    assert file.exists()
+
+
+def test_a_build_whose_builder_died_is_failed_as_interrupted(stage: Stage, janitor: Janitor) -> None:
+    dead = build(1, BuildState.BUILDING, phase="packages", builder="gone.test", builder_id="gone")
+    stage.store.put(dead)
+    work(janitor)
+    record = stage.store.get_build("img", dead.id)
+    assert record.state is BuildState.FAILED
+    assert record.reason is not None and record.reason.failure_class is FailureClass.INTERRUPTED
+    assert "gone.test" in record.reason.message and record.reason.phase == "packages"
+
+
+def test_a_build_that_is_claimed_or_ours_is_left_alone(stage: Stage, janitor: Janitor) -> None:
+    alive = build(1, BuildState.BUILDING)
+    stage.store.put(alive)
+    with stage.world.active.hold(alive.id):  # its claim was lost, but the work goes on in this process
+        work(janitor)
+    assert stage.store.get_build("img", alive.id).state is BuildState.BUILDING
+    claim = stage.store.another_daemon().claim_image("img")
+    assert claim is not None
+    work(janitor)
+    assert stage.store.get_build("img", alive.id).state is BuildState.BUILDING
+
+
+def test_a_half_upload_is_deleted_by_its_id(stage: Stage, janitor: Janitor) -> None:
+    built = build(1)
+    stage.store.put(built)
+    half = upload(built, UploadState.UPLOADING)
+    image = in_cloud(stage, half)
+    stage.store.put(replace(half, external_id=image.id))
+    work(janitor)
+    assert image.id not in stage.clouds["one"].images
+    assert stage.store.get_upload("img", built.id, "one", half.id).state is UploadState.FAILED
+
+
+def test_a_half_upload_without_an_id_is_found_by_its_properties(stage: Stage, janitor: Janitor) -> None:
+    built = build(1)
+    stage.store.put(built)
+    half = upload(built, UploadState.UPLOADING)
+    image = in_cloud(stage, half)
+    stage.store.put(half)  # the daemon died between Glance's answer and its own write
+    work(janitor)
+    assert image.id not in stage.clouds["one"].images
+
+
+def test_two_uploads_stay_per_provider_and_the_rest_goes(stage: Stage, janitor: Janitor) -> None:
+    builds = [build(number) for number in (1, 2, 3)]
+    for one in builds:
+        stage.store.put(one)
+    uploads = [ready_upload(stage, one) for one in builds]
+    work(janitor)
+    assert set(stage.clouds["one"].images) == {u.external_id for u in uploads[1:]}
+    assert [b.id for b in stage.store.list_builds("img")] == [builds[2].id, builds[1].id]
+
+
+def test_the_newest_good_upload_of_a_provider_stays_however_old(stage: Stage, janitor: Janitor) -> None:
+    builds = [build(number) for number in (1, 2, 3, 4)]
+    for one in builds:
+        stage.store.put(one)
+    last_of_two = ready_upload(stage, builds[0], "two")  # this region has been broken since
+    for one in builds[1:]:
+        ready_upload(stage, one, "one")
+    work(janitor)
+    assert last_of_two.external_id in stage.clouds["two"].images
+    assert stage.store.get_build("img", builds[0].id).state is BuildState.READY
+
+
+def test_a_cloud_that_is_down_delays_only_itself_and_says_why(stage: Stage, janitor: Janitor) -> None:
+    built = build(1)
+    stage.store.put(build(2))
+    stage.store.put(built)
+    stage.clouds["one"].fail(
+        "get", CloudUnavailableError("one is down", failure_class=FailureClass.NETWORK), times=None
+    )
+    for provider in ("one", "two"):
+        record = ready_upload(stage, built, provider)
+        stage.store.put(replace(record, state=UploadState.DELETING))
+    work(janitor)
+    left = stage.store.snapshot().image("img").uploads
+    assert [u.provider for u in left] == ["one"]
+    assert left[0].reason is not None and "one is down" in left[0].reason.message
+    assert not stage.clouds["two"].images
+    assert stage.clouds["one"].images
+
+
+def test_after_a_failure_it_waits_before_the_next_try(stage: Stage, janitor: Janitor) -> None:
+    built = build(1)
+    stage.store.put(built)
+    error = CloudUnavailableError("busy", failure_class=FailureClass.CLOUD)
+    stage.clouds["one"].fail("get", error, times=1)
+    record = ready_upload(stage, built)
+    stage.store.put(replace(record, state=UploadState.DELETING))
+    work(janitor)
+    assert stage.clouds["one"].images
+    due = janitor.step().due
+    assert due is not None and timedelta(seconds=20) < due - stage.now < timedelta(seconds=40)
+    stage.now = due
+    work(janitor)
+    assert not stage.clouds["one"].images
+    assert not stage.store.snapshot().image("img").uploads
+
+
+def test_an_image_that_is_not_provably_ours_stays_and_the_record_says_so(
+    stage: Stage, janitor: Janitor
+) -> None:
+    built = build(1)
+    stage.store.put(built)
+    foreign = stage.clouds["one"].create(
+        NewImage(name="theirs", disk_format="qcow2", size=1, min_disk=1, properties={})
+    )
+    stage.store.put(replace(upload(built, UploadState.DELETING), external_id=foreign.id))
+    work(janitor)
+    assert foreign.id in stage.clouds["one"].images
+    (record,) = stage.store.snapshot().image("img").uploads
+    assert record.reason is not None and foreign.id in record.reason.message
+
+
+def test_a_failed_record_stays_until_it_is_old_and_superseded(stage: Stage, janitor: Janitor) -> None:
+    failed = build(1, BuildState.FAILED, state_time=NOW - timedelta(days=6))
+    stage.store.put(failed)
+    stage.store.put(build(2))
+    work(janitor)
+    assert stage.store.get_build("img", failed.id)
+    stage.now += timedelta(days=2)
+    work(janitor)
+    assert [b.id for b in stage.store.list_builds("img")] == [build(2).id]
+
+
+def test_files_of_another_machine_are_left_to_it(stage: Stage, janitor: Janitor) -> None:
+    theirs = build(1, BuildState.DELETING, builder_id="there", builder="there.test", formats=("qcow2",))
+    stage.store.put(theirs)
+    work(janitor)
+    assert stage.store.get_build("img", theirs.id).state is BuildState.DELETING
