@@ -1,4 +1,4 @@
-"""Packaging of imagepool: `pip install .` gives the command `imagepool` and nothing else is needed to run it."""
+"""Packaging of imagepool: `pip install .` gives the command `imagepool`."""
 
 import pathlib
 import re

@@ -179,7 +179,7 @@ class Request:
     """The wish for a build of an image: who or what wished it, when, and why.
 
     nodepool's own request node is empty: `by` and `why` then say so. `stamp` tells two requests
-    for the same image apart (the znode's creation transaction id); 0 when not stored yet.
+    for the same image apart (the id of the transaction that wrote the znode); 0 when not stored yet.
     """
 
     image: str

@@ -295,9 +295,10 @@ class OpenStackCloud(Cloud):
                 f"{message}no answer in time{_where(error)}", failure_class=FailureClass.TIMEOUT
             )
         if any(isinstance(e, (keystone_errors.ConnectionError, ConnectionError)) for e in chain):
-            deepest = next((e.strerror for e in reversed(chain) if isinstance(e, OSError) and e.strerror), "")
+            # The last in the chain is the system's own word, such as "Connection refused".
+            words = next((e.strerror or str(e) for e in reversed(chain) if isinstance(e, OSError)), "")
             return CloudUnavailableError(
-                f"{message}{deepest or _short(str(error))}{_where(error)}", failure_class=FailureClass.NETWORK
+                f"{message}{_short(words or str(error))}{_where(error)}", failure_class=FailureClass.NETWORK
             )
         self._forget()
         refused = isinstance(error, keystone_errors.AuthorizationFailure)

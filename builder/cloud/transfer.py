@@ -48,6 +48,15 @@ DISCARD_PAUSE: Final = 1.0
 _CloudFailure = (CloudError, CloudUnavailableError)
 
 
+class TransferError(ActionFailedError):
+    """An upload failed; `image_left` says whether an image of it may be left in the cloud."""
+
+    def __init__(self, failure: Failure, *, image_left: bool) -> None:
+        super().__init__(failure.message, failure)
+        self.cause = failure
+        self.image_left = image_left
+
+
 def new_image(
     diskimage: DiskImage,
     provider: Provider,
@@ -98,8 +107,8 @@ def upload(
     `timeout`: seconds for everything; `stall_timeout`: seconds without a byte or an answer.
     `clock` (seconds) and `wait` (by default until `cancelled` is set) are there for tests.
 
-    ActionFailedError, with a Failure that names phase and class, when there is no such image in
-    the end; it says so if one stays behind all the same.
+    TransferError, with a Failure that names phase and class, when there is no such image in the
+    end; it says so if one stays behind all the same.
     """
     return _Upload(
         cloud=cloud,
@@ -178,11 +187,7 @@ class _Body:
         left = self._size - self.sent
         chunk = self._stream.read(left if amount < 0 else min(amount, left))
         if not chunk and left and amount:
-            raise _failed(
-                FailureClass.DISK,
-                f"the file ended after {self.sent} bytes, {self._size} are on record",
-                UploadPhase.SEND,
-            )
+            raise EOFError(f"the file ended after {self.sent} bytes, {self._size} are on record")
         self.sent += len(chunk)
         return chunk
 
@@ -207,6 +212,7 @@ class _Upload:
     deadline: float = field(init=False)  #: by `clock`
     phase: UploadPhase = field(init=False, default=UploadPhase.CREATE)
     sent: int = field(init=False, default=0)
+    image_left: bool = field(init=False, default=False)  #: something could not be deleted, or not be found
 
     def __post_init__(self) -> None:
         self.deadline = self.clock() + self.timeout
@@ -238,8 +244,9 @@ class _Upload:
             sent = f"{self.sent} of {self.artifact.size} bytes were sent"
             raise self._failure(FailureClass.TIMEOUT, f"it was not done after {self.timeout:.0f} s; {sent}")
 
-    def _failure(self, failure_class: FailureClass, message: str) -> ActionFailedError:
-        return _failed(failure_class, message, self.phase)
+    def _failure(self, failure_class: FailureClass, message: str) -> TransferError:
+        failure = Failure(failure_class=failure_class, message=message, phase=str(self.phase))
+        return TransferError(failure, image_left=self.image_left)
 
     # -- create -------------------------------------------------------------------------------
 
@@ -272,6 +279,7 @@ class _Upload:
         try:
             found = [i.id for i in self.cloud.find(wanted) if i.name == self.image.name]
         except _CloudFailure as error:
+            self.image_left = True
             return f"; whether an image stays behind can't be said: {error.message}"
         return "".join(self._discard(image_id) for image_id in found)
 
@@ -280,11 +288,11 @@ class _Upload:
         """Delete the image when the block fails, and report failures of the cloud as the upload's."""
         try:
             yield
-        except ActionFailedError as error:
+        except TransferError as error:
             left = self._discard(image_id)
-            if error.failure is None or not left:
+            if not left:
                 raise
-            raise self._failure(error.failure.failure_class, error.failure.message + left) from error
+            raise self._failure(error.cause.failure_class, error.cause.message + left) from error
         except _CloudFailure as error:
             message = error.message + self._discard(image_id)
             raise self._failure(error.failure_class, message) from error
@@ -303,6 +311,7 @@ class _Upload:
             except _CloudFailure as error:
                 # A cloud that hangs would make three long waits of it.
                 if attempt == DISCARD_TRIES or error.failure_class is FailureClass.TIMEOUT:
+                    self.image_left = True
                     return f"; image {image_id} stays behind, it could not be deleted: {error.message}"
                 self.wait(pause)
                 pause *= 2
@@ -358,8 +367,9 @@ class _Upload:
     def _take_result(self, sending: futures.Future[None]) -> None:
         try:
             sending.result()
-        except OSError as error:
-            raise self._failure(FailureClass.DISK, f"{self.path}: {error.strerror or error}") from error
+        except (OSError, EOFError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise self._failure(FailureClass.DISK, f"{self.path}: {reason}") from error
         if self.sent != self.artifact.size:
             # Whoever answers before it has all of it can't have stored it.
             raise self._failure(
@@ -448,7 +458,3 @@ class _Upload:
         for name, value in self.image.properties.items():
             if image.properties.get(name) != str(value):
                 yield f"property {name} {image.properties.get(name)!r}, not {value!r}"
-
-
-def _failed(failure_class: FailureClass, message: str, phase: UploadPhase) -> ActionFailedError:
-    return ActionFailedError(message, Failure(failure_class=failure_class, message=message, phase=str(phase)))

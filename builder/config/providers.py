@@ -65,6 +65,7 @@ class _Maker:
         self._problems = problems
 
     def provider(self, position: int, entry: ProviderEntry) -> Provider:
+        """The provider at a position of the file."""
         return Provider(
             name=entry.name,
             cloud=entry.cloud,
@@ -76,6 +77,7 @@ class _Maker:
         )
 
     def check_foreign(self, position: int, entry: ForeignProviderEntry) -> None:
+        """Note that a provider of another driver wants images, which nobody would upload."""
         if entry.diskimages:
             self._problems.add(
                 self._file.place("providers", position, "diskimages"),

@@ -45,10 +45,9 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
-    """What a build made: its files, the seconds of each phase, the versions of what took part."""
+    """What a build made: its files, and the versions of what took part."""
 
     artifacts: tuple[Artifact, ...]
-    timings: Mapping[str, float]
     tools: Mapping[str, str]
 
 
@@ -71,15 +70,14 @@ class _Run:
         self._limits = Limits(cancelled=cancelled, allowed=job.image.build_timeout.total_seconds())
         self._reader = Reader()
         self._phase: BuildPhase | None = None
-        self._since = time.monotonic()
-        self._timings: dict[str, float] = {}
+        self._began = time.monotonic()
 
     def run(self) -> Product:
         ending = "imagepool: the build was broken off"
         log = self._open_log()
         try:
             product = self._build(log)
-            ending = f"imagepool: the build is done after {sum(product.timings.values()):.0f} s"
+            ending = f"imagepool: the build is done after {time.monotonic() - self._began:.0f} s"
             return product
         except (ImagepoolError, OSError) as error:
             failure = self._located(_failure(error))
@@ -112,8 +110,7 @@ class _Run:
             files = convert.make(raw, job.image.formats, self._limits)
             self._enter(BuildPhase.PUBLISH)
             self._publish(space, rendered, files, versions, mask)
-        self._end_phase()
-        return Product(artifacts=tuple(files.values()), timings=dict(self._timings), tools=versions)
+        return Product(artifacts=tuple(files.values()), tools=versions)
 
     # -- steps --------------------------------------------------------------------------------
 
@@ -192,17 +189,9 @@ class _Run:
             self._enter(self._reader.phase)
 
     def _enter(self, phase: BuildPhase) -> None:
-        if phase is self._phase:
-            return
-        self._end_phase()
-        self._phase = phase
-        self._on_phase(phase)
-
-    def _end_phase(self) -> None:
-        now = time.monotonic()
-        if self._phase is not None:
-            self._timings[self._phase] = round(now - self._since, 3)
-        self._since = now
+        if phase is not self._phase:
+            self._phase = phase
+            self._on_phase(phase)
 
     def _located(self, failure: Failure) -> Failure:
         """The failure with where the build was, as far as it does not say so itself."""

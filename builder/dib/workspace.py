@@ -383,7 +383,9 @@ def _dead(node: Path) -> bool:
 
 def _detach(loop: _Loop) -> None:
     def gone() -> bool:
-        run([find_tool("losetup"), "--detach", loop.path], timeout=_TOOL_TIMEOUT)
+        # Asked before as well as after: a device that went by itself may be somebody else's by now.
+        if loop in _bound_loops():
+            run([find_tool("losetup"), "--detach", loop.path], timeout=_TOOL_TIMEOUT)
         return loop not in _bound_loops()
 
     if not wait_for(gone, timeout=_PATIENCE, interval=0.2):

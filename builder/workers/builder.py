@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 
 from builder.config.model import Config, DiskImage
 from builder.dib import artifacts, engine, logfiles
-from builder.errors import ActionFailedError, ConflictError, StoreUnavailableError
+from builder.errors import ActionFailedError
 from builder.model import (
     Build,
     BuildPhase,
@@ -32,42 +30,10 @@ from builder.planning.actions import Verdict
 from builder.planning.builds import decide_build, decide_builds
 from builder.store.base import Claim
 from builder.workers.base import Pass, Worker, World, blame, unforeseen
+from builder.workers.progress import Progress
 from builder.workers.settle import Settler
 
 LOG = logging.getLogger(__name__)
-
-
-class Progress:
-    """The record of a running build: phases and their seconds, written as they happen.
-
-    A write that fails is let go: the next one, or the last word, carries the same facts.
-    """
-
-    def __init__(self, record: Build, write: Callable[[Build], Build], clock: Callable[[], datetime]):
-        self.record = record
-        self._write = write
-        self._clock = clock
-        self._since = record.started or record.state_time
-
-    def phase(self, phase: BuildPhase) -> None:
-        """The build enters a phase; the one before it is timed."""
-        if phase == self.record.phase:
-            return
-        self.record = replace(self.timed(), phase=phase)
-        self._since = self._clock()
-        LOG.info("build %s of %s: %s", self.record.id, self.record.image, phase)
-        try:
-            self.record = self._write(self.record)
-        except (StoreUnavailableError, ConflictError) as error:
-            LOG.info("build %s: the phase is not on record: %s", self.record.id, error.message)
-
-    def timed(self) -> Build:
-        """The record with the time of the phase that ends now."""
-        if self.record.phase is None:
-            return self.record
-        seconds = round((self._clock() - self._since).total_seconds(), 3)
-        before = self.record.timings.get(self.record.phase, 0.0)
-        return replace(self.record, timings={**self.record.timings, self.record.phase: before + seconds})
 
 
 class Builder(Worker):
@@ -150,7 +116,7 @@ class Builder(Worker):
             request=request,
         )
 
-    def _run(self, config: Config, image: DiskImage, progress: Progress) -> Build:
+    def _run(self, config: Config, image: DiskImage, progress: Progress[Build]) -> Build:
         """Run the build to its end; the last word on its record, whatever happens."""
         world, record = self.world, progress.record
         job = engine.Job(
@@ -183,7 +149,7 @@ class Builder(Worker):
             tools=product.tools,
         )
 
-    def _failed(self, progress: Progress, failure: Failure) -> Build:
+    def _failed(self, progress: Progress[Build], failure: Failure) -> Build:
         self.failures += 1
         failure = blame(failure, self.world.stopping)
         now = self.world.clock()

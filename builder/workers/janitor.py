@@ -64,7 +64,7 @@ class Backoff:
         with self._lock:
             tries = self._tries[key] = self._tries.get(key, 0) + 1
             longest = min(LONGEST_RETRY, FIRST_RETRY * 2 ** min(tries - 1, 16))
-            pause = longest * random.uniform(0.75, 1.25)
+            pause: timedelta = longest * random.uniform(0.75, 1.25)
             self._until[key] = now + pause
             return pause
 
@@ -115,7 +115,8 @@ class Janitor(Worker):
     def drain(self) -> bool:
         """Wait until no lane is busy; whether any of them did anything since the last drain."""
         lanes, self._lanes = self._lanes, {}
-        return any([future.result() for future in lanes.values()])
+        results = [future.result() for future in lanes.values()]  # all of them, before the answer
+        return any(results)
 
     def close(self) -> None:
         """Start nothing more; what runs ends by itself or dies with the process, both are safe."""

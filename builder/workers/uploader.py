@@ -12,16 +12,13 @@ Which crash leaves what, step by step:
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
 from builder.cloud import transfer
-from builder.cloud.base import CloudImage
 from builder.config.model import Config, Provider
 from builder.dib import artifacts
-from builder.errors import ActionFailedError, ConflictError, ImagepoolError, StoreUnavailableError
+from builder.errors import ImagepoolError
 from builder.model import (
     Artifact,
     Build,
@@ -36,56 +33,10 @@ from builder.planning.actions import UploadDecision, Verdict
 from builder.planning.uploads import claimable, decide_upload, decide_uploads
 from builder.store.base import Claim
 from builder.workers.base import Pass, Worker, World, blame, earliest, unforeseen
+from builder.workers.progress import UploadProgress
 from builder.workers.settle import Settler
 
 LOG = logging.getLogger(__name__)
-
-#: Seconds between two writes of the bytes sent; phases are written at once.
-PROGRESS_PAUSE = 2.0
-
-
-class Progress:
-    """The record of a running upload: phase, bytes sent, the cloud's id; written as they happen."""
-
-    def __init__(self, record: Upload, write: Callable[[Upload], Upload], clock: Callable[[], datetime]):
-        self.record = record
-        self._write = write
-        self._clock = clock
-        self._since = record.started or record.state_time
-        self._written = time.monotonic()
-
-    def created(self, image: CloudImage) -> None:
-        """Glance has a record. This write must succeed, or the image could be lost from sight."""
-        self.record = self._write(replace(self.record, external_id=image.id, external_name=image.name))
-
-    def phase(self, phase: UploadPhase) -> None:
-        """The upload enters a phase; the one before it is timed."""
-        if phase == self.record.phase:
-            return
-        self.record = replace(self.timed(), phase=phase)
-        self._since = self._clock()
-        self._try_write()
-
-    def sent(self, count: int) -> None:
-        """So many bytes left in all; written at most every PROGRESS_PAUSE seconds."""
-        self.record = replace(self.record, sent=count)
-        if time.monotonic() - self._written >= PROGRESS_PAUSE:
-            self._try_write()
-
-    def timed(self) -> Upload:
-        """The record with the time of the phase that ends now."""
-        if self.record.phase is None:
-            return self.record
-        seconds = round((self._clock() - self._since).total_seconds(), 3)
-        before = self.record.timings.get(self.record.phase, 0.0)
-        return replace(self.record, timings={**self.record.timings, self.record.phase: before + seconds})
-
-    def _try_write(self) -> None:
-        self._written = time.monotonic()
-        try:
-            self.record = self._write(self.record)
-        except (StoreUnavailableError, ConflictError) as error:
-            LOG.info("upload %s: progress is not on record: %s", self.record.name, error.message)
 
 
 class Uploader(Worker):
@@ -141,7 +92,7 @@ class Uploader(Worker):
         assert artifact is not None  # decide_upload never says NOW without one
         record = world.store.create_upload(self._new_record(provider, build, artifact))
         with world.active.hold(record.name):
-            progress = Progress(record, world.store.update_upload, world.clock)
+            progress = UploadProgress(record, world.store.update_upload, world.clock)
             final = self._run(config, provider, build, artifact, progress)
             self._settler.finish_upload(final, claim)
 
@@ -167,14 +118,16 @@ class Uploader(Worker):
         )
 
     def _run(
-        self, config: Config, provider: Provider, build: Build, artifact: Artifact, progress: Progress
+        self, config: Config, provider: Provider, build: Build, artifact: Artifact, progress: UploadProgress
     ) -> Upload:
         """Run the upload to its end; the last word on its record, whatever happens."""
         name = progress.record.name
         try:
             self._send(config, provider, build, artifact, progress)
-        except ActionFailedError as error:
-            return self._failed(progress, error.failure or unforeseen(error, progress.record.phase))
+        except transfer.TransferError as error:
+            if not error.image_left:
+                progress.record = replace(progress.record, external_id=None, external_name=None)
+            return self._failed(progress, error.cause)
         except ImagepoolError as error:
             return self._failed(progress, _translated(error, progress.record.phase))
         except Exception as error:
@@ -186,7 +139,7 @@ class Uploader(Worker):
         return progress.timed().become(UploadState.READY, now, ended=now, phase=None, sent=artifact.size)
 
     def _send(
-        self, config: Config, provider: Provider, build: Build, artifact: Artifact, progress: Progress
+        self, config: Config, provider: Provider, build: Build, artifact: Artifact, progress: UploadProgress
     ) -> None:
         world, record = self.world, progress.record
         image = transfer.new_image(
@@ -198,6 +151,7 @@ class Uploader(Worker):
             now=world.clock(),
         )
         LOG.info("upload %s of %s: %d bytes as %s", record.name, build.image, artifact.size, image.name)
+        progress.named(image.name)
         transfer.upload(
             world.cloud(provider),
             image,
@@ -211,7 +165,7 @@ class Uploader(Worker):
             cancelled=world.stopping,
         )
 
-    def _failed(self, progress: Progress, failure: Failure) -> Upload:
+    def _failed(self, progress: UploadProgress, failure: Failure) -> Upload:
         self.failures += 1
         failure = blame(failure, self.world.stopping)
         now = self.world.clock()

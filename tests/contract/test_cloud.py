@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+from builder.cloud import transfer
 from builder.cloud.base import Cloud, CloudImage, GlanceStatus, NewImage
 from builder.errors import CloudError
 from tests.fakes.bodies import BrokenBody, BytesBody
+from tests.unit.cloud_world import INSTALLATION, Attempt, record
 
 CONTENT = bytes(range(256)) * 4096
 TIMEOUT = 30.0
+#: The header of an empty qcow2 of 1 MiB, version 3: Glance looks whether an image is what it says.
+QCOW2 = struct.pack(
+    ">4sIQIIQIIQQIIQQQQII", b"QFI\xfb", 3, 0, 0, 16, 1 << 20, 0, 1, 196608, 65536, 1, 0, 0, 0, 0, 0, 4, 104
+)
 
 
 def new(name: str = "noble-1", **changes: str) -> NewImage:
@@ -147,6 +155,18 @@ def test_a_protected_image_stays_and_the_error_says_what_to_do(cloud: Cloud) -> 
 
     assert "nprotect" in caught.value.hint
     assert cloud.get(made.id) is not None
+
+
+def test_an_upload_is_verified_against_what_this_cloud_says(cloud: Cloud, tmp_path: Path) -> None:
+    build_id = uuid.uuid4().hex
+    upload = Attempt(cloud, tmp_path / "noble.qcow2", QCOW2 + CONTENT, build_id=build_id)
+
+    image = upload.run()
+    said = transfer.remove(cloud, record(build_id=build_id), installation_id=INSTALLATION)
+
+    assert image.status is GlanceStatus.ACTIVE
+    assert image.id in said
+    assert cloud.get(image.id) is None
 
 
 def test_threads_share_a_cloud(cloud: Cloud) -> None:

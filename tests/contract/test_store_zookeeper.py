@@ -237,7 +237,7 @@ class TestConnection:
         assert held is not None
 
     def test_it_comes_back_with_its_server(self, own_server: ZooKeeperServer) -> None:
-        zookeeper = ZooKeeper(hosts=own_server.hosts, timeout=60.0)
+        zookeeper = ZooKeeper(hosts=own_server.hosts, timeout=20.0)
         store = ZooKeeperStore(zookeeper, watch=True)
         store.start()
         try:
@@ -248,7 +248,7 @@ class TestConnection:
             eventually(lambda: not store.connected, "the store knows that the server is gone")
             seen = store.wait(-1, 0)
             own_server.start()
-            eventually(lambda: store.connected, "the store is back", within=60)
+            eventually(lambda: store.connected, "the store is back", within=90)
             assert store.wait(seen, 5) != seen
             assert store.snapshot().image("debian").builds == (build,)
             assert claim.valid
@@ -286,7 +286,7 @@ class TestConnection:
     def test_a_contender_whose_fate_was_unknown_is_removed_after_the_reconnect(
         self, own_server: ZooKeeperServer
     ) -> None:
-        store = ZooKeeperStore(ZooKeeper(hosts=own_server.hosts, timeout=60.0), watch=True)
+        store = ZooKeeperStore(ZooKeeper(hosts=own_server.hosts, timeout=20.0), watch=True)
         store.start()
         other = KazooClient(own_server.hosts)
         try:
@@ -298,7 +298,7 @@ class TestConnection:
             claim.release()
             own_server.start()
             other.start(PATIENCE)
-            eventually(lambda: other.get_children(f"{BUILDS}/lock") == [], "the lock is free", within=60)
+            eventually(lambda: other.get_children(f"{BUILDS}/lock") == [], "the lock is free", within=90)
         finally:
             other.stop()
             other.close()

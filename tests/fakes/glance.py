@@ -99,7 +99,7 @@ def expires_token(**more: Any) -> Fault:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One request as the server saw it. `body` counts the bytes of a send that were read."""
+    """One request as the server saw it: `status` is 0 when it was broken off, `body` the bytes read."""
 
     on: str
     method: str
@@ -344,24 +344,26 @@ class _Handler(BaseHTTPRequestHandler):
         self.glance = self.server.glance
         self.region: str | None = None
         self.read_bytes = 0
-        self.status = 0
-        on, work = self._route()
+        self.on, work = self._route()
         try:
-            self._perform(on, work)
+            self._perform(self.on, work)
         except _Reset:
+            self._record(0)
             self._reset()
-        finally:
-            self.glance.record(
-                Request(
-                    on=on,
-                    method=self.command,
-                    path=self.path,
-                    region=self.region,
-                    status=self.status,
-                    headers=dict(self.headers),
-                    body=self.read_bytes,
-                )
+
+    def _record(self, status: int) -> None:
+        """Before the answer leaves, so that who has it finds the request on record."""
+        self.glance.record(
+            Request(
+                on=self.on,
+                method=self.command,
+                path=self.path,
+                region=self.region,
+                status=status,
+                headers=dict(self.headers),
+                body=self.read_bytes,
             )
+        )
 
     do_GET = do_POST = do_PUT = do_DELETE = _dispatch  # noqa: N815
 
@@ -629,7 +631,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._reply(status, json.dumps(document).encode(), more)
 
     def _reply(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
-        self.status = status
+        self._record(status)
         # What was not read of the body would be taken for the next request.
         unread = self.read_bytes < self._length()
         self.send_response(status)

@@ -26,6 +26,7 @@ from kazoo.client import KazooClient
 
 from builder.config.model import ZooKeeper
 from builder.model import Build, BuildState, Snapshot, Upload, UploadState
+from builder.store import embedded
 from builder.store.zookeeper import ZooKeeperStore
 from tests.fakes.glance import FakeGlance
 
@@ -168,6 +169,17 @@ class Installation:
             self._store.start()
         return self._store
 
+    def use_private_zookeeper(self) -> None:
+        """Look at the tree in the daemon's own server, as soon as that answers."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+        state = self.root / "state"
+        wait_until(lambda: embedded.find_endpoint(state) is not None, self.story)
+        endpoint = embedded.find_endpoint(state)
+        assert endpoint is not None
+        self.zookeeper = endpoint
+
     def snapshot(self) -> Snapshot:
         """The tree now."""
         return self.store.snapshot()
@@ -280,18 +292,20 @@ def wait_until(
         time.sleep(0.02)
 
 
-def processes_mentioning(text: str) -> list[str]:
-    """Command lines of all processes of this machine that mention a text, this one excepted."""
-    found = []
+def command_lines() -> Iterator[tuple[int, str]]:
+    """Process id and command line of every process of this machine but this one."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
                 line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except OSError:
                 continue  # it ended while we looked
-            if text in line:
-                found.append(line)
-    return found
+            yield int(entry.name), line
+
+
+def processes_mentioning(text: str) -> list[str]:
+    """Command lines of all processes that mention a text."""
+    return [line for _, line in command_lines() if text in line]
 
 
 @contextmanager

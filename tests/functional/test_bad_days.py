@@ -22,7 +22,13 @@ from tests.fakes.glance import (
     then_changes,
     then_loses,
 )
-from tests.functional.installation import Installation, processes_mentioning, wait_until
+from tests.functional.installation import (
+    Installation,
+    command_lines,
+    processes_mentioning,
+    suspended,
+    wait_until,
+)
 
 PHASES = ("root", "pre-install", "install", "finalise", "cleanup")
 
@@ -267,6 +273,21 @@ def test_a_cloud_that_fails_or_lies_is_found_out_and_tried_again(
     uploads = place.ready_uploads(build)  # the second try works, and the other region never noticed
     failed = [u for u in place.snapshot().image("img").uploads if u.state is UploadState.FAILED]
     assert [u.reason.failure_class for u in failed if u.reason] == [expected]
+    assert [(u.external_id, u.external_name) for u in failed] == [(None, None)]
+    assert {image["id"] for image in glance.images()} == {u.external_id for u in uploads}
+
+
+def test_a_half_image_that_can_not_be_deleted_at_once_is_deleted_later(
+    place: Installation, glance: FakeGlance
+) -> None:
+    glance.faults.append(then_changes(status="killed", region="RegionOne"))
+    glance.faults.append(answers(500, on="delete", region="RegionOne", times=3))
+    place.start()
+    build = place.ready_build()
+    uploads = place.ready_uploads(build)
+    failed = place.failed_upload()
+    assert failed.reason is not None and "stays behind" in failed.reason.message
+    place.until(lambda s: not any(u.may_linger for u in s.image("img").uploads))
     assert {image["id"] for image in glance.images()} == {u.external_id for u in uploads}
 
 
@@ -336,3 +357,95 @@ def test_hup_reloads_and_does_not_kill(place: Installation) -> None:
     daemon.process.send_signal(signal.SIGHUP)
     wait_until(lambda: "configuration is in force" in daemon.text(), place.story)
     assert daemon.process.poll() is None
+
+
+# -- sessions and servers that come and go ------------------------------------------------------
+
+
+def test_a_session_lost_in_mid_build_costs_nothing(place: Installation) -> None:
+    place.settings["zookeeper-timeout"] = 2
+    place.write()
+    pause = place.knob("pause.install")
+    daemon = place.start()
+    place.paused_at("install")
+    assert place.snapshot().image("img").build_claimed
+    with suspended(daemon.process.pid):
+        # Held still for longer than the session lives, the daemon loses its lock.
+        place.until(lambda s: not s.image("img").build_claimed)
+    pause.unlink()
+    build = place.ready_build()
+    place.ready_uploads(build)
+    assert place.runs() == 1
+
+
+def test_a_session_lost_in_mid_upload_costs_nothing(place: Installation, glance: FakeGlance) -> None:
+    place.settings["zookeeper-timeout"] = 2
+    place.write()
+    glance.faults.append(then_changes(status="importing", region="RegionOne"))
+    daemon = place.start()
+    build = place.ready_build()
+    place.until(lambda s: (build.id, "one") in s.image("img").uploads_claimed)
+    with suspended(daemon.process.pid):
+        place.until(lambda s: (build.id, "one") not in s.image("img").uploads_claimed)
+    finish_importing(glance)
+    uploads = place.ready_uploads(build)
+    assert [u.id for u in uploads] == ["0000000001", "0000000001"]
+    assert {image["id"] for image in glance.images()} == {u.external_id for u in uploads}
+
+
+def test_the_private_zookeeper_may_die_in_mid_build_and_mid_upload(
+    place: Installation, glance: FakeGlance
+) -> None:
+    del place.settings["zookeeper-servers"]
+    place.write()
+    pause = place.knob("pause.install")
+    glance.faults.append(then_changes(status="importing", region="RegionOne"))
+    place.start()
+    place.paused_at("install")
+    kill_private_zookeeper(place)
+    pause.unlink()
+    place.use_private_zookeeper()
+    build = place.ready_build()
+    place.until(lambda s: (build.id, "one") in s.image("img").uploads_claimed)
+    kill_private_zookeeper(place)
+    finish_importing(glance)
+    uploads = place.ready_uploads(build)
+    assert place.runs() == 1
+    assert {image["id"] for image in glance.images()} == {u.external_id for u in uploads}
+
+
+def test_the_private_zookeeper_dies_with_a_killed_daemon_and_keeps_its_data(place: Installation) -> None:
+    del place.settings["zookeeper-servers"]
+    place.write()
+    daemon = place.start()
+    place.use_private_zookeeper()
+    build = place.ready_build()
+    place.ready_uploads(build)
+    daemon.kill()
+    wait_until(lambda: not private_zookeeper(place), place.story)
+    assert place.cli("build", "list").returncode == 5
+    place.start()
+    place.use_private_zookeeper()
+    assert place.ready_build().id == build.id
+    assert place.json("build", "list")[0]["id"] == build.id
+    assert place.runs() == 1
+
+
+def finish_importing(glance: FakeGlance) -> None:
+    """Glance is done with what it had all bytes of."""
+    wait_until(lambda: any(image["status"] == "importing" for image in glance.images()))
+    for image in glance.images():
+        glance.change(image["id"], status="active")
+
+
+def private_zookeeper(place: Installation) -> list[int]:
+    """Process ids of this installation's own server."""
+    mark = str(place.root / "state" / "zookeeper" / "zoo.cfg")
+    return [pid for pid, line in command_lines() if mark in line]
+
+
+def kill_private_zookeeper(place: Installation) -> None:
+    """kill -9 the server, and wait for its end."""
+    (pid,) = private_zookeeper(place)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: pid not in private_zookeeper(place), place.story)

@@ -43,7 +43,8 @@ class DevCloud:
 
 def _run(command: str, directory: Path) -> None:
     environment = {**os.environ, "DEVCLOUD_DIR": str(directory)}
-    environment.setdefault("DEVCLOUD_VENV", str(ROOT / ".devcloud" / "venv"))
+    # The ports of a development cloud that runs already are not for this one.
+    environment.pop("DEVCLOUD_PORT_BASE", None)
     done = subprocess.run(
         [sys.executable, str(TOOL), command],
         env=environment,

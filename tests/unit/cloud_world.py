@@ -50,6 +50,7 @@ class Attempt:
     timeout: float = 60.0
     stall_timeout: float = 30.0
     provider: Provider = field(default_factory=provider)
+    build_id: str = BUILD
     cancelled: threading.Event = field(default_factory=threading.Event)
     created: list[CloudImage] = field(default_factory=list)
     phases: list[UploadPhase] = field(default_factory=list)
@@ -60,7 +61,7 @@ class Attempt:
         self.image: NewImage = transfer.new_image(
             DiskImage(name="noble", metadata={"os_distro": "ubuntu", "hw_disk_bus": "virtio"}),
             self.provider,
-            record(provider=self.provider.name),
+            record(provider=self.provider.name, build_id=self.build_id),
             self.artifact,
             installation_id=INSTALLATION,
             now=NOW,

@@ -60,6 +60,15 @@ def bound_loops() -> dict[str, str]:
     return dict(line.split(maxsplit=1) for line in listing.splitlines())
 
 
+def traces(device: str, file: Path) -> list[str]:
+    """What is left of a loop device that had a file behind it; others may use the device by now."""
+    behind = bound_loops().get(device)
+    if behind is not None and not behind.startswith(str(file)):
+        return []
+    nodes = [Path(f"{device}p1"), Path("/dev/mapper", f"{Path(device).name}p1")]
+    return [device] * (behind is not None) + [str(node) for node in nodes if os.path.lexists(node)]
+
+
 def image(control: Path | None = None, **changes: object) -> DiskImage:
     """A diskimage that the scripted disk-image-create builds, obeying a control directory."""
     plain = DiskImage(

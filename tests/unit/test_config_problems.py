@@ -94,12 +94,12 @@ ONE_PROBLEM = {
         "2: the environment has no variable IMAGEPOOL_NONE",
     ),
     "one directory for two things": (
-        "images-dir: /a/work\nwork-dir: /a/work",
-        "2: work-dir: /a/work (images-dir) and /a/work (work-dir) must be apart",
+        "images-dir: /a/swept\nwork-dir: /a/swept",
+        "2: work-dir: /a/swept (images-dir) and /a/swept (work-dir) must be apart",
     ),
     "images in what is swept": (
-        "images-dir: /a/work/images\nwork-dir: /a/work",
-        "2: work-dir: /a/work/images (images-dir) and /a/work (work-dir) must be apart",
+        "images-dir: /a/swept/images\nwork-dir: /a/swept",
+        "2: work-dir: /a/swept/images (images-dir) and /a/swept (work-dir) must be apart",
     ),
     "logs in what is swept": (
         "build-log-dir: /var/lib/imagepool/cache/logs",

@@ -61,6 +61,9 @@ RUNNING = building(4, NOW - MINUTE)
 STALE = building(3, NOW - DAY)
 SENDING = upload(3, UPLOADING, NOW - MINUTE)
 SENDING_BEFORE = upload(3, UPLOADING, NOW - HOUR, id="0000000000")
+LINGERING = upload(3, FAILED, NOW - MINUTE, external_id="left-over", external_name="img-1")
+UNSEEN = upload(3, FAILED, NOW - MINUTE, external_name="img-1")
+LOST = upload(3, FAILED, NOW - MINUTE, "gone", external_name="img-1")
 FAILED_LONG_AGO = failed(2, NOW - 8 * DAY)
 FAILED_LATELY = failed(2, NOW - 6 * DAY)
 
@@ -72,6 +75,40 @@ STORIES: dict[str, tuple[ImageRecords, list[CleanupAction]]] = {
     "a build whose builder is gone has failed": (
         records(RUNNING),
         [act(CleanupKind.FAIL_BUILD, "Build 00000004 has no builder any more.", build=RUNNING)],
+    ),
+    "what a failed upload left behind goes at once": (
+        records(NEW, LINGERING),
+        [
+            act(
+                CleanupKind.REMOVE_LEFTOVER,
+                "The upload of build 00000003 to north failed and left left-over behind.",
+                build=NEW,
+                upload=LINGERING,
+            )
+        ],
+    ),
+    "what a failed upload may have left without an id goes by its name": (
+        records(NEW, UNSEEN),
+        [
+            act(
+                CleanupKind.REMOVE_LEFTOVER,
+                "The upload of build 00000003 to north failed and left img-1 behind.",
+                build=NEW,
+                upload=UNSEEN,
+            )
+        ],
+    ),
+    "what was left in a provider that is not configured waits": (
+        records(NEW, LOST),
+        [
+            act(
+                CleanupKind.REMOVE_LEFTOVER,
+                f"The upload of build 00000003 to gone failed and left img-1 behind. {OUT_OF_REACH}",
+                build=NEW,
+                upload=LOST,
+                verdict=Verdict.NO,
+            )
+        ],
     ),
     "an abandoned build beside one that runs waits for it": (
         records(RUNNING, STALE, build_claimed=True),

@@ -12,7 +12,7 @@ import pytest
 from builder.cloud import transfer
 from builder.cloud.base import CloudImage, NewImage
 from builder.errors import CloudUnavailableError
-from builder.model import Artifact, Build, BuildState, FailureClass, ImageFormat, Upload, UploadState
+from builder.model import Artifact, Build, BuildState, Failure, FailureClass, ImageFormat, Upload, UploadState
 from builder.workers.janitor import Janitor
 from tests.unit.worker_world import NOW, Stage, build, upload
 
@@ -108,6 +108,21 @@ def test_a_half_upload_without_an_id_is_found_by_its_properties(stage: Stage, ja
     stage.store.put(half)  # the daemon died between Glance's answer and its own write
     work(janitor)
     assert image.id not in stage.clouds["one"].images
+
+
+def test_what_a_failed_upload_could_not_delete_goes_and_its_reason_stays(
+    stage: Stage, janitor: Janitor
+) -> None:
+    built = build(1)
+    stage.store.put(built)
+    why = Failure(failure_class=FailureClass.NETWORK, message="the connection broke")
+    failed = upload(built, UploadState.FAILED, reason=why)
+    image = in_cloud(stage, failed)
+    stage.store.put(replace(failed, external_id=image.id, external_name=image.name))
+    work(janitor)
+    assert not stage.clouds["one"].images
+    record = stage.store.get_upload("img", built.id, "one", failed.id)
+    assert (record.external_id, record.external_name, record.reason) == (None, None, why)
 
 
 def test_two_uploads_stay_per_provider_and_the_rest_goes(stage: Stage, janitor: Janitor) -> None:

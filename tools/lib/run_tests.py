@@ -65,6 +65,8 @@ def main(arguments: Sequence[str]) -> int:
         chosen = [name for name in chosen if name != LINT]
     if not chosen:
         parser.error(f"no environment has tests in {', '.join(paths)}")
+    if options.only_check:
+        return 0
     prepare(chosen)
     outcomes = [run(name, pytest_arguments) for name in chosen]
     return report(outcomes)
@@ -127,6 +129,8 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("-e", dest="environments", action="append", default=[], metavar="ENV[,ENV]")
+    # For tools/run-tests, which installs between the check and the run.
+    parser.add_argument("--only-check", action="store_true", help=argparse.SUPPRESS)
     return parser
 
 

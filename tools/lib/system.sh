@@ -90,7 +90,7 @@ venv_install() {
         return
     fi
     say "installing into $project/.venv: $*"
-    "$project/.venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" </dev/null ||
+    "$project/.venv/bin/python" -m pip install -qq --disable-pip-version-check "$@" </dev/null ||
         die "pip install failed, see above"
     printf '%s\n' "$wanted" >"$stamp"
 }

@@ -1,0 +1,39 @@
+"""What a building machine must have."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from builder.dib import tools
+from builder.errors import ToolMissingError, UnavailableError
+from tests.unit.dib_world import need_root
+
+
+def test_a_machine_that_has_everything_may_build() -> None:
+    need_root()
+    tools.require()
+
+
+def test_building_without_root_is_refused_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(UnavailableError, match="needs root") as caught:
+        tools.require()
+    assert "--roles" in caught.value.hint
+
+
+def test_everything_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    need_root()
+    monkeypatch.setattr(
+        tools, "_NEEDED", {"no-such-a": "package-a", "no-such-b": "package-b", "unshare": "x"}
+    )
+    with pytest.raises(ToolMissingError, match="no-such-a, no-such-b") as caught:
+        tools.require()
+    assert caught.value.hint == "apt-get install package-a package-b"
+
+
+def test_versions_name_what_takes_part() -> None:
+    versions = tools.versions()
+    assert {"kernel", "diskimage-builder", "qemu-img"} <= set(versions)
+    assert all(version[0].isdigit() for version in versions.values())
