@@ -91,7 +91,7 @@ def run(environment: str, arguments: Sequence[str]) -> Outcome:
     print(f"\n=== {environment}", flush=True)
     started = time.monotonic()
     code = _tox("run", "-e", environment, "--", *_arguments_of(environment, arguments))
-    cases = list(_cases(RESULTS / f"{environment}.xml"))
+    cases = list(verdicts_of(RESULTS / f"{environment}.xml"))
     failed = cases.count("failed")
     nothing_to_do = bool(arguments) and code == NOTHING_COLLECTED and not cases
     if code and not failed and not nothing_to_do:
@@ -168,8 +168,8 @@ def _arguments_of(environment: str, arguments: Sequence[str]) -> list[str]:
     ]
 
 
-def _cases(path: Path) -> Iterator[str]:
-    """ "passed", "failed" or "skipped" for each test of a report; nothing when there is none."""
+def verdicts_of(path: Path) -> Iterator[str]:
+    """Passed, failed or skipped, for each test of a JUnit report; nothing when there is no report."""
     if not path.exists():
         return
     verdicts: dict[tuple[str | None, str | None], str] = {}

@@ -52,6 +52,12 @@ def is_alive(process: Running) -> bool:
     return _start_tick(process.pid) == process.started
 
 
+def uptime(process: Running) -> float:
+    """For how many seconds a process runs."""
+    since_boot = float(Path("/proc/uptime").read_text().split()[0])
+    return since_boot - process.started / os.sysconf("SC_CLK_TCK")
+
+
 def stop(processes: Iterable[Running], timeout: float = 20) -> None:
     """TERM, after `timeout` seconds KILL, workers included; returns when all are gone."""
     left = [process for process in processes if is_alive(process)]

@@ -20,6 +20,7 @@ class BuildStatus:
     id: str
     state: str
     phase: str
+    age: float  #: seconds since it began
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,8 @@ class Imagepool:
         uploads = self._json("upload", "list", "--image", image)
         return Status(
             builds=tuple(
-                BuildStatus(id=raw["id"], state=raw["state"], phase=raw["phase"] or "") for raw in builds
+                BuildStatus(id=raw["id"], state=raw["state"], phase=raw["phase"] or "", age=raw["age"])
+                for raw in builds
             ),
             uploads=tuple(
                 UploadStatus(

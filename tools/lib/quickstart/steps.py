@@ -8,7 +8,7 @@ from collections.abc import Callable
 from devcloud import cloud, processes
 from devcloud.clouds import CLOUD
 from devcloud.errors import DevCloudError
-from devcloud.place import State
+from devcloud.place import Running, State
 
 from quickstart.place import Memory, Quickstart, export
 from quickstart.status import Imagepool
@@ -30,15 +30,24 @@ def up(place: Quickstart, say: Say, *, started: float, deadline: float) -> None:
     place.create()
     imagepool = Imagepool(str(place.project / ".venv" / "bin" / "imagepool"), place.environment())
     imagepool.run("config", "validate", str(place.config))
-    reused = _start_daemon(place, memory, say)
+    daemon = _start_daemon(place, memory, say)
 
     def check() -> None:
         """Raise when the daemon is gone: nobody is left to wait for."""
-        if memory.daemon is None or not processes.is_alive(memory.daemon):
+        if not processes.is_alive(daemon):
             raise DevCloudError(f"the daemon ended\n{processes.tail(place.log)}")
 
     _wait_for_zookeeper(place, check)
-    wait_for_image(imagepool, IMAGE, PROVIDERS, check=check, say=say, deadline=deadline, resumed=reused)
+    wait_for_image(
+        imagepool,
+        IMAGE,
+        PROVIDERS,
+        check=check,
+        say=say,
+        started=started,
+        deadline=deadline,
+        uptime=processes.uptime(daemon),
+    )
     _show(place, imagepool, say, time.time() - started)
 
 
@@ -79,11 +88,11 @@ def _start_cloud(place: Quickstart, memory: Memory, say: Say) -> None:
     say("cloud: up")
 
 
-def _start_daemon(place: Quickstart, memory: Memory, say: Say) -> bool:
-    """Start `imagepool run` unless it runs; returns whether it ran already."""
+def _start_daemon(place: Quickstart, memory: Memory, say: Say) -> Running:
+    """Start `imagepool run` unless it runs; returns its process."""
     if memory.daemon is not None and processes.is_alive(memory.daemon):
         say(f"daemon: runs already, log {place.log}")
-        return True
+        return memory.daemon
     memory.daemon = processes.start(
         [str(place.project / ".venv" / "bin" / "imagepool"), "run", "--config", str(place.config)],
         place.environment(),
@@ -92,7 +101,7 @@ def _start_daemon(place: Quickstart, memory: Memory, say: Say) -> bool:
     )
     memory.save(place)
     say(f"daemon: started, log {place.log}")
-    return False
+    return memory.daemon
 
 
 def _wait_for_zookeeper(place: Quickstart, check: Callable[[], None]) -> None:

@@ -22,18 +22,19 @@ def wait_for_image(
     *,
     check: Callable[[], None],
     say: Say,
+    started: float,
     deadline: float,
-    resumed: bool,
+    uptime: float,
 ) -> None:
     """Return when the image is ready in every provider.
 
-    `check` raises when waiting is in vain; `deadline` is a time of the clock; `resumed` says that
-    the daemon ran before, so that a build in progress is its own and not one it will give up.
+    `check` raises when waiting is in vain; `started` and `deadline` are times of the clock, for the
+    whole of the command; `uptime` is for how many seconds the daemon runs.
     DevCloudError with the reason when a build fails, or the time is over.
     """
     progress = _Progress(say)
     status = imagepool.status(image)
-    old = {build.id for build in status.builds if not (resumed and build.state == "building")}
+    old = {build.id for build in status.builds if not _is_news(build, uptime, time.time() - started)}
     while not status.ready_in(providers):
         check()
         for build in status.builds:
@@ -44,6 +45,15 @@ def wait_for_image(
             raise DevCloudError(_late(status, providers))
         time.sleep(_PAUSE)
         status = imagepool.status(image)
+
+
+def _is_news(build: BuildStatus, uptime: float, elapsed: float) -> bool:
+    """Whether the failure of this build would be an answer to the one who waits now.
+
+    Not when the daemon found it in progress at its start, for it gives such a build up and does it
+    again; nor when it had failed before this command.
+    """
+    return build.age < uptime and (build.state == "building" or build.age < elapsed)
 
 
 class _Progress:

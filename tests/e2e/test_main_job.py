@@ -1,0 +1,172 @@
+"""The main job on real parts alone: diskimage-builder, qemu, Keystone, Glance, ZooKeeper.
+
+Needs root, loop devices and a Debian package mirror; takes a few minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import openstack
+import pytest
+
+from builder.dib.convert import hash_file
+from tests.e2e.machine import booted, left_of, run, ssh_banner
+from tests.realparts.devcloud import DevCloud, devcloud
+
+__all__ = ["devcloud"]
+pytestmark = pytest.mark.e2e
+
+IMAGEPOOL = Path(sys.executable).with_name("imagepool")
+CONFIG = Path(__file__).parents[2] / "config" / "quickstart.yaml"
+BUILD_LIMIT = 1200.0
+
+
+class Place:
+    """A state directory, a daemon and the commands for it, with the configuration of the quickstart."""
+
+    def __init__(self, directory: Path, cloud: DevCloud) -> None:
+        self.directory = directory
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(directory),
+            "OS_CLIENT_CONFIG_FILE": str(cloud.clouds_yaml),
+            "IMAGEPOOL_CONFIG": str(CONFIG),
+            "IMAGEPOOL_STATE_DIR": str(directory),
+        }
+        self.daemon: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start the daemon."""
+        with (self.directory / "daemon.log").open("ab") as log:
+            self.daemon = subprocess.Popen(
+                [str(IMAGEPOOL), "run"],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        return self.daemon
+
+    def imagepool(self, *arguments: str, code: int = 0) -> str:
+        """What a command prints; it must end with `code`."""
+        done = subprocess.run(
+            [str(IMAGEPOOL), *arguments],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=BUILD_LIMIT,
+            check=False,
+        )
+        assert done.returncode == code, f"{done.stdout}\n{done.stderr}\n{self.story()}"
+        return done.stdout
+
+    def json(self, *arguments: str) -> Any:
+        """The JSON a command prints."""
+        return json.loads(self.imagepool(*arguments, "-f", "json"))
+
+    def until(self, *command: str, shows: Callable[[list[dict[str, Any]]], bool]) -> None:
+        """Wait until a list shows what is looked for; fails when a build fails in earnest."""
+        deadline = time.monotonic() + BUILD_LIMIT
+        while not shows(self._rows(*command)):
+            reasons = [row["reason"] for row in self._rows("build", "list") if row["state"] == "failed"]
+            assert all("interrupted" in reason for reason in reasons), reasons
+            assert time.monotonic() < deadline, self.story()
+            time.sleep(0.5)  # the commands are what is tested here, so they are asked, not the tree
+
+    def _rows(self, *command: str) -> list[dict[str, Any]]:
+        done = subprocess.run(
+            [str(IMAGEPOOL), *command, "-f", "json"],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        # Until ZooKeeper is up there is nobody to ask.
+        rows: list[dict[str, Any]] = json.loads(done.stdout) if done.returncode == 0 else []
+        return rows
+
+    def story(self) -> str:
+        """What the daemon said."""
+        return (self.directory / "daemon.log").read_text()[-4000:]
+
+
+@pytest.fixture
+def place(devcloud: DevCloud) -> Iterator[Place]:
+    """A place outside /tmp, where the sandbox gives the build a /tmp of its own."""
+    if os.geteuid() != 0:
+        pytest.fail("building an image needs root: run the end-to-end tests as root")
+    directory = Path(tempfile.mkdtemp(prefix="imagepool-e2e-", dir="/var/tmp"))
+    place = Place(directory, devcloud)
+    try:
+        yield place
+    finally:
+        if place.daemon is not None and place.daemon.poll() is None:
+            place.daemon.terminate()
+            place.daemon.wait(60)
+        shutil.rmtree(directory)
+
+
+def test_debian_is_built_killed_built_again_uploaded_twice_and_boots(
+    place: Place, devcloud: DevCloud
+) -> None:
+    # A daemon dies while a real build has a loop device, partitions and mounts.
+    daemon = place.start()
+    place.until("build", "list", shows=lambda rows: any(row["phase"] == "finalise" for row in rows))
+    daemon.kill()
+    daemon.wait()
+
+    # The next one cleans up, starts over, and brings the image into both regions.
+    place.start()
+    place.until("upload", "list", shows=lambda rows: [row["state"] for row in rows] == ["ready", "ready"])
+    builds = place.json("build", "list")
+    states = [build["state"] for build in builds]
+    assert sorted(states) == ["failed", "ready"], builds
+    assert "interrupted" in next(build["reason"] for build in builds if build["state"] == "failed")
+    newest = next(build for build in builds if build["state"] == "ready")
+    shown = place.json("build", "show", newest["id"][:8])
+    assert shown["state"] == "ready"
+    place.imagepool("build", "log", newest["id"])
+
+    # The file is a sound image of the size and hash on record.
+    file = place.directory / "images" / f"debian-bookworm-{newest['id']}.qcow2"
+    run("qemu-img", "check", "-f", "qcow2", str(file))
+    hashes = hash_file(file)
+    assert newest["size"] == file.stat().st_size > 100 << 20
+
+    # Each region holds these very bytes, says whose they are, and nothing else.
+    uploads = [u for u in place.json("upload", "list") if u["build_id"] == newest["id"]]
+    assert {(u["provider"], u["region"], u["state"]) for u in uploads} == {
+        ("devcloud-one", "RegionOne", "ready"),
+        ("devcloud-two", "RegionTwo", "ready"),
+    }
+    known = {u["external_id"] for u in place.json("upload", "list")}
+    for upload in uploads:
+        os.environ["OS_CLIENT_CONFIG_FILE"] = str(devcloud.clouds_yaml)
+        with openstack.connect(cloud="devcloud", region_name=upload["region"]) as client:
+            image = client.image.get_image(upload["external_id"])
+            assert (image.status, image.size, image.hash_value) == ("active", newest["size"], hashes.sha512)
+            assert image.properties["imagepool_build_id"] == newest["id"]
+            assert {i.id for i in client.image.images()} <= known
+
+    # It boots, to a working SSH server.
+    with booted(file, place.directory) as (port, console):
+        assert ssh_banner(port, console).startswith("SSH-2.0-")
+
+    # Nothing is left of either build, nor of the daemon and its ZooKeeper once it has stopped.
+    assert not list((place.directory / "work").iterdir())
+    assert place.daemon is not None
+    place.daemon.terminate()
+    assert place.daemon.wait(60) == 0
+    assert left_of(place.directory) == []
+    place.imagepool("build", "list", code=5)
