@@ -30,7 +30,7 @@ from builder.config import loader
 from builder.config.model import Config
 from builder.config.watch import ConfigWatch
 from builder.dib import artifacts, tools, workspace
-from builder.errors import ConfigError, ImagepoolError, RefusedError, StoreUnavailableError, UsageError
+from builder.errors import ConfigError, RefusedError, StoreUnavailableError, UsageError
 from builder.model import BuildState
 from builder.store import embedded
 from builder.store.zookeeper import ZooKeeperStore
@@ -38,6 +38,7 @@ from builder.workers import statedir
 from builder.workers.base import Active, Identity, Worker, World
 from builder.workers.builder import Builder
 from builder.workers.janitor import Janitor
+from builder.workers.once import run_once
 from builder.workers.scheduler import Scheduler
 from builder.workers.uploader import Uploader
 
@@ -270,43 +271,6 @@ class Service:
         for thread in threads:
             if thread.is_alive():
                 LOG.warning("%s did not end in time; the next start cleans up after it", thread.name)
-
-
-def run_once(workers: Sequence[Worker], stopping: threading.Event) -> int:
-    """Do all that is due now, round after round until a round has nothing to do; 1 if anything failed.
-
-    Each round goes scheduler, builders, uploaders, janitor, the workers of a role side by side.
-    """
-    stages = [[w for w in workers if isinstance(w, role)] for role in (Scheduler, Builder, Uploader, Janitor)]
-    busy = True
-    while busy and not stopping.is_set():
-        busy = False
-        for stage in stages:
-            busy |= _run_stage(stage)
-    return 1 if any(worker.failures for worker in workers) or stopping.is_set() else 0
-
-
-def _run_stage(stage: Sequence[Worker]) -> bool:
-    did: list[bool] = []
-    errors: list[BaseException] = []
-
-    def exhaust(worker: Worker) -> None:
-        try:
-            while worker.step().did:
-                did.append(True)
-            if isinstance(worker, Janitor):
-                did.append(worker.drain())
-        except ImagepoolError as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=exhaust, args=(w,), name=w.name, daemon=True) for w in stage]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return any(did)
 
 
 def run(options: Options) -> int:

@@ -133,6 +133,8 @@ def script(command: Command, image: DiskImage) -> str:
         'if [ -z "${IMAGEPOOL_SANDBOX:-}" ]; then',
         f'    IMAGEPOOL_SANDBOX=1 exec {shlex.join(sandbox.UNSHARE)} bash "$0" "$@"',
         "fi",
+        "# sudo wants to resolve the name of the machine; this one resolves everywhere.",
+        "echo localhost >/proc/sys/kernel/hostname",
         "",
         f"mkdir -p {shlex.join(directories)}",
         "",

@@ -1,4 +1,4 @@
-"""Run a build's command in mount and pid namespaces of its own, so that it ends as a whole.
+"""Run a build's command in mount, pid and host name namespaces of its own, so that it ends as a whole.
 
     this daemon -> setpriv --pdeathsig KILL -> unshare --kill-child -> init (process 1) -> the command
 
@@ -24,12 +24,12 @@ from builder.process.child import Child, find_tool, run
 
 DATA: Final = Path(__file__).with_suffix("")
 UNSHARE: Final = (
-    *("unshare", "--mount", "--propagation", "private"),
+    *("unshare", "--mount", "--propagation", "private", "--uts"),
     *("--pid", "--fork", "--kill-child", "--mount-proc"),
 )
 #: Stand-in -> the Debian package of the tool it stands for.
 _STAND_INS: Final[Mapping[str, str]] = {"kpartx": "kpartx", "dmsetup": "dmsetup"}
-_TMP_MENTIONED: Final = re.compile(r"(?<![\w./-])/tmp/")
+_BELOW_TMP: Final = re.compile(r"(?<![\w./-])/tmp/([^/:\s\"']+)")
 
 
 def has_device_mapper(proc: Path = Path("/proc")) -> bool:
@@ -82,8 +82,23 @@ def _binds(texts: Sequence[str], workspace: Workspace) -> list[tuple[Path, Path]
             stand_in.write_text(text)
             stand_in.chmod(0o755)
             binds.append((stand_in, Path(find_tool(name, package=_STAND_INS[name])).resolve()))
-    # sudo drops TMPDIR, so what runs below it writes to /tmp. A /tmp of our own goes with the
-    # workspace; not when the build needs something that is in the real one.
-    if not any(_TMP_MENTIONED.search(text) for text in texts):
-        binds.append((workspace.shared_tmp, Path("/tmp")))
-    return binds
+    return [*binds, *_private_tmp(texts, workspace.shared_tmp)]
+
+
+def _private_tmp(texts: Sequence[str], private: Path) -> list[tuple[Path, Path]]:
+    """Binds that give the build a /tmp of its own, which goes with the workspace.
+
+    sudo drops TMPDIR, so what runs below it writes to /tmp. Of the real /tmp the build sees only
+    what its command line and environment name; that is bound into the private one first.
+    """
+    binds = []
+    for name in sorted({name for text in texts for name in _BELOW_TMP.findall(text)}):
+        real, shown = Path("/tmp") / name, private / name
+        if real.is_dir():
+            shown.mkdir(exist_ok=True)
+        elif real.is_file():
+            shown.touch()
+        else:
+            continue
+        binds.append((real, shown))
+    return [*binds, (private, Path("/tmp"))]

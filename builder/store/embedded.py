@@ -30,7 +30,7 @@ from builder.config.model import Config, ZooKeeper
 from builder.errors import ImagepoolError, RefusedError, StoreUnavailableError, ToolMissingError, UsageError
 from builder.process.child import Child, find_tool, wait_for
 
-log = logging.getLogger(__name__)
+LOG = logging.getLogger(__name__)
 
 ENVIRONMENT_VARIABLE: Final = "IMAGEPOOL_ZOOKEEPER"
 
@@ -202,7 +202,7 @@ class EmbeddedZooKeeper:
                 break
             self._settled.set()
             pause = _FIRST_PAUSE if time.monotonic() - began > _LONGEST_PAUSE else pause
-            log.error("the private ZooKeeper server ended: %s; next start in %.0f s", self._last_line, pause)
+            LOG.error("the private ZooKeeper server ended: %s; next start in %.0f s", self._last_line, pause)
             self._stopping.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
         output.close()
@@ -244,7 +244,7 @@ class EmbeddedZooKeeper:
             _write(self._directory / "endpoint", f"{_HOST}:{self._port}\n")
             self._answered = True
             self._settled.set()
-            log.info(
+            LOG.info(
                 "the private ZooKeeper server answers on %s:%d, process %d", _HOST, self._port, child.pid
             )
         child.wait()

@@ -35,7 +35,7 @@ from builder.store.codec import RecordError, Stored
 from builder.store.paths import Kind, Place
 from builder.store.session import Session
 
-log = logging.getLogger(__name__)
+LOG = logging.getLogger(__name__)
 
 Record = Build | Upload | Request
 _DATA_EVENTS: Final = frozenset({EventType.CREATED, EventType.CHANGED, EventType.DELETED})
@@ -158,7 +158,7 @@ class Mirror:
             except KazooException as error:
                 # No connection: the next connect reads everything. No permission: it stays unread.
                 self._problem = error
-                log.warning("can't read the records in ZooKeeper: %r", error)
+                LOG.warning("can't read the records in ZooKeeper: %r", error)
             self._under_way -= 1
             if self._under_way == 0 and not self._synced and self._problem is None:
                 self._synced = self._news = True
@@ -290,7 +290,7 @@ def decode(place: Place, node: Stored) -> Record | None:
     except RecordError as error:
         # A build's node may be empty by right: nodepool keeps uploads below such.
         if node.data:
-            log.warning("skipped: %s", error)
+            LOG.warning("skipped: %s", error)
         return None
 
 

@@ -50,7 +50,7 @@ from builder.config.model import ZooKeeper
 from builder.errors import StoreUnavailableError
 from builder.store.base import Claim
 
-log = logging.getLogger(__name__)
+LOG = logging.getLogger(__name__)
 _kazoo_log = logging.getLogger(f"{__name__}.kazoo")
 _kazoo_log.setLevel(logging.INFO)
 
@@ -349,4 +349,4 @@ def _make_chroot(zookeeper: ZooKeeper, timeout: float) -> None:
         ) from error
     finally:
         _disconnect(client)
-    log.info("made the chroot %s on %s", zookeeper.chroot, zookeeper.hosts)
+    LOG.info("made the chroot %s on %s", zookeeper.chroot, zookeeper.hosts)

@@ -36,7 +36,7 @@ from builder.store.codec import RecordError, Stored
 from builder.store.mirror import Mirror, stored
 from builder.store.session import Session
 
-log = logging.getLogger(__name__)
+LOG = logging.getLogger(__name__)
 
 #: How often a transaction that somebody got in the way of is tried anew before we call it a conflict.
 _ATTEMPTS: Final = 5
@@ -312,7 +312,7 @@ class ZooKeeperStore(Store):
 
     def _registered_again(self, result: IAsyncResult) -> None:
         if result.exception is not None:
-            log.warning("can't show this daemon in ZooKeeper: %r", result.exception)
+            LOG.warning("can't show this daemon in ZooKeeper: %r", result.exception)
             # The next connect tries anew.
             self._registered_in = None
 
@@ -452,7 +452,7 @@ def _readable(
         try:
             found.append(decode(place, node))
         except RecordError as error:
-            log.debug("skipped: %s", error)
+            LOG.debug("skipped: %s", error)
     return found
 
 

@@ -94,13 +94,25 @@ def test_what_programs_leave_in_tmp_goes_with_the_workspace(space: Workspace) ->
     assert sorted(path.name for path in space.shared_tmp.iterdir()) == ["left-by-a-test", "left-by-sudo"]
 
 
-def test_a_build_that_needs_something_in_tmp_sees_the_real_one(space: Workspace, tmp_path: Path) -> None:
-    (tmp_path / "elements").mkdir()
-    running = Running(space, "ls -d $ELEMENTS_PATH", ELEMENTS_PATH=f"/srv/elements:{tmp_path}/elements")
-    running.end()
-    assert "No such file" in running.lines[0]  # the two together are no path
-    running = Running(space, f"ls -d {tmp_path}/elements")
+def test_of_the_real_tmp_it_sees_only_what_it_names(space: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "needed").write_text("here")
+    stranger = Path(tempfile.mkdtemp(dir="/tmp"))
+    script = f"cat $FILE; touch $FILE.made /tmp/left; ls -d /tmp/*"
+    running = Running(space, script, FILE=str(tmp_path / "needed"))
     assert running.end() == 0
+    top = Path(*tmp_path.parts[:3])
+    assert running.lines == ["here/tmp/left", str(top)]
+    assert (tmp_path / "needed.made").exists()
+    assert not Path("/tmp/left").exists()
+    stranger.rmdir()
+
+
+def test_the_machine_can_resolve_its_own_name(space: Workspace) -> None:
+    before = os.uname().nodename
+    running = Running(space, "getent hosts $(uname -n) >/dev/null && sudo true")
+    assert running.end() == 0
+    assert running.lines == []
+    assert os.uname().nodename == before
 
 
 def test_what_the_command_leaves_running_ends_with_it(space: Workspace) -> None:
