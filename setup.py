@@ -16,6 +16,13 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
+    classifiers=[
+        "Environment :: OpenStack",
+        "Intended Audience :: System Administrators",
+        "License :: OSI Approved :: Apache Software License",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+    ],
     packages=find_packages(include=["builder", "builder.*"]),
     package_data={"builder": ["py.typed", "dib/sandbox/*"]},
     install_requires=[
@@ -27,7 +34,7 @@ setup(
         "openstacksdk>=4.0",
         "pydantic>=2.5",
         "PyYAML>=6.0",
-        "rich>=13.0",
+        "stevedore>=5.0",
         "watchdog>=4.0",
     ],
     entry_points={"console_scripts": ["imagepool = builder.cli.main:main"]},

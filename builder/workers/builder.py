@@ -31,7 +31,7 @@ from builder.planning.builds import decide_build, decide_builds
 from builder.store.base import Claim
 from builder.workers.base import Pass, Worker, World, blame, unforeseen
 from builder.workers.progress import Progress
-from builder.workers.settle import Settler
+from builder.workers.settle import Ending, Settler
 
 LOG = logging.getLogger(__name__)
 
@@ -48,13 +48,18 @@ class Builder(Worker):
         for decision in decide_builds(config, snapshot, now):
             if decision.verdict is not Verdict.NOW or snapshot.image(decision.image).request is None:
                 continue
-            claim = self.world.store.claim_image(decision.image)
-            if claim is None:
-                continue
-            with claim:
-                if self._take(config, config.diskimages[decision.image], claim):
+            # A thread of ours may build it still, although its claim was lost with a session.
+            with self.world.active.hold(f"image {decision.image}") as free:
+                if free and self._claim(config, config.diskimages[decision.image]):
                     return Pass(did=True)
         return Pass()
+
+    def _claim(self, config: Config, image: DiskImage) -> bool:
+        claim = self.world.store.claim_image(image.name)
+        if claim is None:
+            return False
+        with claim:
+            return self._take(config, image, claim)
 
     def _take(self, config: Config, image: DiskImage, claim: Claim) -> bool:
         """Decide again on what is true under the claim, then build; whether there was anything to do."""
@@ -62,10 +67,7 @@ class Builder(Worker):
         request = store.get_request(image.name)
         if request is None:
             return False
-        builds = store.list_builds(image.name)
-        if any(build.id in self.world.active.names() for build in builds):
-            return False  # a thread of ours still builds it, although its claim was lost
-        builds = tuple(self._fail_abandoned(build, now) for build in builds)
+        builds = tuple(self._fail_abandoned(build, now) for build in store.list_builds(image.name))
         paused = self.world.store.snapshot().image(image.name).paused
         records = ImageRecords(name=image.name, builds=builds, request=request, paused=paused)
         decision = decide_build(image, records, config, now)
@@ -88,12 +90,11 @@ class Builder(Worker):
             record = world.store.create_build(record)
             progress = Progress(record, world.store.update_build, world.clock)
             final = self._run(config, image, progress)
-            written = self._settler.finish_build(final, claim)
-            if written is None or written.state is BuildState.FAILED:
+            ending = self._settler.finish_build(final, claim)
+            if ending is Ending.OVERRULED or final.state is BuildState.FAILED:
+                # Not when the ending is unknown: the record may say `ready`, and then it must be so.
                 artifacts.delete(config.images_dir, image.name, record.id, world.identity.installation_id)
-            if written is None:
-                return
-            if not (final.reason and final.reason.failure_class is FailureClass.INTERRUPTED):
+            if ending is Ending.WRITTEN and not _interrupted(final):
                 world.store.withdraw_request(request)
             logfiles.prune(config.log_dir, image.name, config.log_retention)
 
@@ -156,6 +157,10 @@ class Builder(Worker):
         record = progress.timed()
         LOG.error("build %s of %s failed: %s", record.id, record.image, failure.summary)
         return record.become(BuildState.FAILED, now, ended=now, reason=failure)
+
+
+def _interrupted(build: Build) -> bool:
+    return build.reason is not None and build.reason.failure_class is FailureClass.INTERRUPTED
 
 
 def abandoned(build: Build, now: datetime) -> Build:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,6 +79,7 @@ class Installation:
         self.clouds = root / "clouds.yaml"
         glance.clouds_yaml(self.clouds)
         self.daemons: list[Daemon] = []
+        self.path = os.environ["PATH"]
         self.settings: dict[str, Any] = {
             "state-dir": str(root / "state"),
             "build-log-dir": str(root / "logs"),
@@ -120,12 +122,30 @@ class Installation:
         file.write_text(text)
         return file
 
+    def slow_tool(self, name: str, word: str) -> tuple[Path, Path]:
+        """Put a tool before the real one that waits when its arguments have `word`.
+
+        Returns the file that exists once it waits, and the file that, removed, lets it go on.
+        """
+        programs, started, hold = self.root / "programs", self.root / "started", self.root / "hold"
+        programs.mkdir()
+        hold.touch()
+        real = shutil.which(name)
+        script = programs / name
+        script.write_text(
+            f'#!/bin/bash\ncase " $* " in *" {word} "*) touch {started}; '
+            f'while [ -e {hold} ]; do sleep 0.1; done;; esac\nexec {real} "$@"\n'
+        )
+        script.chmod(0o755)
+        self.path = f"{programs}:{os.environ['PATH']}"
+        return started, hold
+
     # -- daemons and commands ---------------------------------------------------------------------
 
     def environment(self) -> dict[str, str]:
         """A clean environment for the daemon and the CLI."""
         return {
-            "PATH": os.environ["PATH"],
+            "PATH": self.path,
             "HOME": str(self.root),
             "OS_CLIENT_CONFIG_FILE": str(self.clouds),
             "IMAGEPOOL_CONFIG": str(self.config),

@@ -97,7 +97,7 @@ def test_what_programs_leave_in_tmp_goes_with_the_workspace(space: Workspace) ->
 def test_of_the_real_tmp_it_sees_only_what_it_names(space: Workspace, tmp_path: Path) -> None:
     (tmp_path / "needed").write_text("here")
     stranger = Path(tempfile.mkdtemp(dir="/tmp"))
-    script = f"cat $FILE; touch $FILE.made /tmp/left; ls -d /tmp/*"
+    script = "cat $FILE; touch $FILE.made /tmp/left; ls -d /tmp/*"
     running = Running(space, script, FILE=str(tmp_path / "needed"))
     assert running.end() == 0
     top = Path(*tmp_path.parts[:3])

@@ -9,7 +9,7 @@ import pytest
 
 from builder.model import Build, BuildState, UploadState
 from builder.store.base import Claim
-from builder.workers.settle import Settler
+from builder.workers.settle import Ending, Settler
 from tests.fakes.store import FakeStore
 from tests.unit.worker_world import NOW, build, upload
 
@@ -25,27 +25,35 @@ def running(store: FakeStore) -> tuple[Build, Claim]:
     return store.create_build(build(1, BuildState.BUILDING)), claim
 
 
-def settle(store: FakeStore, final: Build, claim: Claim) -> Build | None:
+def settle(store: FakeStore, final: Build, claim: Claim) -> Ending:
     return Settler(store, threading.Event()).finish_build(final, claim)
 
 
 def test_with_the_claim_in_hand_it_is_written(store: FakeStore) -> None:
     record, claim = running(store)
-    assert settle(store, record.become(BuildState.READY, NOW), claim)
+    assert settle(store, record.become(BuildState.READY, NOW), claim) is Ending.WRITTEN
     assert store.get_build("img", record.id).state is BuildState.READY
 
 
 def test_a_version_that_moved_on_by_our_own_hand_is_no_obstacle(store: FakeStore) -> None:
     record, claim = running(store)
     store.update_build(replace(record, phase="packages"))  # written, but the answer was lost on the way
-    assert settle(store, record.become(BuildState.READY, NOW), claim)
+    assert settle(store, record.become(BuildState.READY, NOW), claim) is Ending.WRITTEN
+    assert store.get_build("img", record.id).state is BuildState.READY
+
+
+def test_a_write_that_arrived_although_its_answer_did_not_is_known_as_ours(store: FakeStore) -> None:
+    record, claim = running(store)
+    final = record.become(BuildState.READY, NOW)
+    store.update_build(final)
+    assert settle(store, final, claim) is Ending.WRITTEN
     assert store.get_build("img", record.id).state is BuildState.READY
 
 
 def test_after_a_lost_session_the_claim_is_taken_again(store: FakeStore) -> None:
     record, claim = running(store)
     store.lose_session()
-    assert settle(store, record.become(BuildState.READY, NOW), claim)
+    assert settle(store, record.become(BuildState.READY, NOW), claim) is Ending.WRITTEN
     assert store.get_build("img", record.id).state is BuildState.READY
     assert store.claim_image("img") is not None  # and was given back
 
@@ -55,20 +63,20 @@ def test_whoever_took_over_is_not_overruled(store: FakeStore) -> None:
     store.lose_session()
     other = store.another_daemon()
     other.update_build(other.get_build("img", record.id).become(BuildState.FAILED, NOW))
-    assert settle(store, record.become(BuildState.READY, NOW), claim) is None
+    assert settle(store, record.become(BuildState.READY, NOW), claim) is Ending.OVERRULED
     assert store.get_build("img", record.id).state is BuildState.FAILED
 
 
 def test_a_record_that_is_gone_stays_gone(store: FakeStore) -> None:
     record, claim = running(store)
     store.delete_build(record)
-    assert settle(store, record.become(BuildState.READY, NOW), claim) is None
+    assert settle(store, record.become(BuildState.READY, NOW), claim) is Ending.OVERRULED
 
 
 def test_it_waits_for_a_store_that_is_away(store: FakeStore) -> None:
     record, claim = running(store)
     store.disconnect()
-    result: list[Build | None] = []
+    result: list[Ending] = []
     thread = threading.Thread(
         target=lambda: result.append(settle(store, record.become(BuildState.READY, NOW), claim))
     )
@@ -88,7 +96,7 @@ def test_it_waits_while_another_holds_the_claim_and_yields_if_that_one_took_the_
     other = store.another_daemon()
     theirs = other.claim_image("img")
     assert theirs is not None
-    result: list[Build | None] = [record]
+    result: list[Ending] = []
     thread = threading.Thread(
         target=lambda: result.append(settle(store, record.become(BuildState.READY, NOW), claim))
     )
@@ -97,7 +105,7 @@ def test_it_waits_while_another_holds_the_claim_and_yields_if_that_one_took_the_
     thread.join(20)
     theirs.release()
     assert not thread.is_alive()
-    assert result[-1] is None
+    assert result == [Ending.OVERRULED]
 
 
 def test_a_stopping_daemon_does_not_wait_for_ever(store: FakeStore) -> None:
@@ -106,7 +114,7 @@ def test_a_stopping_daemon_does_not_wait_for_ever(store: FakeStore) -> None:
     stopping = threading.Event()
     stopping.set()
     settler = Settler(store, stopping, patience=0.0)
-    assert settler.finish_build(record.become(BuildState.READY, NOW), claim) is None
+    assert settler.finish_build(record.become(BuildState.READY, NOW), claim) is Ending.UNKNOWN
 
 
 def test_an_upload_is_finished_the_same_way(store: FakeStore) -> None:
@@ -115,5 +123,6 @@ def test_an_upload_is_finished_the_same_way(store: FakeStore) -> None:
     claim = store.claim_uploads("img", built.id, "one")
     assert claim is not None
     store.lose_session()
-    assert Settler(store, threading.Event()).finish_upload(record.become(UploadState.READY, NOW), claim)
+    ending = Settler(store, threading.Event()).finish_upload(record.become(UploadState.READY, NOW), claim)
+    assert ending is Ending.WRITTEN
     assert store.get_upload("img", built.id, "one", record.id).state is UploadState.READY
