@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
@@ -31,6 +31,7 @@ from builder.config.model import Config
 from builder.config.watch import ConfigWatch
 from builder.dib import artifacts, tools, workspace
 from builder.errors import ConfigError, RefusedError, StoreUnavailableError, UsageError
+from builder.host import host_name
 from builder.model import BuildState
 from builder.store import embedded
 from builder.store.zookeeper import ZooKeeperStore
@@ -49,8 +50,10 @@ ROLES: Final = ("scheduler", "builder", "uploader", "janitor")
 SHUTDOWN_GRACE: Final = 30.0
 #: Seconds between two tries to reach ZooKeeper at the start.
 CONNECT_PAUSE: Final = 5.0
-#: What can't change while the daemon runs: the old value stays, and the log says so.
-FIXED: Final = ("state_dir", "images_dir", "work_dir", "zookeeper", "build_workers", "upload_workers")
+#: What can't change while the daemon runs: a configuration that changes one of these is not taken.
+FIXED: Final = ("state_dir", "images_dir", "work_dir", "zookeeper", "embedded_open")
+#: What keeps its old value until a restart; the rest of a changed configuration is taken.
+KEPT: Final = ("build_workers", "upload_workers")
 
 RELOAD: Final = "reload"
 STOP: Final = "stop"
@@ -98,13 +101,22 @@ class Configuration:
             for problem in error.problems:
                 LOG.error("%s", problem)
             return False
-        for name in FIXED:
-            if getattr(fresh, name) != getattr(self._config, name):
-                LOG.error("%s changed: nothing is taken before a restart", name.replace("_", "-"))
-                return False
-        self._config = fresh
+        if fixed := self._changed(fresh, FIXED):
+            LOG.error(
+                "the changed configuration is not taken, the last good one stays in force until a"
+                " restart: %s can't change while the daemon runs",
+                ", ".join(fixed),
+            )
+            return False
+        if kept := self._changed(fresh, KEPT):
+            LOG.warning("%s changed: the old value stays in force until a restart", ", ".join(kept))
+        self._config = replace(fresh, **{name: getattr(self._config, name) for name in KEPT})
         LOG.info("the changed configuration is in force")
         return True
+
+    def _changed(self, fresh: Config, names: Sequence[str]) -> list[str]:
+        changed = [name for name in names if getattr(fresh, name) != getattr(self._config, name)]
+        return [name.replace("_", "-") for name in changed]
 
 
 class Service:
@@ -129,6 +141,9 @@ class Service:
         with ExitStack() as stack:
             stack.enter_context(self._signals())
             stack.enter_context(statedir.locked(config.state_dir))
+            # They may be outside of it, and what is in them counts as this daemon's alone.
+            for directory in sorted({config.images_dir, config.work_dir}):
+                stack.enter_context(statedir.alone_in(directory))
             if "builder" in self._options.roles:
                 released = workspace.sweep(config.work_dir)
                 for text in released:
@@ -151,21 +166,37 @@ class Service:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        def handle(number: int, frame: FrameType | None) -> None:
-            # SimpleQueue.put may be called from a signal handler; locks may not.
-            if number == signal.SIGHUP:
-                self._commands.put(RELOAD)
-            else:
-                self._stopping.set()
-                self._commands.put(STOP)
+        """Hear signals in a thread of their own.
 
+        The kernel may hand one to any thread, such as one that is just starting a tool. Python runs
+        handlers in the main thread only and wakes it for none, so a waiting main thread would hear
+        of it hours later. The wake-up descriptor is written to in whichever thread it was.
+        """
+        reader, writer = socket.socketpair()
+        writer.setblocking(False)
         numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        before = {number: signal.signal(number, handle) for number in numbers}
+        wake_up = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        before = {number: signal.signal(number, _noted) for number in numbers}
+        listener = threading.Thread(target=self._listen, args=(reader,), name="signals", daemon=True)
+        listener.start()
         try:
             yield
         finally:
+            signal.set_wakeup_fd(wake_up)
+            writer.close()
+            listener.join()
+            reader.close()
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def _listen(self, reader: socket.socket) -> None:
+        while numbers := reader.recv(64):
+            for number in numbers:
+                if number == signal.SIGHUP:
+                    self._commands.put(RELOAD)
+                elif number in (signal.SIGTERM, signal.SIGINT):
+                    self._stopping.set()
+                    self._commands.put(STOP)
 
     @contextmanager
     def _store(self, config: Config) -> Iterator[ZooKeeperStore | None]:
@@ -173,7 +204,7 @@ class Service:
         with ExitStack() as stack:
             where = embedded.resolve(config, os.environ)
             if where is None:
-                server = embedded.EmbeddedZooKeeper(config.state_dir)
+                server = embedded.EmbeddedZooKeeper(config.state_dir, open_to_all=config.embedded_open)
                 stack.callback(server.stop)
                 server.start()
                 where = server.endpoint
@@ -197,7 +228,7 @@ class Service:
 
     def _world(self, config: Config, store: ZooKeeperStore) -> World:
         identity = Identity(
-            hostname=socket.getfqdn(),
+            hostname=host_name(),
             builder_id=statedir.builder_id(config.images_dir),
             installation_id=store.installation_id(),
         )
@@ -220,8 +251,8 @@ class Service:
             if build.state is BuildState.FAILED and build.builder_id == identity.builder_id:
                 try:
                     artifacts.delete(config.images_dir, build.image, build.id, identity.installation_id)
-                except RefusedError as error:
-                    LOG.warning("%s", error.message)
+                except (RefusedError, OSError) as error:
+                    LOG.warning("files of the failed build %s stay until the next start: %s", build.id, error)
 
     def _workers(self, world: World) -> tuple[Worker, ...]:
         config, roles = world.config(), self._options.roles
@@ -262,15 +293,16 @@ class Service:
         LOG.info("stopping")
         self._stopping.set()
         deadline = time.monotonic() + SHUTDOWN_GRACE
-        for worker in workers:
-            if isinstance(worker, Janitor):
-                worker.close()
         for thread in threads:
             store.wake()
             thread.join(max(0.0, deadline - time.monotonic()))
         for thread in threads:
             if thread.is_alive():
                 LOG.warning("%s did not end in time; the next start cleans up after it", thread.name)
+
+
+def _noted(number: int, frame: FrameType | None) -> None:
+    """A signal's handler; what is to be done, the wake-up descriptor's reader does."""
 
 
 def run(options: Options) -> int:

@@ -92,7 +92,7 @@ class _Display(Base, DisplayCommandBase[Any]):
     ) -> tuple[list[str], list[bool] | None]:
         """Which columns to show; UsageError for one that there isn't (cliff ignores it)."""
         known = {self._normalize_column_name(name) for name in column_names}
-        for asked in parsed_args.columns:
+        for asked in (*parsed_args.columns, *getattr(parsed_args, "sort_columns", ())):
             if self._normalize_column_name(asked) not in known:
                 raise UsageError(
                     f"there is no column {asked!r}", hint=f"There is: {', '.join(column_names)}."

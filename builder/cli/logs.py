@@ -5,13 +5,40 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, TextIO
+from copy import copy
+from typing import Any, Final, TextIO
+
+from builder.cli import text
+from builder.config.model import masked_credentials
 
 #: Libraries that report each request; they are heard from -vv on.
 CHATTY: Final = ("kazoo", "keystoneauth", "openstack", "urllib3", "stevedore", "watchdog")
 
+#: Reports each try to reach a server. A command says in the end itself that none answered; the daemon
+#: goes on trying, and its log tells how. Below INFO it would write credentials.
+CONNECTION: Final = "builder.store.session.kazoo"
+
 _FOR_COMMANDS: Final = "%(levelname)s: %(message)s"
 _FOR_THE_DAEMON: Final = "%(asctime)s %(levelname)-7s %(threadName)s %(name)s: %(message)s"
+
+
+class _Formatter(logging.Formatter):
+    """Nothing in a message acts on a terminal or looks like a line of its own: records and clouds put
+    into it what they like. Tracebacks keep their lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        own = copy(record)
+        # Where another handler has left the text of the traceback for us.
+        own.exc_text = None
+        return super().format(own)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        record.message = masked_credentials(text.visible(record.message))
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        lines = masked_credentials(super().formatException(ei)).split("\n")
+        return "\n".join(map(text.visible, lines))
 
 
 class _Console(logging.StreamHandler[TextIO]):
@@ -22,11 +49,12 @@ class _Console(logging.StreamHandler[TextIO]):
 def to_stderr(stream: TextIO, *, verbose: int, quiet: bool) -> Iterator[None]:
     """Log to `stream` while the block runs: warnings, with -v information, with -vv everything."""
     handler = _Console(stream)
-    handler.setFormatter(logging.Formatter(_FOR_COMMANDS))
+    handler.setFormatter(_Formatter(_FOR_COMMANDS))
     root = logging.getLogger()
     before = root.level
-    levels = {name: logging.getLogger(name).level for name in CHATTY}
+    levels = {name: logging.getLogger(name).level for name in (*CHATTY, CONNECTION)}
     _set_levels(handler, _level(verbose, quiet), verbose)
+    logging.getLogger(CONNECTION).setLevel(logging.INFO if verbose else logging.ERROR)
     root.addHandler(handler)
     try:
         yield
@@ -40,8 +68,9 @@ def to_stderr(stream: TextIO, *, verbose: int, quiet: bool) -> Iterator[None]:
 def for_the_daemon(*, verbose: int, quiet: bool) -> None:
     """Log as a daemon does: information by default, each line with time and thread."""
     for handler in (h for h in logging.getLogger().handlers if isinstance(h, _Console)):
-        handler.setFormatter(logging.Formatter(_FOR_THE_DAEMON))
+        handler.setFormatter(_Formatter(_FOR_THE_DAEMON))
         _set_levels(handler, _level(verbose + 1, quiet), verbose)
+        logging.getLogger(CONNECTION).setLevel(logging.INFO)
 
 
 def _level(verbose: int, quiet: bool) -> int:

@@ -11,11 +11,15 @@ only, that the service answered 401 (it did nothing) to a token that had been re
 from __future__ import annotations
 
 import html
+import io
 import logging
 import os
 import re
 import threading
+import time
+import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -24,13 +28,14 @@ from urllib.parse import parse_qsl, urlsplit
 import openstack.config
 import openstack.exceptions
 import requests
+import urllib3
 import yaml
 from keystoneauth1 import exceptions as keystone_errors
 from keystoneauth1.identity.base import BaseIdentityPlugin
 from keystoneauth1.session import Session
 
 from builder.cloud.base import Body, Cloud, CloudImage, GlanceStatus, NewImage
-from builder.config.model import MASK, Provider
+from builder.config.model import MASK, Provider, credentials_in
 from builder.errors import CloudError, CloudUnavailableError, ConfigError
 from builder.model import FailureClass, ImageFormat
 
@@ -41,6 +46,8 @@ ANSWER_TIMEOUT: Final = 60.0
 #: A token must live so many seconds more when a PUT starts: Glance throws a whole image away when
 #: the token ends meanwhile (peers.md fact 19).
 TOKEN_LIFE: Final = 30 * 60
+#: Bytes of any answer: a page of images with many properties has less than a megabyte.
+ANSWER_LIMIT: Final = 16 << 20
 #: Images per page of a list.
 PAGE_SIZE: Final = 200
 #: Characters of what a service said that go into a message.
@@ -55,6 +62,7 @@ _ATTRIBUTES: Final = frozenset(
     | {"visibility", "owner", "tags", "created_at", "updated_at", "container_format", "disk_format"}
     | {"self", "file", "schema", "locations", "direct_url", "stores"}
 )
+_IMAGE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,255}\Z")
 _QUOTA: Final = re.compile(r"quota|over.?limit|limit exceeded|exceeds.{0,40}limit|storage.{0,20}full", re.I)
 _TAGS: Final = re.compile(r"<head>.*?</head>|<[^>]*>", re.S | re.I)
 
@@ -135,7 +143,7 @@ class OpenStackCloud(Cloud):
         try:
             _renew_token(session)
             answer = session.request(
-                f"{connection.endpoint}/images/{image_id}/file",
+                f"{connection.endpoint}{self._path(what, image_id)}/file",
                 "PUT",
                 data=stream,
                 headers={
@@ -144,10 +152,10 @@ class OpenStackCloud(Cloud):
                     "X-OpenStack-Image-Size": str(len(body)),
                 },
                 timeout=(timeout, timeout),
-                log=False,
                 allow_reauth=False,
                 **_ONCE,
             )
+            self._receive(what, answer)
         except _FOREIGN_ERRORS as error:
             if stream.error is not None:
                 raise stream.error from None
@@ -158,7 +166,7 @@ class OpenStackCloud(Cloud):
 
     def get(self, image_id: str) -> CloudImage | None:
         what = f"ask for image {image_id}"
-        answer = self._request(what, "GET", f"/images/{image_id}")
+        answer = self._request(what, "GET", self._path(what, image_id))
         if _says_gone(answer, image_id):
             return None
         self._accept(what, answer)
@@ -173,11 +181,20 @@ class OpenStackCloud(Cloud):
 
     def delete(self, image_id: str) -> None:
         what = f"delete image {image_id}"
-        answer = self._request(what, "DELETE", f"/images/{image_id}")
+        answer = self._request(what, "DELETE", self._path(what, image_id))
         if not _says_gone(answer, image_id):
             self._accept(what, answer)
 
     # -- requests -----------------------------------------------------------------------------
+
+    def _path(self, what: str, image_id: str) -> str:
+        """An image's path below the endpoint; CloudError for an id that would lead elsewhere."""
+        if not _IMAGE_ID.match(image_id):
+            raise CloudError(
+                f"provider {self._provider.name}: could not {what}: {image_id!r} is no image id",
+                failure_class=FailureClass.CLOUD,
+            )
+        return f"/images/{image_id}"
 
     def _list(self, filters: Mapping[str, str]) -> Iterator[CloudImage]:
         what = "list images"
@@ -211,9 +228,20 @@ class OpenStackCloud(Cloud):
                 **_ONCE,
                 **more,
             )
+            self._receive(what, answer)
         except _FOREIGN_ERRORS as error:
             self._fail(what, error)
         return answer
+
+    def _receive(self, what: str, answer: requests.Response) -> None:
+        """Read the body of an answer, within limits of size and time."""
+        LOG.debug("provider %s: %s: answer %d", self._provider.name, what, answer.status_code)
+        try:
+            body = _read(answer, time.monotonic() + 2 * self._answer_timeout)
+        except _TooLongError:
+            raise self._strange(what, f"an answer of more than {ANSWER_LIMIT} bytes") from None
+        # From here on `text` and `json` find it in memory.
+        answer.raw = io.BytesIO(body)
 
     def _connect(self, what: str) -> _Connection:
         """The connection there is, or a new one; a cloud that hangs keeps only itself waiting."""
@@ -338,13 +366,16 @@ class _Connection:
     project_id: str | None
 
 
-#: Arguments that make keystoneauth send a request once. A redirected PUT would be an empty one.
+#: Arguments that make keystoneauth send a request once, and leave the answer's body to us: its debug
+#: log would read it, however long. A redirected PUT would be an empty one.
 _ONCE: Final[Mapping[str, Any]] = {
     "authenticated": True,
     "raise_exc": False,
     "redirect": False,
     "connect_retries": 0,
     "status_code_retries": 0,
+    "stream": True,
+    "log": False,
 }
 
 
@@ -374,6 +405,31 @@ class _Stream:
             raise
 
 
+class _TooLongError(Exception):
+    """An answer has more than ANSWER_LIMIT bytes."""
+
+
+def _read(answer: requests.Response, deadline: float) -> bytes:
+    """The body of an answer, read until `deadline` (monotonic): requests knows a timeout only between
+    two bytes, and no limit of size. Raises requests.RequestException and _TooLongError."""
+    body = bytearray()
+    # One read to its end has given its connection back by then; of any other, closing ends it.
+    with closing(answer):
+        try:
+            # Unlike `iter_content`, which waits until it has all it asked for.
+            while chunk := answer.raw.read1(64 * 1024, decode_content=True):
+                body += chunk
+                if len(body) > ANSWER_LIMIT:
+                    raise _TooLongError
+                if time.monotonic() > deadline:
+                    raise requests.Timeout("the answer comes too slowly")
+        except urllib3.exceptions.TimeoutError as error:
+            raise requests.Timeout(str(error)) from error
+        except urllib3.exceptions.HTTPError as error:
+            raise requests.ConnectionError(str(error)) from error
+    return bytes(body)
+
+
 def _region(cloud: str, region: str | None, *, authenticate: bool, **more: Any) -> Any:
     """A cloud and region as clouds.yaml describes them; ConfigError."""
     try:
@@ -396,6 +452,7 @@ def _clouds_files() -> str:
 
 def _connect(provider: Provider, timeout: float) -> _Connection:
     """Log in and find the image service."""
+    _check_proxies()
     region = _region(provider.cloud, provider.region, authenticate=True, api_timeout=timeout)
     session: Session = region.get_session()
     # No version discovery: when it fails, it guesses, and then every image would seem to be gone.
@@ -413,6 +470,20 @@ def _connect(provider: Provider, timeout: float) -> _Connection:
     base = re.sub(r"/v[0-9.]+$", "", endpoint.rstrip("/"))
     LOG.info("provider %s: image service at %s", provider.name, base)
     return _Connection(session=session, endpoint=f"{base}/v2", project_id=session.get_project_id())
+
+
+def _check_proxies() -> None:
+    """ConfigError for a proxy without a host, which requests answers with an error that tells nobody why."""
+    for scheme, url in urllib.request.getproxies_environment().items():
+        if scheme not in ("http", "https", "all"):
+            continue
+        try:
+            host = urlsplit(url if "://" in url else f"http://{url}").hostname
+        except ValueError:
+            host = None
+        if not host:
+            # Not the value: it may have a password.
+            raise ConfigError([f"the environment variable {scheme}_proxy names no host"])
 
 
 def _renew_token(session: Session) -> None:
@@ -463,13 +534,20 @@ def _said(answer: requests.Response) -> str:
 
 
 def _short(text: str) -> str:
-    line = " ".join(text.split())
+    line = _masked(" ".join(text.split()))
     return line if len(line) <= SAID_LIMIT else line[: SAID_LIMIT - 1] + "…"
+
+
+def _masked(text: str) -> str:
+    """The text without the credentials of its URLs, which may be repeated elsewhere in it."""
+    for each in credentials_in(text):
+        text = text.replace(each, MASK)
+    return text
 
 
 def _where(error: Exception) -> str:
     """The address a library's message names, as " (host:port)"."""
-    address = re.search(r"https?://(?:[^/@\s]*@)?([^/\s]+)", str(error))
+    address = re.search(r"https?://(?:[^/@\s]*@)?([^/\s]+)", _masked(str(error)))
     return f" ({address[1]})" if address else ""
 
 

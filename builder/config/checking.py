@@ -122,8 +122,9 @@ def _message(error: ErrorDetails, schema: type[BaseModel], *, hidden: bool) -> s
     if kind in _RANGES:
         words, limit = _RANGES[kind]
         bound = float(error["ctx"][limit])
-        return f"must be {words} {int(bound) if bound.is_integer() else bound}, not {error['input']}"
-    wanted = _WANTED.get(kind)
+        got = "that" if hidden else error["input"]
+        return f"must be {words} {int(bound) if bound.is_integer() else bound}, not {got}"
+    wanted = error["ctx"]["expected"] if kind == "literal_error" else _WANTED.get(kind)
     if wanted is None:
         return error["msg"]
     got = "something else" if hidden else shown(error["input"])

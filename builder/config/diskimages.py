@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 from builder.config.checking import Checked
 from builder.config.inheritance import Recipe, merge_all, recipe_of
-from builder.config.model import DEFAULT_SCHEDULE, DiskImage, Platform
+from builder.config.model import DEFAULT_SCHEDULE, DiskImage, Platform, credentials_in
 from builder.config.problems import KeyPath, Problems, looks_secret, suggestion
 from builder.config.rendering import check_templates, render_recipe, render_text
 from builder.config.schema import ConfigFile, SecureFile
@@ -173,7 +173,7 @@ def _diskimage(
         platform=platform,
         elements=_elements(recipe, problems),
         environment=MappingProxyType(environment),
-        secret_names=frozenset(name for name in environment if looks_secret(name)),
+        secret_names=frozenset(n for n, v in environment.items() if looks_secret(n) or credentials_in(v)),
         formats=_formats(recipe, problems),
         schedule=_schedule(recipe, defaults, problems),
         rebuild_age=_either(_timedelta(entry.rebuild_age), defaults.rebuild_age),

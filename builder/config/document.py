@@ -15,7 +15,16 @@ from typing import Any, Final
 
 import yaml
 
-from builder.config.problems import KeyPath, Place, Problems, path_text, shortened, suggestion, text_problem
+from builder.config.problems import (
+    KeyPath,
+    Place,
+    Problems,
+    looks_secret,
+    path_text,
+    shortened,
+    suggestion,
+    text_problem,
+)
 from builder.errors import ConfigError
 
 MAX_ENTRIES: Final = 100_000
@@ -43,22 +52,26 @@ class Document:
         return Place(file=self.file, line=self.lines.get(known, 1), path=path_text(path))
 
 
-def read_document(file: Path, environ: Mapping[str, str], problems: Problems) -> Document:
+def read_document(
+    file: Path, environ: Mapping[str, str], problems: Problems, *, secret: bool = False
+) -> Document:
     """Read, expand and parse one file; what is wrong inside it goes to `problems`.
+
+    `secret`: nothing that stands in this file may appear in a message.
 
     Raises ConfigError when the file can't be read at all.
     """
-    text = _expand(_read_text(file), file, environ, problems)
+    text = _expand(_read_text(file, secret=secret), file, environ, problems)
     try:
         root = _BoundedLoader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
-        problems.add(_marked_place(file, error), _syntax_message(error))
+        problems.add(_marked_place(file, error), _syntax_message(error, secret=secret))
         return Document(file=file)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         problems.add(Place(file=file, line=line), f"not a text file: {error.reason}")
         return Document(file=file)
-    reading = _Reading(file, problems)
+    reading = _Reading(file, problems, secret=secret)
     try:
         data = reading.value(root, ()) if root is not None else None
     except _TooMuchError as error:
@@ -67,16 +80,16 @@ def read_document(file: Path, environ: Mapping[str, str], problems: Problems) ->
     return Document(file=file, data=data, lines=reading.lines)
 
 
-def _read_text(file: Path) -> str:
+def _read_text(file: Path, *, secret: bool) -> str:
     """The file's text. Raises ConfigError when it is missing, unreadable, huge or not UTF-8."""
     try:
         with file.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        raise ConfigError(
-            [f"{file}: can't be read: {error.strerror or error}"],
-            hint="Name the configuration with --config FILE or IMAGEPOOL_CONFIG.",
-        ) from error
+        hint = "Name the configuration with --config FILE or IMAGEPOOL_CONFIG."
+        if secret:
+            hint = "Name the secure file with --secure FILE or IMAGEPOOL_SECURE."
+        raise ConfigError([f"{file}: can't be read: {error.strerror or error}"], hint=hint) from error
     if len(content) > MAX_BYTES:
         raise ConfigError([f"{file}: larger than {MAX_BYTES // 1024**2} MiB, this is no configuration"])
     try:
@@ -140,7 +153,8 @@ class _TooMuchError(Exception):
 class _Reading:
     """Turns nodes into plain data and notes lines on the way."""
 
-    def __init__(self, file: Path, problems: Problems) -> None:
+    def __init__(self, file: Path, problems: Problems, *, secret: bool) -> None:
+        self._secret = secret
         self.lines: dict[KeyPath, int] = {}
         self._file = file
         self._problems = problems
@@ -206,7 +220,9 @@ class _Reading:
 
     def _key(self, node: yaml.Node, path: KeyPath) -> str | None:
         if not isinstance(node, yaml.ScalarNode) or node.tag != f"{_TAG}str":
-            written = shortened(node.value) if isinstance(node, yaml.ScalarNode) else "a list or mapping"
+            written = (
+                self._quoted(node.value, path) if isinstance(node, yaml.ScalarNode) else "a list or mapping"
+            )
             message = f"a key must be text, not {written}; put it in quotes"
             self._problems.add(self._place(node, path), message)
             return None
@@ -221,7 +237,7 @@ class _Reading:
             value = self._scalars.construct_object(node)
         except (ValueError, KeyError, OverflowError):
             kind = node.tag.removeprefix(_TAG)
-            self._problems.add(self._place(node, path), f"{shortened(node.value)!r} is no {kind}")
+            self._problems.add(self._place(node, path), f"{self._quoted(node.value, path)!r} is no {kind}")
             return None
         if isinstance(value, str) and not self._is_sound(value, node, path):
             return None
@@ -233,9 +249,14 @@ class _Reading:
             self._problems.add(self._place(node, path), problem)
         return problem is None
 
+    def _quoted(self, text: str, path: KeyPath) -> str:
+        """What was written, for a message, unless it may be a secret (`password: !x` has x for a tag)."""
+        hidden = self._secret or any(isinstance(step, str) and looks_secret(step) for step in path)
+        return "(not shown)" if hidden else shortened(text)
+
     def _unknown_tag(self, node: yaml.Node, path: KeyPath) -> None:
         known = ["!!str", "!!int", "!!float", "!!bool", "!!null", "!!map", "!!seq"]
-        tag = node.tag.replace(_TAG, "!!")
+        tag = self._quoted(node.tag.replace(_TAG, "!!"), path)
         self._problems.add(self._place(node, path), f"unknown tag {tag}{suggestion(tag, known)}")
 
     def _place(self, node: yaml.Node, path: KeyPath) -> Place:
@@ -247,6 +268,9 @@ def _marked_place(file: Path, error: yaml.MarkedYAMLError) -> Place:
     return Place(file=file, line=mark.line + 1 if mark else 1)
 
 
-def _syntax_message(error: yaml.MarkedYAMLError) -> str:
+def _syntax_message(error: yaml.MarkedYAMLError, *, secret: bool) -> str:
+    if secret:
+        # PyYAML quotes what it stumbled over: `password: *x` is an alias that it names.
+        return f"not valid YAML: {str(error.problem).partition(chr(39))[0].rstrip()}; put secrets in quotes"
     context = f" ({error.context})" if error.context else ""
     return f"not valid YAML: {error.problem}{context}"

@@ -54,8 +54,10 @@ def load(
         elements_dirs=directories.elements,
         log_retention=_number(content.build_log_retention, Config.log_retention),
         zookeeper=zookeeper,
+        embedded_open=content.embedded_zookeeper == "open",
         platforms=platforms,
         diskimages=with_formats(images, wanted_formats(providers)),
+        abstract=diskimages.abstract,
         providers=providers,
         build_workers=_number(content.build_workers, Config.build_workers),
         upload_workers=_number(content.upload_workers, Config.upload_workers),
@@ -69,7 +71,7 @@ def load(
 
 def _read_secure(secure: Path | None, main: Path, environ: Mapping[str, str], problems: Problems) -> Document:
     """The secure file, or an empty one where there is none."""
-    return Document(file=main) if secure is None else read_document(secure, environ, problems)
+    return Document(file=main) if secure is None else read_document(secure, environ, problems, secret=True)
 
 
 def _number(value: int | None, default: int) -> int:

@@ -7,6 +7,7 @@ seconds between calls, paths are absolute.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -27,6 +28,17 @@ def _empty() -> Mapping[str, Any]:
 #: 14:14 UTC: people are awake to see what a new image breaks.
 DEFAULT_SCHEDULE: Final = "14 14 * * *"
 MASK: Final = "********"
+_USERINFO = re.compile(r"(?<=://)[^/?#\s'\"]+(?=@)")
+
+
+def credentials_in(text: str) -> tuple[str, ...]:
+    """What stands before the "@" of each URL in a text: a user's name, a password, a token."""
+    return tuple(_USERINFO.findall(text))
+
+
+def masked_credentials(text: str) -> str:
+    """The text with what stands before the "@" of each URL masked."""
+    return _USERINFO.sub(MASK, text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,8 +156,12 @@ class Config:
     elements_dirs: tuple[Path, ...] = ()  #: searched before diskimage-builder's own elements
     log_retention: int = 7  #: build logs kept per image, at least one; -1 keeps all
     zookeeper: ZooKeeper | None = None  #: None: a private server of our own
+    #: Whether anybody on this machine may reach the private ZooKeeper server; by default only who may
+    #: read its password file.
+    embedded_open: bool = False
     platforms: Mapping[str, Platform] = field(default_factory=_empty)
     diskimages: Mapping[str, DiskImage] = field(default_factory=_empty)
+    abstract: frozenset[str] = frozenset()  #: names of diskimages that are only parents of others
     providers: Mapping[str, Provider] = field(default_factory=_empty)
     build_workers: int = 1
     upload_workers: int = 4

@@ -92,8 +92,10 @@ class _Maker:
         except BadValueError as problem:
             self._problems.add(self._file.place("providers", position, "image-format"), str(problem))
         except ConfigError as error:
+            # What to do about it would be lost among the problems of the rest of the file.
+            hint = f". {error.hint}" if error.hint else ""
             for text in error.problems:
-                self._problems.add(self._file.place("providers", position, "cloud"), text)
+                self._problems.add(self._file.place("providers", position, "cloud"), f"{text}{hint}")
         return Provider.image_format
 
     def _name_format(self, position: int, entry: ProviderEntry) -> str:

@@ -7,7 +7,7 @@ A key that is left out, or left empty, is None; defaults are those of `model`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
@@ -194,6 +194,7 @@ class ConfigFile(Entry):
     zookeeper_tls: TlsEntry | None = None
     zookeeper_auth: AuthEntry | None = None
     zookeeper_timeout: Seconds | None = None
+    embedded_zookeeper: Literal["protected", "open"] | None = None
     schedule: str | None = None
     rebuild_age: Seconds | None = None
     keep: Count | None = None

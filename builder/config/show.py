@@ -16,6 +16,7 @@ from builder.config.model import (
     ProviderImage,
     RetryPolicy,
     ZooKeeper,
+    masked_credentials,
 )
 from builder.config.problems import looks_secret
 from builder.config.values import NEVER
@@ -27,7 +28,7 @@ def as_data(config: Config) -> dict[str, Any]:
     Keys are those of the file, durations are seconds, secrets are masked. Loaded again it means the
     same, apart from secrets, and from texts that rendered to something with template marks in it.
     """
-    return {
+    data = {
         "state-dir": str(config.state_dir),
         "images-dir": str(config.images_dir),
         "work-dir": str(config.work_dir),
@@ -36,6 +37,7 @@ def as_data(config: Config) -> dict[str, Any]:
         **_given("elements-dir", ":".join(map(str, config.elements_dirs))),
         "build-log-retention": config.log_retention,
         **(_zookeeper(config.zookeeper) if config.zookeeper else {}),
+        "embedded-zookeeper": "open" if config.embedded_open else "protected",
         "failed-retention": _seconds(config.failed_retention),
         "build-workers": config.build_workers,
         "upload-workers": config.upload_workers,
@@ -46,6 +48,18 @@ def as_data(config: Config) -> dict[str, Any]:
         "diskimages": [_diskimage(image) for image in config.diskimages.values()],
         "providers": [_provider(provider) for provider in config.providers.values()],
     }
+    return {key: _without_credentials(value) for key, value in data.items()}
+
+
+def _without_credentials(value: Any) -> Any:
+    """The value with the credentials masked that are in URLs, wherever they may be."""
+    if isinstance(value, str):
+        return masked_credentials(value)
+    if isinstance(value, list):
+        return [_without_credentials(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _without_credentials(item) for key, item in value.items()}
+    return value
 
 
 def _zookeeper(zookeeper: ZooKeeper) -> dict[str, Any]:

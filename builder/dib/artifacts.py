@@ -29,6 +29,9 @@ from builder.model import Artifact, ImageFormat, is_build_id, name_problem
 
 PROOF: Final = "build.json"
 _COPY: Final = 8 << 20
+#: An image holds what its elements put in, passwords included: it is not for everybody to read.
+_FILE_MODE: Final = 0o640
+_DIRECTORY_MODE: Final = 0o750
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,21 +77,26 @@ def publish(
     """Move the files of a build to the images directory: the proof first, then manifests, then artifacts.
 
     On the same file system they are renamed, else copied beside their final name and renamed; in
-    both cases they are on disk before they appear. Raises OSError, RefusedError as `path`, and
-    ActionFailedError when the limits end it; what is there by then is for `delete`.
+    both cases they are on disk before they appear, for owner and group to read. Raises OSError,
+    RefusedError as `path`, and ActionFailedError when the limits end it; what is there by then is
+    for `delete`.
     """
     images_dir.mkdir(parents=True, exist_ok=True)
     home = directory(images_dir, proof.image, proof.build_id)
     draft = _partial(home)
-    draft.mkdir()
+    draft.mkdir(mode=0o700)
+    draft.chmod(_DIRECTORY_MODE)
     _write_proof(draft, proof)
     _sync(draft)
     draft.rename(home)
     _sync(images_dir)
     if manifests is not None and manifests.is_dir():
+        # copytree takes the mode along.
+        manifests.chmod(_DIRECTORY_MODE)
         shutil.copytree(manifests, home, symlinks=True, dirs_exist_ok=True)
     for file, image_format in files:
         final = path(images_dir, proof.image, proof.build_id, image_format)
+        file.chmod(_FILE_MODE)
         _sync(file)
         _move(file, final, limits or Limits())
     _sync(images_dir)
@@ -126,7 +134,9 @@ def _move(file: Path, final: Path, limits: Limits) -> None:
 
 def _copy(source: Path, target: Path, limits: Limits) -> None:
     """Copy a file with its holes, and have it on disk."""
-    with source.open("rb") as reading, target.open("wb") as writing:
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _FILE_MODE)
+    with os.fdopen(descriptor, "wb") as writing, source.open("rb") as reading:
+        os.fchmod(descriptor, _FILE_MODE)  # whatever the umask
         end = os.fstat(reading.fileno()).st_size
         position = 0
         while position < end:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
 
 from builder.config.model import DiskImage
@@ -27,6 +28,7 @@ LOG = logging.getLogger(__name__)
 
 #: Seconds that disk-image-create gets to clean up after TERM. What it does not, we do.
 GRACE: Final = 10.0
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,7 @@ class Job:
     installation_id: str
     images_dir: Path
     work_dir: Path  #: a directory for this build is made in it, and removed
-    cache_dir: Path  #: shared by all builds, kept
+    cache_dir: Path  #: shared by all builds, below it one for each image; kept
     log_path: Path
     elements_dirs: tuple[Path, ...] = ()
 
@@ -90,8 +92,9 @@ class _Run:
 
     def _open_log(self) -> LogFile:
         try:
-            return LogFile(self._job.log_path)
-        except OSError as error:
+            with _usable("build-log-dir", self._job.log_path.parent):
+                return LogFile(self._job.log_path)
+        except (ImagepoolError, OSError) as error:
             failure = self._located(_failure(error))
             raise ActionFailedError(failure.summary, failure) from error
 
@@ -100,6 +103,7 @@ class _Run:
         self._enter(BuildPhase.PREPARE)
         tools.require()
         versions = tools.versions()
+        _check_images_dir(job.images_dir)
         with _workspace(job) as space:
             rendered = self._render(space)
             mask = Masker(rendered.secrets)
@@ -126,8 +130,9 @@ class _Run:
             mirrors={} if platform is None else mirrors.mirror_environment(platform),
             proxies=command.proxies(os.environ),
         )
-        for name in ("DIB_IMAGE_CACHE", "DIB_LOCKFILES"):
-            Path(rendered.environment[name]).mkdir(parents=True, exist_ok=True)
+        with _usable("cache-dir", job.cache_dir):
+            for name in ("DIB_IMAGE_CACHE", "DIB_LOCKFILES"):
+                Path(rendered.environment[name]).mkdir(parents=True, exist_ok=True)
         return rendered
 
     def _create(self, rendered: command.Command, space: Workspace, log: LogFile, mask: Masker) -> None:
@@ -206,17 +211,41 @@ class _Run:
 
 @contextmanager
 def _workspace(job: Job) -> Iterator[Workspace]:
-    space = workspace.create(
-        job.work_dir,
-        image=job.image.name,
-        build_id=job.build_id,
-        installation_id=job.installation_id,
-        now=datetime.now(UTC),
-    )
+    with _usable("work-dir", job.work_dir):
+        space = workspace.create(
+            job.work_dir,
+            image=job.image.name,
+            build_id=job.build_id,
+            installation_id=job.installation_id,
+            now=datetime.now(UTC),
+        )
     try:
         yield space
     finally:
         workspace.release(space)
+
+
+@contextmanager
+def _usable(key: str, directory: Path) -> Iterator[None]:
+    """Blame the setting `key` for what the block can't do in its directory, but for a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
+        where = f" ({error.filename})" if error.filename not in (None, str(directory)) else ""
+        raise RefusedError(
+            f"the {key} {directory} can't be used: {error.strerror}{where}",
+            hint=f"Name a directory with {key} that can be made and written.",
+        ) from error
+
+
+def _check_images_dir(images_dir: Path) -> None:
+    # Needed last, and an hour of building would be lost.
+    with _usable("images-dir", images_dir):
+        images_dir.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=images_dir):
+            pass
 
 
 def _introduce(log: LogFile, job: Job, rendered: command.Command, versions: Mapping[str, str]) -> None:
@@ -245,7 +274,7 @@ def _failure(error: ImagepoolError | OSError) -> Failure:
     if isinstance(error, ImagepoolError):
         message = f"{error.message}. {error.hint}".strip() if error.hint else error.message
         return Failure(failure_class=_class_of(error), message=message)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in _FULL:
         where = f" ({error.filename})" if error.filename else ""
         return Failure(failure_class=FailureClass.DISK, message=f"no space left on the disk{where}")
     return Failure(failure_class=FailureClass.UNKNOWN, message=f"{type(error).__name__}: {error}")

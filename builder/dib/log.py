@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-import shlex
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -89,21 +89,39 @@ _SIGNS: Final[Sequence[tuple[FailureClass, re.Pattern[str]]]] = (
     ),
 )
 
+#: sudo works all the same; its "name resolution" is no mirror's.
+_WARNING: Final = re.compile(r"sudo: unable to resolve host ")
+#: A traceback of dib's own Python, dib-block-device above all, and how it ends.
+_DIB_FRAME: Final = re.compile(r'\s+File "[^"]*/diskimage_builder/(?!elements/)')
+_EXCEPTION: Final = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception)(?::|$)")
+
+#: What $'...' of bash has a letter for, and neither JSON nor Python.
+_ANSI_C: Final = {"\a": r"\a", "\v": r"\v", "\x1b": r"\E"}
+
 
 class Masker:
     """Replaces secret values in text, in each way a shell's trace may write them."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        forms: set[str] = set()
-        for secret in secrets:
-            forms |= {secret, *secret.splitlines(), shlex.quote(secret)}
-            forms.add(re.sub(r'(["\\$`])', r"\\\1", secret))  # as `declare -p` and "..." write it
-        longest_first = sorted((re.escape(form) for form in forms if form.strip()), key=len, reverse=True)
+        parts = {part for secret in secrets for part in (secret, *secret.splitlines()) if part.strip()}
+        longest_first = ["".join(map(_written, part)) for part in sorted(parts, key=len, reverse=True)]
         self._pattern = re.compile("|".join(longest_first)) if longest_first else None
 
     def __call__(self, text: str) -> str:
         """`text` with every secret value replaced by stars."""
         return self._pattern.sub(MASK, text) if self._pattern else text
+
+
+def _written(character: str) -> str:
+    """A pattern for a character as shells, JSON and Python write it between quotes of theirs."""
+    forms = [rf"\\?{re.escape(character)}"]
+    if character == "'":
+        forms += [re.escape(form) for form in ("'\\''", "'\"'\"'")]
+    elif not (character.isascii() and character.isprintable()):
+        octal = "".join(f"\\{byte:03o}" for byte in character.encode(errors="surrogateescape"))
+        escapes = {octal, json.dumps(character)[1:-1], repr(character)[1:-1], _ANSI_C.get(character, octal)}
+        forms += [re.escape(form) for form in sorted(escapes)]
+    return f"(?:{'|'.join(forms)})"
 
 
 class LogFile:
@@ -231,8 +249,13 @@ def diagnose(
 
 
 def _find_sign(lines: Sequence[str]) -> tuple[FailureClass, str] | None:
+    latest_first = [line for line in reversed(lines) if not _WARNING.match(line)]
     for failure_class, sign in _SIGNS:
-        for line in reversed(lines):
+        for line in latest_first:
             if sign.search(line):
                 return failure_class, line
+    if any(_DIB_FRAME.match(line) for line in latest_first):
+        for line in latest_first:
+            if _EXCEPTION.match(line):
+                return FailureClass.TOOL, line
     return None

@@ -14,6 +14,7 @@ are bound over the real tools inside the mount namespace when the kernel has no 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -49,7 +50,15 @@ def _lists_device_mapper(proc: Path) -> bool:
 
 def stand_ins(*, loops: Path) -> Mapping[str, str]:
     """The text of each stand-in by the tool's name; they list the loop devices they touch in `loops`."""
-    return {name: (DATA / name).read_text().replace("@LOOPS@", str(loops)) for name in _STAND_INS}
+    return {
+        name: (DATA / name).read_text().replace("@LOOPS@", shlex.quote(str(loops))) for name in _STAND_INS
+    }
+
+
+def names_below_tmp(texts: Sequence[str]) -> list[str]:
+    """The names of what is directly in /tmp that any of the texts has paths to, sorted."""
+    found = {name for text in texts for name in _BELOW_TMP.findall(text)}
+    return sorted(found - {".", ".."})
 
 
 def start(
@@ -92,7 +101,7 @@ def _private_tmp(texts: Sequence[str], private: Path) -> list[tuple[Path, Path]]
     what its command line and environment name; that is bound into the private one first.
     """
     binds = []
-    for name in sorted({name for text in texts for name in _BELOW_TMP.findall(text)}):
+    for name in names_below_tmp(texts):
         real, shown = Path("/tmp") / name, private / name
         if real.is_dir():
             shown.mkdir(exist_ok=True)

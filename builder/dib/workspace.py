@@ -3,7 +3,7 @@
     <work_dir>/<image>-<build_id>/
         ledger.json     whose it is; written first, so whatever is found later can be judged
         home/ tmp/      HOME and TMPDIR of the build
-        shared-tmp/     its /tmp
+        shared/tmp/     its /tmp; shared/ is closed to others
         programs/       stand-ins for tools, see sandbox.py
         loops           loop devices whose partitions the stand-in for kpartx made
         output/         what dib and qemu-img make; moves to the images directory at the end
@@ -20,6 +20,7 @@ import errno
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from builder.process.child import find_tool, run, wait_for
 LOG = logging.getLogger(__name__)
 LEDGER: Final = "ledger.json"
 _MAPPER: Final = Path("/dev/mapper")
+_LOOP: Final = re.compile(r"loop[0-9]+")
 #: Seconds for one of the small tools, and for the last holder of a device to let go of it.
 _TOOL_TIMEOUT: Final = 30.0
 _PATIENCE: Final = 15.0
@@ -69,7 +71,7 @@ class Workspace:
     @property
     def shared_tmp(self) -> Path:
         """What the build sees as /tmp."""
-        return self.directory / "shared-tmp"
+        return self.directory / "shared" / "tmp"
 
     @property
     def programs(self) -> Path:
@@ -119,6 +121,8 @@ def create(work_dir: Path, *, image: str, build_id: str, installation_id: str, n
     workspace = Workspace(directory=directory, ledger=ledger)
     for part in (workspace.home, workspace.tmp, workspace.programs, workspace.output.parent):
         part.mkdir()
+    # Everybody in the sandbox may write there, and nobody outside of it: it is bound over /tmp by root.
+    workspace.shared_tmp.parent.mkdir(mode=0o700)
     workspace.shared_tmp.mkdir()
     workspace.shared_tmp.chmod(0o1777)
     return workspace
@@ -301,6 +305,8 @@ def _bound_loops() -> list[_Loop]:
         return []
     found = []
     for device in json.loads(answer.stdout)["loopdevices"]:
+        if device["back-ino"] is None or device["back-maj:min"] is None:
+            continue  # it was detached while losetup asked about it
         major, _, minor = str(device["back-maj:min"]).partition(":")
         found.append(
             _Loop(
@@ -394,6 +400,8 @@ def _detach(loop: _Loop) -> None:
 
 def _listed(loops: Path) -> frozenset[str]:
     try:
-        return frozenset(Path(line).name for line in loops.read_text().splitlines())
+        names = (Path(line).name for line in loops.read_text(errors="replace").splitlines())
+        # The build can write this file; what it names becomes paths.
+        return frozenset(name for name in names if _LOOP.fullmatch(name))
     except FileNotFoundError:
         return frozenset()

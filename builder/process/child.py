@@ -148,6 +148,9 @@ class Child:
 
     def stop(self, grace: float) -> int:
         """End it and its whole group: TERM, `grace` seconds to obey, then KILL. Returns the exit code."""
+        if not self.running:
+            # Reaped: its id, and so its group's, may be another program's by now.
+            return self._process.returncode
         _signal_group(self.pid, signal.SIGTERM)
         if self.wait(grace) is None:
             _signal_group(self.pid, signal.SIGKILL)

@@ -9,8 +9,9 @@ too. A field that nobody here knows is kept in `extra` and written back as it wa
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
@@ -32,6 +33,12 @@ from builder.model import (
 NODEPOOL_REQUEST: Final = ("nodepool", "asked through nodepool's request node")
 
 Value = TypeVar("Value")
+Record = TypeVar("Record", Build, Upload)
+
+#: 2200-01-01: far enough from the last year Python knows that retry times can be added.
+_LATEST: Final = 7_258_118_400
+#: Of a failure, and what ZooKeeper's limit of a megabyte allows even when each character takes twelve bytes.
+_LINES, _LINE, _MESSAGE = 20, 2000, 4000
 
 
 class RecordError(NotFoundError):
@@ -49,8 +56,17 @@ class Stored:
     modified: datetime
 
 
+def bounded(record: Record) -> Record:
+    """The record with as much of its reason as ZooKeeper takes: the last lines, and the beginning of each."""
+    failure = record.reason
+    if failure is None:
+        return record
+    lines = tuple(line[:_LINE] for line in failure.lines[-_LINES:])
+    return replace(record, reason=replace(failure, message=failure.message[:_MESSAGE], lines=lines))
+
+
 def encode_build(build: Build) -> bytes:
-    """The bytes of a build's record."""
+    """The bytes of the record of a `bounded` build."""
     record = {
         "state": str(build.state),
         "state_time": build.state_time.timestamp(),
@@ -109,7 +125,7 @@ def decode_build(stored: Stored, *, image: str, build_id: str) -> Build:
 
 
 def encode_upload(upload: Upload) -> bytes:
-    """The bytes of an upload's record."""
+    """The bytes of the record of a `bounded` upload."""
     record = {
         "state": str(upload.state),
         "state_time": upload.state_time.timestamp(),
@@ -247,7 +263,17 @@ def _seconds(time: datetime | None) -> float | None:
 
 
 def _time(value: Any) -> datetime:
-    return datetime.fromtimestamp(float(value), UTC)
+    seconds = _number(value)
+    if not 0 <= seconds < _LATEST:
+        raise ValueError(f"{value!r} is no time of this or the next century")
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value!r} is no finite number")
+    return number
 
 
 def _text(value: Any) -> str:
@@ -277,7 +303,7 @@ def _text_map(value: Any) -> Mapping[str, str]:
 
 
 def _timings(value: Any) -> Mapping[str, float]:
-    return MappingProxyType({name: float(item) for name, item in value.items()})
+    return MappingProxyType({name: _number(item) for name, item in value.items()})
 
 
 def _artifact_fields(artifact: Artifact) -> dict[str, Any]:

@@ -4,6 +4,7 @@
         lock                         held by the daemon that runs the server
         endpoint                     host:port, there while the server answers
         port                         the port chosen at the first start, kept if it is free
+        password                     without it nobody reads or changes a record; none when open to all
         zoo.cfg                      written at each start
         data/                        the server's own
         server.log                   what it prints, a megabyte at most, and the megabyte before
@@ -19,22 +20,26 @@ import logging
 import logging.handlers
 import os
 import re
+import secrets
 import socket
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from builder.config.model import Config, ZooKeeper
 from builder.errors import ImagepoolError, RefusedError, StoreUnavailableError, ToolMissingError, UsageError
 from builder.process.child import Child, find_tool, wait_for
+from builder.store.session import Session
 
 LOG = logging.getLogger(__name__)
 
 ENVIRONMENT_VARIABLE: Final = "IMAGEPOOL_ZOOKEEPER"
 
 _HOST: Final = "127.0.0.1"
+_USER: Final = "imagepool"
 _INSTALLED: Final = Path("/usr/share/zookeeper")
 _JAR: Final = Path("/usr/share/java/zookeeper.jar")
 _LOGGER_JAR: Final = Path("/usr/share/java/slf4j-simple.jar")
@@ -42,6 +47,7 @@ _LOG_BYTES: Final = 1024 * 1024
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 60.0
 _STOP_GRACE: Final = 10.0
+_ACCESS_TIMEOUT: Final = 15.0
 _SERVERS = re.compile(r"(?P<hosts>[^\s/,]+:[0-9]+(?:,[^\s/,]+:[0-9]+)*)(?P<chroot>(?:/[^\s/]+)*)/?")
 
 _SETTINGS: Final = """\
@@ -62,17 +68,52 @@ def resolve(config: Config, environ: Mapping[str, str]) -> ZooKeeper | None:
     """Where ZooKeeper is: IMAGEPOOL_ZOOKEEPER (host:port[,host:port][/chroot]), else the configuration's
     servers, else the embedded server of a daemon that runs on this machine; None when there is none.
 
-    Raises UsageError for a variable of another form.
+    The variable says which servers; TLS and credentials are those the configuration or the embedded
+    server has for the same servers. Raises UsageError for a variable of another form.
     """
     text = environ.get(ENVIRONMENT_VARIABLE, "")
-    if text:
-        match = _SERVERS.fullmatch(text)
-        if match is None:
-            raise UsageError(
-                f"{ENVIRONMENT_VARIABLE} is {text!r}", hint="It has to be host:port[,host:port][/chroot]."
-            )
-        return ZooKeeper(hosts=match["hosts"], chroot=match["chroot"])
-    return config.zookeeper or find_endpoint(config.state_dir)
+    if not text:
+        return config.zookeeper or find_endpoint(config.state_dir)
+    hosts, chroot = _parse(text)
+    known = _known(config, hosts)
+    if known is not None:
+        return replace(known, hosts=hosts, chroot=chroot)
+    configured = config.zookeeper
+    if configured is not None and (configured.tls is not None or configured.username is not None):
+        LOG.warning(
+            "%s names other servers than the configuration: no TLS and no credentials are used for %s",
+            ENVIRONMENT_VARIABLE,
+            hosts,
+        )
+    return ZooKeeper(hosts=hosts, chroot=chroot)
+
+
+def _parse(text: str) -> tuple[str, str]:
+    """Servers and chroot; UsageError."""
+    match = _SERVERS.fullmatch(text)
+    if match is not None:
+        ports = [int(server.rpartition(":")[2]) for server in match["hosts"].split(",")]
+        segments = match["chroot"].split("/")
+        if all(0 < port < 65536 for port in ports) and not {".", ".."} & set(segments):
+            return match["hosts"], match["chroot"]
+    raise UsageError(
+        f"{ENVIRONMENT_VARIABLE} is {text!r}",
+        hint='It has to be host:port[,host:port][/chroot], with ports from 1 to 65535 and no "." or ".." in'
+        " the chroot.",
+    )
+
+
+def _known(config: Config, hosts: str) -> ZooKeeper | None:
+    """The configuration's servers or the embedded one, whichever these are."""
+    try:
+        running = find_endpoint(config.state_dir)
+    except StoreUnavailableError:
+        # Whoever may not look there may still name servers.
+        running = None
+    for known in (config.zookeeper, running):
+        if known is not None and set(known.hosts.split(",")) == set(hosts.split(",")):
+            return known
+    return None
 
 
 def find_endpoint(state_dir: Path) -> ZooKeeper | None:
@@ -84,7 +125,7 @@ def find_endpoint(state_dir: Path) -> ZooKeeper | None:
     try:
         if not _held(directory / "lock"):
             return None
-        return ZooKeeper(hosts=(directory / "endpoint").read_text().strip())
+        return _access(directory, (directory / "endpoint").read_text().strip())
     except FileNotFoundError:
         return None
     except PermissionError as error:
@@ -97,7 +138,10 @@ def find_endpoint(state_dir: Path) -> ZooKeeper | None:
 class EmbeddedZooKeeper:
     """A standalone server that lives as long as this object is started, and comes back if it dies."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, open_to_all: bool = False) -> None:
+        """`open_to_all`: everybody on this machine may read and change the records, as tools without
+        credentials have to; otherwise only who may read the password in the state directory."""
+        self._open_to_all = open_to_all
         self._directory = _directory(state_dir)
         self._lock_file: int | None = None
         self._port = 0
@@ -112,7 +156,7 @@ class EmbeddedZooKeeper:
     @property
     def endpoint(self) -> ZooKeeper:
         """How to reach the server; it stays the same from `start` to `stop`."""
-        return ZooKeeper(hosts=f"{_HOST}:{self._port}")
+        return _access(self._directory, f"{_HOST}:{self._port}")
 
     @property
     def pid(self) -> int | None:
@@ -182,6 +226,8 @@ class EmbeddedZooKeeper:
         (self._directory / "endpoint").unlink(missing_ok=True)
         (self._directory / "data").mkdir(exist_ok=True)
         self._port = _choose_port(self._directory / "port")
+        if not self._open_to_all and not (self._directory / "password").exists():
+            _write(self._directory / "password", f"{secrets.token_hex(32)}\n")
         settings = _SETTINGS.format(data=self._directory / "data", port=self._port, host=_HOST)
         _write(self._directory / "zoo.cfg", settings)
 
@@ -241,6 +287,12 @@ class EmbeddedZooKeeper:
             timeout=_LONGEST_PAUSE,
         )
         if child.running and not self._stopping.is_set():
+            try:
+                self._set_access()
+            except BaseException:
+                child.stop(_STOP_GRACE)
+                raise
+            # Only now: nobody else is to make records while the tree is being closed or opened.
             _write(self._directory / "endpoint", f"{_HOST}:{self._port}\n")
             self._answered = True
             self._settled.set()
@@ -248,6 +300,32 @@ class EmbeddedZooKeeper:
                 "the private ZooKeeper server answers on %s:%d, process %d", _HOST, self._port, child.pid
             )
         child.wait()
+
+    def _set_access(self) -> None:
+        """Close the tree to all but us, or open it again if it was closed; it may be of another start."""
+        password = self._directory / "password"
+        if self._open_to_all and not password.exists():
+            return
+        session = Session(self.endpoint, lambda connected: None)
+        session.start(_ACCESS_TIMEOUT)
+        try:
+            if self._open_to_all:
+                session.open_tree()
+                password.unlink()
+            else:
+                session.close_tree()
+        finally:
+            session.close()
+
+
+def _access(directory: Path, hosts: str) -> ZooKeeper:
+    """A server with its credentials, if it is a protected one."""
+    # Loopback is open to everybody who is logged in to this machine, and its ports are no secret.
+    try:
+        password = (directory / "password").read_text().strip()
+    except FileNotFoundError:
+        return ZooKeeper(hosts=hosts)
+    return ZooKeeper(hosts=hosts, username=_USER, password=password)
 
 
 def _directory(state_dir: Path) -> Path:
@@ -302,7 +380,9 @@ def _serves(port: int) -> bool:
 def _write(path: Path, text: str) -> None:
     """Write a file so that nobody ever reads half of it."""
     fresh = path.with_name(f"{path.name}.new")
-    fresh.write_text(text)
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+        file.write(text)
     fresh.replace(path)
 
 

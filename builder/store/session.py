@@ -23,6 +23,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import socket
+import ssl
 import threading
 import time
 import uuid
@@ -41,10 +43,10 @@ from kazoo.exceptions import (
     OperationTimeoutError,
     SessionExpiredError,
 )
-from kazoo.handlers.threading import KazooTimeoutError
+from kazoo.handlers.threading import KazooTimeoutError, SequentialThreadingHandler
 from kazoo.interfaces import IAsyncResult
 from kazoo.retry import KazooRetry
-from kazoo.security import make_digest_acl
+from kazoo.security import ACL, OPEN_ACL_UNSAFE, make_digest_acl
 
 from builder.config.model import ZooKeeper
 from builder.errors import StoreUnavailableError
@@ -63,6 +65,8 @@ _NO_ANSWER: Final = (
     OperationTimeoutError,
     SessionExpiredError,
 )
+#: Nobody but a superuser may change it, not even its ACL.
+_SERVERS_OWN: Final = "/zookeeper/config"
 _CONTENDER = re.compile(r"__lock__(-?[0-9]{10})\Z")
 
 Operation = Callable[[KazooClient], IAsyncResult]
@@ -102,6 +106,28 @@ class Session:
         except BaseException:
             self.close()
             raise
+
+    def close_tree(self) -> None:
+        """Give the whole tree, the root included, to our user alone; quick when it is his already."""
+        digest = make_digest_acl(self.zookeeper.username or "", self.zookeeper.password or "", all=True)
+        self._close_node("/", [digest])
+
+    def _close_node(self, path: str, acl: list[ACL]) -> None:
+        if path == _SERVERS_OWN or self.call(lambda c: c.get_acls_async(path))[0] == acl:
+            return
+        for name in self.call(partial(_children, path)):
+            self._close_node(_below(path, name), acl)
+        # Last: below a closed node all is closed, and a crash on the way is made good by the next start.
+        self.call(lambda c: c.set_acls_async(path, acl))
+
+    def open_tree(self, path: str = "/") -> None:
+        """Give the whole tree to everybody."""
+        if path == _SERVERS_OWN:
+            return
+        # First, so that nothing below a closed node is open.
+        self.call(lambda c: c.set_acls_async(path, OPEN_ACL_UNSAFE))
+        for name in self.call(partial(_children, path)):
+            self.open_tree(_below(path, name))
 
     def close(self) -> None:
         """End the session; may be called twice, and before `start`."""
@@ -289,12 +315,35 @@ def _contenders(children: Iterable[str]) -> list[str]:
     return [child for _, child in sorted(found)]
 
 
+def _below(path: str, name: str) -> str:
+    return f"{path.rstrip('/')}/{name}"
+
+
 def _children(path: str, client: KazooClient) -> IAsyncResult:
     return client.get_children_async(path)
 
 
 def _delete(path: str, client: KazooClient) -> IAsyncResult:
     return client.delete_async(path)
+
+
+class _PinnedHandler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no types
+    """Trusts the configured CA alone. kazoo adds the CAs of the system and looks at no host name, so
+    everybody with a certificate of any of these could pass for our ZooKeeper and be told the password."""
+
+    def create_connection(self, address: tuple[str, int], **options: Any) -> Any:
+        if not options.get("use_ssl"):
+            return super().create_connection(address, **options)
+        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=options["ca"])
+        context.check_hostname = False
+        context.load_cert_chain(options["certfile"], options["keyfile"])
+        connection = socket.create_connection(address, options["timeout"])
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            return context.wrap_socket(connection, server_hostname=options["hostname"])
+        except BaseException:
+            connection.close()
+            raise
 
 
 def _client(zookeeper: ZooKeeper, chroot: str) -> KazooClient:
@@ -318,6 +367,7 @@ def _client(zookeeper: ZooKeeper, chroot: str) -> KazooClient:
         # The default waits up to a minute between attempts, long after a server is back.
         connection_retry=KazooRetry(max_tries=-1, delay=0.1, max_delay=2.0),
         logger=_kazoo_log,
+        handler=_PinnedHandler(),
         **options,
     )
 
@@ -327,7 +377,8 @@ def _connect(client: KazooClient, zookeeper: ZooKeeper, timeout: float) -> None:
         return
     raise StoreUnavailableError(
         f"no ZooKeeper server answers within {timeout:g} s: {zookeeper.hosts}",
-        hint="Check zookeeper-servers and zookeeper-tls in the configuration, and that the servers run.",
+        hint="Check that the server runs, and IMAGEPOOL_ZOOKEEPER, or zookeeper-servers and zookeeper-tls in"
+        " the configuration.",
     )
 
 

@@ -193,6 +193,7 @@ class ZooKeeperStore(Store):
     # -- records ------------------------------------------------------------------------------
 
     def create_build(self, build: Build) -> Build:
+        build = codec.bounded(build)
         path = paths.build(build.image, build.id)
         data = codec.encode_build(build)
         try:
@@ -202,6 +203,7 @@ class ZooKeeperStore(Store):
         return replace(build, version=0)
 
     def update_build(self, build: Build) -> Build:
+        build = codec.bounded(build)
         path = paths.build(build.image, build.id)
         return replace(build, version=self._write(path, codec.encode_build(build), build.version))
 
@@ -219,6 +221,7 @@ class ZooKeeperStore(Store):
         self._delete_tree(paths.build(build.image, build.id), check)
 
     def create_upload(self, upload: Upload) -> Upload:
+        upload = codec.bounded(upload)
         parent = paths.uploads(upload.image, upload.build_id, upload.provider)
         data = codec.encode_upload(upload)
 
@@ -235,6 +238,7 @@ class ZooKeeperStore(Store):
         return replace(upload, id=path.rpartition("/")[2], version=0)
 
     def update_upload(self, upload: Upload) -> Upload:
+        upload = codec.bounded(upload)
         data = codec.encode_upload(upload)
         return replace(upload, version=self._write(_upload_path(upload), data, upload.version))
 

@@ -114,6 +114,7 @@ class Worker(ABC):
     def __init__(self, world: World, name: str) -> None:
         self.world = world
         self.name = name
+        self.done = 0  #: builds or uploads that became ready since the start
         self.failures = 0  #: builds, uploads or clean-ups that failed since the start
 
     @abstractmethod

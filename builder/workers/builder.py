@@ -29,7 +29,7 @@ from builder.model import (
 from builder.planning.actions import Verdict
 from builder.planning.builds import decide_build, decide_builds
 from builder.store.base import Claim
-from builder.workers.base import Pass, Worker, World, blame, unforeseen
+from builder.workers.base import Pass, Worker, World, blame, earliest, unforeseen
 from builder.workers.progress import Progress
 from builder.workers.settle import Ending, Settler
 
@@ -45,14 +45,16 @@ class Builder(Worker):
 
     def act(self, config: Config, snapshot: Snapshot, now: datetime) -> Pass:
         """Take the first request that nobody else has."""
-        for decision in decide_builds(config, snapshot, now):
-            if decision.verdict is not Verdict.NOW or snapshot.image(decision.image).request is None:
+        asked = [d for d in decide_builds(config, snapshot, now) if snapshot.image(d.image).request]
+        for decision in asked:
+            if decision.verdict is not Verdict.NOW:
                 continue
             # A thread of ours may build it still, although its claim was lost with a session.
             with self.world.active.hold(f"image {decision.image}") as free:
                 if free and self._claim(config, config.diskimages[decision.image]):
                     return Pass(did=True)
-        return Pass()
+        # The scheduler's clock may be ahead of ours: what it asked for is due here a moment later.
+        return Pass(due=earliest(d.due for d in asked if d.verdict is Verdict.LATER))
 
     def _claim(self, config: Config, image: DiskImage) -> bool:
         claim = self.world.store.claim_image(image.name)
@@ -140,6 +142,7 @@ class Builder(Worker):
             return self._failed(progress, unforeseen(error, progress.record.phase))
         now = world.clock()
         LOG.info("build %s of %s is ready", record.id, image.name)
+        self.done += 1
         return progress.timed().become(
             BuildState.READY,
             now,

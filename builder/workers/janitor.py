@@ -12,7 +12,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -38,7 +38,6 @@ from builder.workers.builder import abandoned
 
 LOG = logging.getLogger(__name__)
 
-LANES = 16
 FIRST_RETRY = timedelta(seconds=30)
 LONGEST_RETRY = timedelta(hours=1)
 #: After an action somebody else holds or has done: time for our snapshot to show it.
@@ -68,12 +67,16 @@ class Backoff:
             self._until[key] = now + pause
             return pause
 
-    def retain(self, keys: frozenset[str]) -> None:
-        """Forget every action that is planned no more."""
+    def retain(self, keys: frozenset[str], now: datetime) -> None:
+        """Forget the actions that were planned no more for as long as a pause can be.
+
+        Not at once: while an action is claimed, by ourselves too, the plan does not show it.
+        """
         with self._lock:
-            for known in (self._tries, self._until):
-                for key in known.keys() - keys:
-                    del known[key]
+            for key in self._until.keys() - keys:
+                if self._until[key] + LONGEST_RETRY < now:
+                    del self._until[key]
+                    self._tries.pop(key, None)
 
     def until(self, key: str) -> datetime | None:
         """When the action may be tried again, None for at once."""
@@ -86,7 +89,6 @@ class Janitor(Worker):
 
     def __init__(self, world: World, name: str) -> None:
         super().__init__(world, name)
-        self._pool = ThreadPoolExecutor(max_workers=LANES, thread_name_prefix="janitor")
         self._lanes: dict[str, Future[bool]] = {}
         self._backoff = Backoff()
         self._act_on: dict[CleanupKind, Callable[[Config, CleanupAction], bool]] = {
@@ -102,15 +104,18 @@ class Janitor(Worker):
     def act(self, config: Config, snapshot: Snapshot, now: datetime) -> Pass:
         """Start every action that is due in the lane of its provider; returns without waiting for them."""
         actions = self._plan(config, snapshot, now)
-        self._backoff.retain(frozenset(_key(action) for action in actions))
+        self._backoff.retain(frozenset(_key(action) for action in actions), now)
         waits = {_key(a): self._backoff.until(_key(a)) for a in actions}
         due = [a for a in actions if a.verdict is Verdict.NOW and (waits[_key(a)] or now) <= now]
-        for lane in sorted({_lane(a) for a in due}):
-            if lane not in self._lanes or self._lanes[lane].done():
-                batch = [a for a in due if _lane(a) == lane]
-                self._lanes[lane] = self._pool.submit(self._work, config, batch)
+        for lane in sorted({_lane(a) for a in due} - self.busy()):
+            batch = [a for a in due if _lane(a) == lane]
+            self._lanes[lane] = self._start(lane, config, batch)
         later = [a.due for a in actions if a.verdict is Verdict.LATER]
         return Pass(due=earliest([*later, *(t for t in waits.values() if t is not None and t > now)]))
+
+    def busy(self) -> frozenset[str]:
+        """The lanes that are at work: providers, and LOCAL."""
+        return frozenset(lane for lane, future in self._lanes.items() if not future.done())
 
     def drain(self) -> bool:
         """Wait until no lane is busy; whether any of them did anything since the last drain."""
@@ -118,9 +123,21 @@ class Janitor(Worker):
         results = [future.result() for future in lanes.values()]  # all of them, before the answer
         return any(results)
 
-    def close(self) -> None:
-        """Start nothing more; what runs ends by itself or dies with the process, both are safe."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+    def _start(self, lane: str, config: Config, batch: Iterable[CleanupAction]) -> Future[bool]:
+        """Work off a batch in a thread that dies with the process, which is safe: a pool's threads are
+        waited for when Python ends, and a cloud may hang for minutes."""
+        future: Future[bool] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(self._work(config, batch))
+            except BaseException as error:  # noqa: BLE001 - it is raised in the thread that drains
+                future.set_exception(error)
+
+        # Not by `_work` itself: whoever wakes before the lane is free finds it busy, and sleeps on.
+        future.add_done_callback(lambda _: self.world.store.wake())
+        threading.Thread(target=work, name=f"{self.name}-{lane}", daemon=True).start()
+        return future
 
     def _plan(self, config: Config, snapshot: Snapshot, now: datetime) -> tuple[CleanupAction, ...]:
         return plan_cleanup(
@@ -145,7 +162,6 @@ class Janitor(Worker):
                 # A lane must not die of a bug in one action: the others are somebody's disk space.
                 LOG.exception("%s of %s broke", action.kind, _subject(action))
                 self._put_off(action, f"{type(error).__name__}: {error}")
-        self.world.store.wake()
         return did
 
     def _do(self, config: Config, action: CleanupAction) -> bool:

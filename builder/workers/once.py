@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,8 @@ from builder.workers.builder import Builder
 from builder.workers.janitor import Janitor
 from builder.workers.scheduler import Scheduler
 from builder.workers.uploader import Uploader
+
+LOG = logging.getLogger(__name__)
 
 #: The order of a round: each stage finds what the one before it made due.
 STAGES: Final = (Scheduler, Builder, Uploader, Janitor)
@@ -29,7 +32,9 @@ def run_once(workers: Sequence[Worker], stopping: threading.Event) -> int:
         busy = False
         for stage in stages:
             busy |= _run_stage(stage)
-    return 1 if any(worker.failures for worker in workers) or stopping.is_set() else 0
+    done, failed = sum(worker.done for worker in workers), sum(worker.failures for worker in workers)
+    LOG.info("nothing more is due: %d builds and uploads done, %d failures", done, failed)
+    return 1 if failed or stopping.is_set() else 0
 
 
 def _run_stage(stage: Sequence[Worker]) -> bool:

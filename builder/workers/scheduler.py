@@ -7,7 +7,7 @@ request that exists is not filed twice, and the builder decides again under its 
 from __future__ import annotations
 
 import logging
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from builder.config.model import Config
 from builder.model import ImageRecords, Request, Snapshot
@@ -16,6 +16,10 @@ from builder.planning.builds import answers, decide_builds
 from builder.workers.base import Pass, Worker, earliest
 
 LOG = logging.getLogger(__name__)
+
+#: How long a request stands that we would not have filed. Another scheduler's clock may be ahead, or
+#: its configuration newer: without a pause, the two would write and delete it in turns.
+DOUBT = timedelta(minutes=1)
 
 
 class Scheduler(Worker):
@@ -27,7 +31,10 @@ class Scheduler(Worker):
         did = False
         for decision in decisions:
             did |= self._apply(decision, snapshot.image(decision.image), now)
-        return Pass(did=did, due=earliest(d.due for d in decisions if d.verdict is Verdict.LATER))
+        later = [d.due for d in decisions if d.verdict is Verdict.LATER]
+        requests = [r for d in decisions if (r := snapshot.image(d.image).request) and not r.manual]
+        doubts = [r.time + DOUBT for r in requests]
+        return Pass(did=did, due=earliest([*later, *(t for t in doubts if t > now)]))
 
     def _apply(self, decision: BuildDecision, records: ImageRecords, now: datetime) -> bool:
         request = records.request
@@ -36,7 +43,8 @@ class Scheduler(Worker):
         if any(answers(build, request) for build in records.builds):
             # Its builder died between the last word on the build and taking the request away.
             return self.world.store.withdraw_request(request)
-        if not request.manual and decision.verdict in (Verdict.LATER, Verdict.NO):
+        needless = not request.manual and decision.verdict in (Verdict.LATER, Verdict.NO)
+        if needless and request.time + DOUBT <= now:
             LOG.info("%s: the request is withdrawn: %s", decision.image, decision.reason)
             return self.world.store.withdraw_request(request)
         return False

@@ -102,19 +102,23 @@ class Settler:
     def _try(self, record: _Work[Record], claim: Claim) -> Ending | None:
         """One try under the claim, or under a new one when that is lost; None while another has it."""
         if claim.valid:
-            return self._write(record)
+            return self._write(record, claim)
+        # After a long silence the session may live on, and its old lock would keep us out for ever.
+        claim.release()
         again = record.claim_again()
         if again is None:
             known = self._look(record)
             return known if isinstance(known, Ending) else None
         with again:
-            return self._write(record)
+            return self._write(record, again)
 
-    def _write(self, record: _Work[Record]) -> Ending:
+    def _write(self, record: _Work[Record], held: Claim) -> Ending | None:
         """Under a claim: what is on record decides, and if it is ours to finish, finish it."""
         known = self._look(record)
         if isinstance(known, Ending):
             return known
+        if not held.valid:
+            return None  # the session ended while we read: by now the work may be somebody else's
         record.write(replace(record.final, version=known.version))
         return Ending.WRITTEN
 

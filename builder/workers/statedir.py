@@ -14,19 +14,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from builder.errors import RefusedError
+from builder.errors import RefusedError, UnavailableError
 
 
 @contextmanager
 def locked(state_dir: Path) -> Iterator[None]:
-    """Hold the state directory while the block runs; RefusedError when another daemon does.
+    """Hold the state directory while the block runs; RefusedError when another daemon does,
+    UnavailableError when it can't be made or written.
 
     The kernel drops the lock with the process, however it ends, so there are no stale locks.
     """
-    state_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
-    lock = state_dir / "daemon.lock"
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
+        state_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
+        descriptor = os.open(state_dir / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UnavailableError(
+            f"the state directory {state_dir} can't be used: {error.strerror}",
+            hint="Name another one with state-dir, or run imagepool as a user who may write there.",
+        ) from error
+    try:
+        # Whoever can open it, if only to read, can lock it and keep every daemon out.
+        os.fchmod(descriptor, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -37,6 +45,31 @@ def locked(state_dir: Path) -> Iterator[None]:
             ) from None
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def alone_in(directory: Path) -> Iterator[None]:
+    """Hold a directory itself, without a file in it; RefusedError when another daemon does, and
+    UnavailableError when it can't be made."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise UnavailableError(
+            f"the directory {directory} can't be used: {error.strerror}",
+            hint="Name another one, or run imagepool as a user who may write there.",
+        ) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RefusedError(
+                f"another imagepool daemon uses the directory {directory}",
+                hint="Give each daemon an images-dir and a work-dir of its own.",
+            ) from None
         yield
     finally:
         os.close(descriptor)

@@ -136,6 +136,7 @@ class Uploader(Worker):
             return self._failed(progress, unforeseen(error, progress.record.phase))
         now = self.world.clock()
         LOG.info("upload %s of %s is ready", name, build.image)
+        self.done += 1
         return progress.timed().become(UploadState.READY, now, ended=now, phase=None, sent=artifact.size)
 
     def _send(

@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 from builder.errors import ConflictError, NotFoundError, RefusedError, StoreUnavailableError
-from builder.model import Build, BuildState, UploadState
+from builder.model import Build, BuildState, Failure, FailureClass, UploadState
 from builder.store.base import Store
 from tests.contract.records import NOON, a_build, a_full_build, a_request, an_upload
 from tests.contract.worlds import FakeWorld, RealWorld, World, eventually
@@ -104,6 +104,26 @@ class TestBuilds:
         with claim:
             store.delete_build(build)
         assert store.list_builds("debian") == ()
+
+
+class TestReasons:
+    # What takes most bytes: six of them for each character, or twelve for one.
+    @pytest.mark.parametrize("character", ["\ufffd", "\U0001f600"])
+    def test_the_reason_of_garbage_is_kept_as_far_as_it_fits(self, store: Store, character: str) -> None:
+        lines = (*(character * 16384 for _ in range(24)), f"the end{character * 16384}")
+        reason = Failure(failure_class=FailureClass.UNKNOWN, message=character * 100_000, lines=lines)
+        build = store.create_build(a_build())
+        failed = store.update_build(build.become(BuildState.FAILED, NOON, reason=reason))
+        upload = store.create_upload(an_upload(build))
+        refused = store.update_upload(upload.become(UploadState.FAILED, NOON, reason=reason))
+        assert store.get_build("debian", build.id) == failed
+        assert store.get_upload("debian", build.id, "cloud-one", upload.id) == refused
+        for kept in (failed.reason, refused.reason):
+            assert kept is not None
+            assert kept.lines[-1].startswith("the end")
+            assert len(kept.lines) >= 10
+            assert all(len(line) >= 500 for line in kept.lines)
+            assert len(kept.message) >= 500
 
 
 class TestUploads:

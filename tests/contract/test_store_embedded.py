@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,8 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from kazoo.client import KazooClient
+from kazoo.exceptions import NoAuthError
+from kazoo.security import OPEN_ACL_UNSAFE
 
-from builder.config.model import Config, ZooKeeper
+from builder.config.model import Config, ZooKeeper, ZooKeeperTls
 from builder.errors import RefusedError, StoreUnavailableError, ToolMissingError, UsageError
 from builder.store import embedded
 from builder.store.embedded import EmbeddedZooKeeper, find_endpoint, resolve
@@ -155,6 +159,108 @@ class TestRunning:
             other.stop()
 
 
+@contextlib.contextmanager
+def somebody(endpoint: ZooKeeper) -> Iterator[KazooClient]:
+    """Another program on this machine, without credentials."""
+    client = KazooClient(endpoint.hosts)
+    client.start(15)
+    yield client
+    client.stop()
+    client.close()
+
+
+def make_a_record(endpoint: ZooKeeper) -> str:
+    """Put a build there; its path."""
+    store = ZooKeeperStore(endpoint, watch=False)
+    store.start()
+    build = store.create_build(a_build())
+    store.close()
+    return f"/nodepool/images/debian/builds/{build.id}"
+
+
+class TestAccess:
+    def test_without_the_password_nothing_is_read_or_changed(
+        self, server: EmbeddedZooKeeper, tmp_path: Path
+    ) -> None:
+        server.start()
+        record = make_a_record(server.endpoint)
+        assert (tmp_path / "zookeeper" / "password").stat().st_mode & 0o777 == 0o600
+        assert server.endpoint.password == (tmp_path / "zookeeper" / "password").read_text().strip()
+        with somebody(server.endpoint) as client:
+            for path in ("/", "/nodepool/images", record):
+                with pytest.raises(NoAuthError):
+                    client.get(path)
+                with pytest.raises(NoAuthError):
+                    client.get_children(path)
+                with pytest.raises(NoAuthError):
+                    client.set(path, b"mine")
+                with pytest.raises(NoAuthError):
+                    client.create(f"{path.rstrip('/')}/mine")
+                with pytest.raises(NoAuthError):
+                    client.set_acls(path, OPEN_ACL_UNSAFE)
+
+    def test_an_open_one_is_anybodys(self, tmp_path: Path) -> None:
+        server = EmbeddedZooKeeper(tmp_path, open_to_all=True)
+        server.start()
+        try:
+            record = make_a_record(server.endpoint)
+            assert (server.endpoint.username, server.endpoint.password) == (None, None)
+            assert find_endpoint(tmp_path) == resolve(config(tmp_path), {}) == server.endpoint
+            assert not (tmp_path / "zookeeper" / "password").exists()
+            with somebody(server.endpoint) as client:
+                for path in ("/", "/nodepool/images", record):
+                    client.set(path, client.get(path)[0])
+                    client.create(f"{path.rstrip('/')}/theirs")
+        finally:
+            server.stop()
+
+    def test_a_tree_is_closed_and_opened_as_the_next_start_says(self, tmp_path: Path) -> None:
+        paths = ["/"]
+        for open_to_all in (True, False, True, False):
+            server = EmbeddedZooKeeper(tmp_path, open_to_all)
+            server.start()
+            try:
+                paths.append(make_a_record(find_endpoint(tmp_path) or server.endpoint))
+                with somebody(server.endpoint) as client:
+                    for path in paths:
+                        if open_to_all:
+                            client.set(path, client.get(path)[0])
+                        else:
+                            with pytest.raises(NoAuthError):
+                                client.get(path)
+                store = ZooKeeperStore(server.endpoint, watch=False)
+                store.start()
+                assert len(store.list_builds("debian")) == len(paths) - 1
+                store.close()
+            finally:
+                server.stop()
+
+    def test_it_stays_closed_when_it_comes_back(self, server: EmbeddedZooKeeper) -> None:
+        server.start()
+        record = make_a_record(server.endpoint)
+        first = server.pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda: server.pid not in (None, first), "the server is back", within=30)
+        with somebody(server.endpoint) as client, pytest.raises(NoAuthError):
+            client.get(record)
+
+    def test_a_variable_that_names_it_finds_its_password(
+        self, server: EmbeddedZooKeeper, tmp_path: Path
+    ) -> None:
+        server.start()
+        hosts = server.endpoint.hosts
+        elsewhere = config(tmp_path, ZooKeeper(hosts="zk.example:2181"))
+        for configured in (config(tmp_path), elsewhere):
+            assert resolve(configured, {"IMAGEPOOL_ZOOKEEPER": hosts}) == server.endpoint
+        below = resolve(config(tmp_path), {"IMAGEPOOL_ZOOKEEPER": f"{hosts}/deep/root"})
+        assert below == replace(server.endpoint, chroot="/deep/root")
+        make_a_record(below)
+        other = resolve(config(tmp_path), {"IMAGEPOOL_ZOOKEEPER": f"{hosts},zk.example:2181"})
+        assert other is not None
+        assert other.password is None
+
+
 class TestNotRunning:
     def test_java_missing_names_the_package(
         self, server: EmbeddedZooKeeper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -198,13 +304,48 @@ class TestResolve:
         assert resolve(configured, {}) == configured.zookeeper
         assert resolve(replace(configured, zookeeper=None), {}) is None
 
+    def test_the_configured_servers_keep_their_tls_and_credentials(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        tls = ZooKeeperTls(cert=tmp_path / "c", key=tmp_path / "k", ca=tmp_path / "a")
+        zookeeper = ZooKeeper(
+            hosts="a.example:1,b.example:2", chroot="/pool", tls=tls, username="pool", password="s3cret"
+        )
+        found = resolve(config(tmp_path, zookeeper), {"IMAGEPOOL_ZOOKEEPER": "b.example:2,a.example:1/x"})
+        assert found == replace(zookeeper, hosts="b.example:2,a.example:1", chroot="/x")
+        assert not caplog.records
+
+    @pytest.mark.parametrize("secured", ["tls", "username"])
+    def test_other_servers_than_the_configured_ones_get_no_credentials_and_that_is_said(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, secured: str
+    ) -> None:
+        tls = ZooKeeperTls(cert=tmp_path / "c", key=tmp_path / "k", ca=tmp_path / "a")
+        zookeeper = replace(
+            ZooKeeper(hosts="a.example:1", password="s3cret"), **{secured: {"tls": tls}.get(secured, "pool")}
+        )
+        found = resolve(config(tmp_path, zookeeper), {"IMAGEPOOL_ZOOKEEPER": "other.example:1"})
+        assert found == ZooKeeper(hosts="other.example:1")
+        assert [r.levelname for r in caplog.records] == ["WARNING"]
+        assert "other.example:1" in caplog.text
+        assert "s3cret" not in caplog.text
+
+    def test_other_servers_are_no_news_when_nothing_was_secured(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        resolve(config(tmp_path, ZooKeeper(hosts="a:1")), {"IMAGEPOOL_ZOOKEEPER": "b:1"})
+        assert not caplog.records
+
     def test_a_slash_alone_is_no_chroot(self, tmp_path: Path) -> None:
         assert resolve(config(tmp_path), {"IMAGEPOOL_ZOOKEEPER": "one.example:2181/"}) == ZooKeeper(
             hosts="one.example:2181"
         )
 
     @pytest.mark.parametrize(
-        "text", ["one.example", "one.example:", "a:1 b:2", "/root", ":2181", "a:1,", "a:1//b"]
+        "text",
+        [
+            *("one.example", "one.example:", "a:1 b:2", "/root", ":2181", "a:1,", "a:1//b"),
+            *("a:0", "a:65536", "a:1,b:99999", "a:1/..", "a:1/pool/../x", "a:1/./x", "a:1/x/."),
+        ],
     )
     def test_a_variable_of_another_form_is_refused(self, tmp_path: Path, text: str) -> None:
         with pytest.raises(UsageError, match="IMAGEPOOL_ZOOKEEPER"):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-import gc
 import hashlib
 import json
 import logging
+import queue
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -308,9 +309,11 @@ class TestConnection:
         hosts = f"127.0.0.1:{free_port()}"
         store = ZooKeeperStore(ZooKeeper(hosts=hosts), watch=True)
         began = time.monotonic()
-        with pytest.raises(StoreUnavailableError, match=hosts):
+        with pytest.raises(StoreUnavailableError, match=hosts) as caught:
             store.start(timeout=1.0)
         assert time.monotonic() - began < 10
+        for place in ("IMAGEPOOL_ZOOKEEPER", "zookeeper-servers", "zookeeper-tls"):
+            assert place in caught.value.hint
         assert not store.connected
 
     def test_somebody_else_there_is_said_in_time(self) -> None:
@@ -447,15 +450,45 @@ class TestTls:
         finally:
             world.close()
 
-    # kazoo leaves the socket of a failed handshake to the garbage collector, and its error in the log.
-    @pytest.mark.filterwarnings("ignore:unclosed <ssl:ResourceWarning")
-    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
     def test_a_server_of_another_authority_is_not_trusted(
-        self, secure: ZooKeeper, certificates: Path, caplog: pytest.LogCaptureFixture
+        self, secure: ZooKeeper, certificates: Path
     ) -> None:
         assert secure.tls is not None
         wary = replace(secure, tls=replace(secure.tls, ca=certificates / "others.pem"))
         with pytest.raises(StoreUnavailableError, match=secure.hosts):
             ZooKeeperStore(wary, watch=False).start(timeout=2.0)
-        caplog.clear()
-        gc.collect()
+
+    def test_an_authority_that_the_system_trusts_is_no_better(
+        self, certificates: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Where OpenSSL looks for what the system trusts.
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificates / "ca.pem"))
+        impostor = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        impostor.load_cert_chain(certificates / "server.pem", certificates / "server.key")
+        said: queue.Queue[str] = queue.Queue()
+
+        def answer(listener: socket.socket) -> None:
+            connection, _ = listener.accept()
+            try:
+                with impostor.wrap_socket(connection, server_side=True) as secured:
+                    said.put(f"trusted, and told {secured.recv(4096)!r}")
+            except OSError as error:
+                said.put(str(error))
+            finally:
+                connection.close()
+
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.settimeout(PATIENCE)
+            thread = threading.Thread(target=answer, args=(listener,))
+            thread.start()
+            tls = ZooKeeperTls(
+                cert=certificates / "client.pem",
+                key=certificates / "client.key",
+                ca=certificates / "others.pem",
+            )
+            hosts = f"127.0.0.1:{listener.getsockname()[1]}"
+            mine = ZooKeeper(hosts=hosts, timeout=2.0, tls=tls, username="pool", password="s3cret")
+            with pytest.raises(StoreUnavailableError):
+                ZooKeeperStore(mine, watch=False).start(timeout=1.0)
+            thread.join(PATIENCE)
+        assert "unknown ca" in said.get(timeout=PATIENCE)

@@ -71,6 +71,16 @@ def hangs(*, on: str, after: float = 1.0, **more: Any) -> Fault:
     return Fault(on=on, do="hang", after=after, **more)
 
 
+def floods(size: int, *, on: str, **more: Any) -> Fault:
+    """An answer of so many bytes."""
+    return Fault(on=on, do="flood", status=size, **more)
+
+
+def trickles(*, on: str, **more: Any) -> Fault:
+    """An answer that comes byte by byte, and never to its end."""
+    return Fault(on=on, do="trickle", **more)
+
+
 def stores_nothing(status: int = 204, **more: Any) -> Fault:
     """A send that is answered with success, and nothing was stored."""
     return Fault(on="send", do="store-nothing", status=status, **more)
@@ -418,6 +428,27 @@ class _Handler(BaseHTTPRequestHandler):
         self.glance.released.wait(HANG_LIMIT)
         raise _Reset
 
+    def _flood_fault(self, fault: Fault) -> None:
+        self._begin(fault.status)
+        for _ in range(0, fault.status, CHUNK):
+            self.wfile.write(b" " * CHUNK)
+
+    def _trickle_fault(self, fault: Fault) -> None:
+        self._begin(10**6)
+        end = time.monotonic() + HANG_LIMIT
+        while time.monotonic() < end and not self.glance.released.wait(0.05):
+            self.wfile.write(b" ")
+        raise _Reset
+
+    def _begin(self, length: int) -> None:
+        """Answer 200, with the body to be written."""
+        self._read_part(1.0)
+        self._record(200)
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+
     def _store_nothing_fault(self, fault: Fault) -> None:
         self._read_part(1.0)
         self._reply(fault.status, b"")
@@ -663,6 +694,8 @@ _INSTEAD: Mapping[str, Callable[[_Handler, Fault], None]] = {
     "answer": _Handler._answer_fault,
     "reset": _Handler._reset_fault,
     "hang": _Handler._hang_fault,
+    "flood": _Handler._flood_fault,
+    "trickle": _Handler._trickle_fault,
     "store-nothing": _Handler._store_nothing_fault,
     "expire": _Handler._expire_fault,
 }

@@ -19,7 +19,7 @@ from typing import Self, TypeVar
 
 from builder.errors import ConflictError, NotFoundError, RefusedError, StoreUnavailableError
 from builder.model import Build, ImageRecords, Request, Snapshot, Upload
-from builder.store import paths
+from builder.store import codec, paths
 from builder.store.base import Claim, Store, builds_newest_first, uploads_newest_first
 
 Record = TypeVar("Record")
@@ -229,6 +229,7 @@ class FakeStore(Store):
     # -- records ------------------------------------------------------------------------------
 
     def create_build(self, build: Build) -> Build:
+        build = codec.bounded(build)
         path = paths.build(build.image, build.id)
         with self._connected_tree() as tree:
             if path in tree.builds:
@@ -239,6 +240,7 @@ class FakeStore(Store):
             return tree.builds[path]
 
     def update_build(self, build: Build) -> Build:
+        build = codec.bounded(build)
         path = paths.build(build.image, build.id)
         with self._connected_tree() as tree:
             _same_version(_found(tree.builds.get(path), path), build, path)
@@ -260,6 +262,7 @@ class FakeStore(Store):
             tree.tick()
 
     def create_upload(self, upload: Upload) -> Upload:
+        upload = codec.bounded(upload)
         parent = paths.uploads(upload.image, upload.build_id, upload.provider)
         with self._connected_tree() as tree:
             build = paths.build(upload.image, upload.build_id)
@@ -272,6 +275,7 @@ class FakeStore(Store):
             return stored
 
     def update_upload(self, upload: Upload) -> Upload:
+        upload = codec.bounded(upload)
         path = _upload_path(upload)
         with self._connected_tree() as tree:
             _same_version(_found(tree.uploads.get(path), path), upload, path)

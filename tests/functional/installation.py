@@ -212,8 +212,8 @@ class Installation:
             if found:
                 return found
             left = deadline - time.monotonic()
-            dead = [d for d in self.daemons[-1:] if d.process.poll() not in (None, 0)]
-            assert not dead, f"the daemon ended\n{self.story()}"
+            alive = [d for d in self.daemons if d.process.poll() in (None, 0)]
+            assert alive or not self.daemons, f"the daemon ended\n{self.story()}"
             assert left > 0, f"it did not happen within {timeout:.0f} s\n{self.story()}"
             seen = self.store.wait(seen, min(left, 0.5))
 

@@ -142,6 +142,43 @@ def test_a_second_daemon_shares_the_work_and_does_nothing_twice(place: Installat
     assert len(place.glance.images()) == 2
 
 
+def test_a_signal_that_the_kernel_hands_to_another_thread_is_heard(place: Installation) -> None:
+    place.knob("pause.install")
+    daemon = place.start()
+    place.paused_at("install")
+    threads = sorted(int(task.name) for task in Path(f"/proc/{daemon.process.pid}/task").iterdir())
+    os.kill(threads[-1], signal.SIGTERM)  # Linux delivers it to that very thread
+    assert daemon.wait() == 0
+
+
+def test_stopped_while_a_cloud_hangs_it_ends_in_bounded_time(place: Installation, glance: FakeGlance) -> None:
+    daemon = place.start()
+    upload = place.ready_uploads(place.ready_build())[0]
+    glance.faults.append(hangs(on="delete"))
+    place.store.update_upload(replace(upload, state=UploadState.DELETING))
+    wait_until(lambda: glance.faults[0].times == 0, place.story)
+    daemon.process.terminate()
+    assert daemon.process.wait(45) == 0  # the cloud would be given up only after a minute
+
+
+def test_a_second_daemon_on_the_same_work_directory_is_refused_and_sweeps_none(
+    place: Installation,
+) -> None:
+    place.settings["work-dir"] = str(place.root / "work")
+    place.write()
+    pause = place.knob("pause.install")
+    place.start()
+    place.paused_at("install")
+    other = place.root / "other.yaml"
+    other.write_text(place.config.read_text().replace(str(place.root / "state"), str(place.root / "other")))
+    second = place.start(config=other)
+    assert second.wait() == 4
+    assert str(place.root / "work") in second.text()
+    pause.unlink()
+    place.ready_build()
+    assert place.runs() == 1
+
+
 def test_a_second_daemon_on_the_same_state_directory_is_refused(place: Installation) -> None:
     place.start()
     place.ready_build()
@@ -255,7 +292,7 @@ def test_a_failing_build_backs_off_and_stops_at_the_limit(place: Installation) -
     assert place.runs() == 3
 
 
-def test_a_full_disk_is_named_and_released(place: Installation, small_disk: Path) -> None:
+def test_a_full_disk_is_named_and_released(small_disk: Path, place: Installation) -> None:
     place.settings["work-dir"] = str(small_disk / "work")
     place.settings["images-dir"] = str(small_disk / "images")
     place.knob("fill", str(small_disk))

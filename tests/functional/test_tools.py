@@ -7,12 +7,18 @@ import os
 import signal
 import stat
 import subprocess
+import threading
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from openstack.config import OpenStackConfig
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
+REQUIREMENTS = TOOLS / "lib" / "devcloud" / "requirements.txt"
 NAMES = ("devcloud", "quickstart", "run-tests")
 
 Result = subprocess.CompletedProcess[str]
@@ -23,15 +29,24 @@ class Bench:
 
     def __init__(self, root: Path) -> None:
         self.cloud = root / "cloud"
+        self.quickstart = root / "quickstart"
         self.environment = {
             **os.environ,
             "DEVCLOUD_DIR": str(self.cloud),
-            "QUICKSTART_DIR": str(root / "quickstart"),
+            "QUICKSTART_DIR": str(self.quickstart),
         }
 
     def run(self, name: str, *arguments: str, timeout: float = 60, **variables: str) -> Result:
+        return self._run([str(TOOLS / name), *arguments], timeout, variables)
+
+    def run_without_privileges(self, name: str, *arguments: str) -> Result:
+        """Root may read everything; without these capabilities the modes of files count for it too."""
+        drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+        return self._run([*drop, str(TOOLS / name), *arguments], 60, {})
+
+    def _run(self, command: list[str], timeout: float, variables: dict[str, str]) -> Result:
         return subprocess.run(
-            [str(TOOLS / name), *arguments],
+            command,
             env={**self.environment, **variables},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -40,17 +55,31 @@ class Bench:
             check=False,
         )
 
-    def remember(self, pid: int, started: int) -> None:
-        """Leave the notes of a cloud whose Keystone is this process."""
+    def remember(self, pid: int, started: int, port: int = 1) -> None:
+        """Leave the notes of a cloud whose Keystone is this process, all services on one port."""
         self.cloud.mkdir()
         state = {
-            "ports": {"keystone": 1, "glance-RegionOne": 2, "glance-RegionTwo": 3},
+            "ports": dict.fromkeys(("keystone", "glance-RegionOne", "glance-RegionTwo"), port),
             "admin_password": "a",
             "user_password": "b",
             "service_password": "c",
             "running": {"keystone": {"pid": pid, "started": started}},
         }
         (self.cloud / "state.json").write_text(json.dumps(state))
+
+    def remember_quickstart(self, pid: int, started: int, zookeeper: str) -> None:
+        """Leave the notes of a quickstart whose daemon is this process, with its ZooKeeper there."""
+        endpoint = self.quickstart / "state" / "zookeeper" / "endpoint"
+        endpoint.parent.mkdir(parents=True)
+        endpoint.write_text(zookeeper + "\n")
+        notes = {"daemon": {"pid": pid, "started": started}, "started_cloud": False}
+        (self.quickstart / "started.json").write_text(json.dumps(notes))
+
+    def venv_that_counts_as_installed(self, root: Path) -> Path:
+        """A virtual environment without a single command, but with the mark of a complete one."""
+        root.mkdir(parents=True)
+        (root / "devcloud-requirements.txt").write_text(REQUIREMENTS.read_text())
+        return root
 
     def masters(self) -> dict[str, int]:
         """The server processes of the cloud, by service."""
@@ -70,6 +99,62 @@ def stranger() -> Iterator[subprocess.Popen[bytes]]:
     yield process
     process.kill()
     process.wait()
+
+
+class Squatter:
+    """A server on a port that was a cloud's; `heard` is what it was asked."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        heard = self.heard
+
+        class Handler(BaseHTTPRequestHandler):
+            def handle_one_request(self) -> None:
+                heard.append(self.rfile.readline().decode())
+                self.close_connection = True
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def squatter() -> Iterator[Squatter]:
+    server = Squatter()
+    yield server
+    server.close()
+
+
+def storm(cloud: Path) -> Counter[int]:
+    """The statuses a region answers to five clients that make, fill and delete images all at once."""
+    config = OpenStackConfig(config_files=[str(cloud / "clouds.yaml")], load_envvars=False)
+    session = config.get_one("devcloud", region_name="RegionOne").get_session()
+    port = json.loads((cloud / "state.json").read_text())["ports"]["glance-RegionOne"]
+    base = f"http://127.0.0.1:{port}/v2/images"
+
+    def client(_number: int) -> list[int]:
+        statuses = []
+        for _ in range(6):
+            made = session.post(base, json={"disk_format": "raw", "container_format": "bare"})
+            image = f"{base}/{made.json()['id']}"
+            headers = {"Content-Type": "application/octet-stream"}
+            sent = session.put(f"{image}/file", data=b"x" * 1000, headers=headers, raise_exc=False)
+            gone = session.delete(image, raise_exc=False)
+            statuses += [made.status_code, sent.status_code, gone.status_code]
+        return statuses
+
+    with ThreadPoolExecutor(5) as pool:
+        return Counter(status for statuses in pool.map(client, range(5)) for status in statuses)
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 def fields_of(pid: int) -> list[str]:
@@ -156,6 +241,45 @@ def test_purging_leaves_what_the_tool_did_not_make(bench: Bench, stranger: subpr
     assert sorted(path.name for path in bench.cloud.iterdir()) == ["lock", "venv"]
 
 
+@pytest.mark.parametrize("command", ["status", "up"])
+def test_whoever_took_the_port_of_a_stopped_cloud_is_told_nothing(
+    bench: Bench, squatter: Squatter, tmp_path: Path, command: str
+) -> None:
+    bench.remember(os.getpid(), start_tick(os.getpid()) - 1, squatter.port)
+    venv = bench.venv_that_counts_as_installed(tmp_path / "venv")
+    result = bench.run("devcloud", command, DEVCLOUD_VENV=str(venv))
+    assert result.returncode == 1  # `up` ends where it needs a command of its services
+    assert squatter.heard == []
+
+
+def test_without_keystone_no_region_is_up(bench: Bench, stranger: subprocess.Popen[bytes]) -> None:
+    bench.remember(stranger.pid, 0)
+    notes = json.loads((bench.cloud / "state.json").read_text())
+    notes["running"]["glance-RegionOne"] = {"pid": stranger.pid, "started": start_tick(stranger.pid)}
+    (bench.cloud / "state.json").write_text(json.dumps(notes))
+    result = bench.run("devcloud", "status")
+    assert result.returncode == 1
+    assert [line.split()[2:] for line in result.stdout.splitlines()] == [
+        ["not", "running"],
+        ["no", "token:", "keystone", "is", "not", "running"],
+        ["not", "running"],
+    ]
+
+
+def test_the_directory_of_a_cloud_is_closed_to_others_when_its_venv_comes_first(bench: Bench) -> None:
+    # Nothing is fetched: there is no index at this address, so the installation fails.
+    result = bench.run(
+        "devcloud",
+        "install",
+        DEVCLOUD_VENV=str(bench.cloud / "venv"),
+        PIP_INDEX_URL="http://127.0.0.1:1/",
+        PIP_CONFIG_FILE=os.devnull,
+        PIP_RETRIES="0",
+    )
+    assert result.returncode == 1
+    assert mode_of(bench.cloud) == 0o700
+
+
 def test_stopping_a_quickstart_that_does_not_run_is_done_at_once(bench: Bench) -> None:
     assert bench.run("quickstart", "stop").returncode == 0
 
@@ -167,6 +291,31 @@ def test_there_is_no_environment_for_a_quickstart_that_does_not_run(bench: Bench
     assert "./tools/quickstart" in result.stderr
 
 
+def test_the_environment_of_a_quickstart_leads_a_shell_to_its_zookeeper(
+    bench: Bench, stranger: subprocess.Popen[bytes]
+) -> None:
+    bench.remember_quickstart(stranger.pid, start_tick(stranger.pid), "127.0.0.1:2345/pool")
+    result = bench.run("quickstart", "env")
+    assert result.returncode == 0
+    shell = f'{result.stdout}\nprintf "%s %s" "$IMAGEPOOL_ZOOKEEPER" "$OS_CLOUD"'
+    told = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True)
+    assert told.stdout == "127.0.0.1:2345/pool devcloud"
+
+
+def test_another_users_quickstart_is_refused_with_a_word_on_whose_it_is(
+    bench: Bench, stranger: subprocess.Popen[bytes]
+) -> None:
+    bench.remember_quickstart(stranger.pid, start_tick(stranger.pid), "127.0.0.1:1")
+    (bench.quickstart / "started.json").chmod(0)
+    result = bench.run_without_privileges("quickstart", "stop")
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"quickstart: {bench.quickstart}/started.json: permission denied; "
+        "run this as the user who started it, or as root\n"
+    )
+    assert stranger.poll() is None
+
+
 @pytest.mark.real
 def test_a_cloud_comes_up_is_repaired_and_goes_down(bench: Bench) -> None:
     try:
@@ -174,6 +323,8 @@ def test_a_cloud_comes_up_is_repaired_and_goes_down(bench: Bench) -> None:
         assert stat.S_IMODE((bench.cloud / "clouds.yaml").stat().st_mode) == 0o600
         before = bench.masters()
         clouds = (bench.cloud / "clouds.yaml").read_text()
+
+        assert set(storm(bench.cloud)) == {201, 204}
 
         os.kill(before["glance-RegionTwo"], signal.SIGKILL)
         status = bench.run("devcloud", "status")

@@ -219,10 +219,18 @@ def test_lists_take_only_what_was_asked_for(world: World) -> None:
     assert world.json("upload", "list", "--image", "other") == []
     assert world.run("build", "list", "--image", "nope").code == 3
     assert world.run("upload", "list", "--provider", "nope").code == 3
+    for group in ("build", "upload"):
+        nothing = world.run(group, "list", "--image", "")
+        assert (nothing.code, nothing.out) == (3, "")
 
 
 def test_an_unknown_column_is_wrong_usage(world: World) -> None:
     refused = world.run("build", "list", "-c", "id", "-c", "nope")
+    assert refused.code == 2 and "nope" in refused.err and "duration" in refused.err and not refused.out
+
+
+def test_sorting_by_an_unknown_column_is_wrong_usage(world: World) -> None:
+    refused = world.run("build", "list", "--sort-column", "nope")
     assert refused.code == 2 and "nope" in refused.err and "duration" in refused.err and not refused.out
 
 

@@ -6,21 +6,23 @@ import io
 import logging
 import os
 import re
+import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from builder import __version__
+from builder.cli import logs
 from builder.cli.context import Context, Parts
 from builder.cli.main import main
 from builder.cli.registry import COMMANDS
-from builder.config.model import Config
+from builder.config.model import Config, ZooKeeper
 from builder.errors import (
     ActionFailedError,
     CloudUnavailableError,
@@ -34,6 +36,7 @@ from builder.errors import (
     UsageError,
 )
 from builder.model import FailureClass
+from builder.store.zookeeper import ZooKeeperStore
 from tests.unit.cli_world import Result, World
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "cli.md"
@@ -310,7 +313,60 @@ class Talking(World):
 
 
 def test_a_command_leaves_logging_as_it_was() -> None:
-    root = logging.getLogger()
-    before = (list(root.handlers), root.level)
+    root, connection = logging.getLogger(), logging.getLogger(logs.CONNECTION)
+    before = (list(root.handlers), root.level, connection.level)
     World().run("-vv", "build", "list")
-    assert (list(root.handlers), root.level) == before
+    assert (list(root.handlers), root.level, connection.level) == before
+
+
+@pytest.mark.parametrize(("options", "heard"), [((), False), (("-q",), False), (("-v",), True)])
+def test_a_command_is_not_heard_trying_to_connect(options: tuple[str, ...], heard: bool) -> None:
+    with socket.socket() as taken:
+        # Bound, but nobody listens.
+        taken.bind(("127.0.0.1", 0))
+        done = Unanswered(port=taken.getsockname()[1]).run(*options, "build", "list")
+    assert done.code == 5 and "imagepool: error: " in done.err
+    assert ("WARNING" in done.err) == heard
+
+
+@dataclass
+class Unanswered(World):
+    """A world with a real store whose server does not answer."""
+
+    port: int = 0
+
+    def parts(self) -> Parts:
+        where = ZooKeeper(hosts=f"127.0.0.1:{self.port}", timeout=1.0)
+        return replace(super().parts(), open_store=lambda *_: ZooKeeperStore(where, watch=False))
+
+
+@pytest.fixture
+def daemon_log() -> Iterator[Callable[[], str]]:
+    """What the daemon has logged so far."""
+    stream = io.StringIO()
+    with logs.to_stderr(stream, verbose=0, quiet=False):
+        logs.for_the_daemon(verbose=0, quiet=False)
+        yield stream.getvalue
+
+
+def test_the_daemon_says_how_it_connects(daemon_log: Callable[[], str]) -> None:
+    logging.getLogger(logs.CONNECTION).info("connected")
+    assert daemon_log().endswith("connected\n")
+
+
+def test_nothing_in_the_daemons_log_acts_on_a_terminal_or_looks_like_a_line(
+    daemon_log: Callable[[], str],
+) -> None:
+    logging.getLogger("builder.test").warning("%s", "evil \x1b[2J\n2026-01-01 all is well")
+    assert daemon_log().count("\n") == 1 and "\x1b" not in daemon_log() and "\\x1b[2J\\n" in daemon_log()
+
+
+def test_no_credentials_of_a_url_are_logged(daemon_log: Callable[[], str]) -> None:
+    log = logging.getLogger("builder.test")
+    log.warning("can't reach %s", "https://me:sesame@mirror.example/debian")
+    try:
+        raise OSError("no https://me:sesame@mirror.example/ \x1b[2J")
+    except OSError:
+        log.exception("failed")
+    assert "sesame" not in daemon_log() and "\x1b" not in daemon_log()
+    assert "https://********@mirror.example/debian" in daemon_log() and "Traceback" in daemon_log()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
+import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from builder.cli.context import Parts
-from builder.config.model import Config
+from builder.config.model import Config, Platform
+from builder.dib import logfiles
 from builder.errors import ConflictError
+from builder.host import host_name
 from builder.model import Build, BuildState, Request, Upload, UploadState
 from builder.store.base import Store
 from tests.fakes.store import FakeStore
@@ -264,6 +269,31 @@ def test_asking_takes_the_place_of_the_scheduler_but_not_of_a_person(world: Worl
     assert request is not None and request.why == "first"
 
 
+def test_who_asks_second_is_told_whose_request_it_joins(world: World) -> None:
+    world.store.request_build(asked(by="bob@test", why="new kernel", time=NOW - HOUR))
+    done = world.run("image", "build", IMAGE)
+    assert done.code == 0 and "was asked for already (new kernel, bob@test, " in done.out
+    assert "joins it" in done.out
+
+
+def test_who_asks_first_joins_nobody(world: World) -> None:
+    done = world.run("image", "build", IMAGE)
+    assert done.code == 0 and "is requested" in done.out and "already" not in done.out
+
+
+def test_an_empty_reason_is_none(world: World) -> None:
+    world.run("image", "build", IMAGE, "--why", " ")
+    request = world.store.get_request(IMAGE)
+    assert request is not None and request.why == "asked by hand"
+
+
+def test_an_open_request_can_not_act_on_the_terminal_of_who_joins_it(world: World) -> None:
+    world.store.request_build(asked(by="bob\x1b[2J", why="one\nimagepool: all is well"))
+    done = world.run("image", "build", IMAGE)
+    assert done.code == 0 and "bob\\x1b[2J" in done.out
+    assert len(done.out.splitlines()) == 1 and "\x1b" not in done.out
+
+
 def test_what_the_configuration_pauses_is_not_built_by_hand() -> None:
     world = World(config=config(diskimage(pause=True), provider()))
     refused = world.run("image", "build", IMAGE)
@@ -289,7 +319,7 @@ def test_what_left_the_configuration_is_listed_but_not_built(world: World) -> No
 
 
 def test_a_log_on_this_machine_is_printed_as_it_is(world: World, tmp_path: Path) -> None:
-    log = tmp_path / "1.log"
+    log = logfiles.path(tmp_path, IMAGE, build_id(1))
     log.write_bytes(b"one\n\x1b[1mtwo\x1b[0m\n\xff\n" + b"x" * 200_000)
     world.store.put(ready(1, NOW - DAY, log=str(log)))
     shown = world.run("build", "log", "00000001")
@@ -298,9 +328,65 @@ def test_a_log_on_this_machine_is_printed_as_it_is(world: World, tmp_path: Path)
 
 
 def test_a_log_elsewhere_is_said_to_be_there(world: World) -> None:
-    world.store.put(ready(1, NOW - DAY, builder="faraway.test", log="/var/log/imagepool/1.log"))
+    log = str(logfiles.path(Path("/var/log/imagepool"), IMAGE, build_id(1)))
+    world.store.put(ready(1, NOW - DAY, builder="faraway.test", log=log))
     done = world.run("build", "log", "00000001")
-    assert done.code == 3 and "faraway.test: /var/log/imagepool/1.log" in done.err
+    assert done.code == 3 and f"faraway.test: {log}" in done.err
+
+
+@pytest.mark.parametrize("name", ["shadow", f"{IMAGE}-{build_id(2)}.log", f"x-{build_id(1)}.log"])
+def test_a_record_can_not_make_another_file_a_log(world: World, tmp_path: Path, name: str) -> None:
+    other = tmp_path / name
+    other.write_text("sesame")
+    world.store.put(ready(1, NOW - DAY, log=str(other)))
+    assert_refused(world)
+
+
+def test_a_link_with_the_name_of_a_log_is_not_followed(world: World, tmp_path: Path) -> None:
+    other, log = tmp_path / "shadow", logfiles.path(tmp_path, IMAGE, build_id(1))
+    other.write_text("sesame")
+    log.symlink_to(other)
+    world.store.put(ready(1, NOW - DAY, log=str(log)))
+    assert_refused(world)
+
+
+def test_a_pipe_with_the_name_of_a_log_keeps_nobody_waiting(world: World, tmp_path: Path) -> None:
+    log = logfiles.path(tmp_path, IMAGE, build_id(1))
+    os.mkfifo(log)
+    world.store.put(ready(1, NOW - DAY, log=str(log)))
+    assert_refused(world)
+
+
+def assert_refused(world: World) -> None:
+    done = world.run("build", "log", "00000001")
+    assert (done.code, done.out) == (4, "") and "sesame" not in done.err
+
+
+def test_a_log_that_can_not_be_opened_is_no_bug(world: World, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    world.store.put(ready(1, NOW - DAY, log=str(logfiles.path(file, IMAGE, build_id(1)))))
+    done = world.run("build", "log", "00000001")
+    assert (done.code, done.out) == (5, "") and "can't be read" in done.err
+
+
+def test_a_log_that_was_removed_here_is_said_to_be_gone(world: World, tmp_path: Path) -> None:
+    log = logfiles.path(tmp_path, IMAGE, build_id(1))
+    world.store.put(ready(1, NOW - DAY, builder=host_name(), log=str(log)))
+    done = world.run("build", "log", "00000001")
+    assert done.code == 3 and "is gone" in done.err
+
+
+@pytest.mark.parametrize(
+    ("full", "known_by"),
+    [("a.example", "a.example"), ("localhost", "short"), ("localhost.localdomain", "short")],
+)
+def test_a_machine_is_not_known_as_localhost(
+    monkeypatch: pytest.MonkeyPatch, full: str, known_by: str
+) -> None:
+    monkeypatch.setattr(socket, "getfqdn", lambda: full)
+    monkeypatch.setattr(socket, "gethostname", lambda: "short")
+    assert host_name() == known_by
 
 
 def test_a_build_without_a_log_says_so(world: World) -> None:
@@ -325,7 +411,7 @@ class Writing(FakeStore):
 
 
 def test_following_a_log_ends_with_the_build_and_misses_nothing(world: World, tmp_path: Path) -> None:
-    log = tmp_path / "1.log"
+    log = logfiles.path(tmp_path, IMAGE, build_id(1))
     log.write_text("begin\n")
     world.store.put(building(1, NOW - HOUR, log=str(log)))
     store = Writing(world.store.tree)
@@ -362,3 +448,32 @@ def test_render_prints_a_script_that_asks_for_secrets() -> None:
     shown = World(config=config(image, provider())).run("image", "render", IMAGE, "--script")
     assert shown.code == 0 and shown.out.startswith("#!/bin/bash\n")
     assert "s3cret" not in shown.out and "${TOKEN" in shown.out
+
+
+def test_a_script_works_where_only_root_can_make_directories(world: World) -> None:
+    script = world.run("image", "render", IMAGE, "--script").out
+    made = re.search(r"^mkdir -p (\S+)", script, re.MULTILINE)
+    assert made is not None
+    directory = next(parent for parent in Path(made[1]).parents if parent.exists())
+    status = directory.stat()
+    assert (status.st_uid, status.st_mode & 0o022) == (0, 0)
+
+
+def test_render_masks_credentials_in_urls() -> None:
+    platform = Platform(
+        name="p", distribution="debian", release="bookworm", mirror="https://me:sesame@mirror.example/debian"
+    )
+    image = diskimage(
+        platform=platform,
+        environment={"DIB_X": "see https://me:sesame@x.test/"},
+        dib_cmd=("d", "http://me:sesame@x"),
+    )
+    shown = World(config=config(image, provider())).run("image", "render", IMAGE)
+    assert shown.code == 0 and "DIB_DISTRIBUTION_MIRROR='********'" in shown.out.splitlines()
+    assert "sesame" not in shown.out
+
+
+def test_an_abstract_image_is_said_to_be_one() -> None:
+    world = World(config=replace(config(diskimage(), provider()), abstract=frozenset({"base"})))
+    done = world.run("image", "render", "base")
+    assert done.code == 3 and "base is abstract: only a parent of others" in done.err

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from builder.cloud.openstack import OpenStackCloud, image_format_of
 from builder.errors import CloudError, CloudUnavailableError, ConfigError
 from builder.model import FailureClass, ImageFormat
 from tests.fakes.bodies import BytesBody
-from tests.fakes.glance import FakeGlance, answers, hangs
+from tests.fakes.glance import PASSWORD, FakeGlance, answers, floods, hangs, trickles
 from tests.unit.cloud_world import content, provider
 
 CONTENT = content(100_000)
@@ -285,3 +287,129 @@ def test_threads_send_in_parallel_over_one_login(glance: FakeGlance, cloud: Open
     assert glance.count("auth") == 1
     states = [cloud.get(image_id) for image_id in ids]
     assert [s.status for s in states if s] == [GlanceStatus.ACTIVE] * 16
+
+
+# -- what nobody should believe ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "image_id",
+    ["../../identity/v3", "..", "a/b", "a/../b", "x" * 300, "", "a?b", "a%2fb", "a#b", "a\n", "\u00fc"],
+)
+def test_an_id_that_leads_elsewhere_sends_no_request(
+    glance: FakeGlance, cloud: OpenStackCloud, image_id: str
+) -> None:
+    list(cloud.find({"mark": "m"}))
+    before = len(glance.requests)
+    calls: list[Callable[[], object]] = [
+        lambda: cloud.get(image_id),
+        lambda: cloud.delete(image_id),
+        lambda: cloud.send(image_id, BytesBody(CONTENT), timeout=5.0),
+    ]
+
+    for call in calls:
+        with pytest.raises(CloudError, match="is no image id") as caught:
+            call()
+        assert caught.value.failure_class is FailureClass.CLOUD
+
+    assert len(glance.requests) == before
+
+
+@pytest.mark.parametrize("call", ["get", "find", "delete", "send"])
+def test_an_answer_without_an_end_is_not_kept(glance: FakeGlance, cloud: OpenStackCloud, call: str) -> None:
+    made = cloud.create(new())
+    glance.faults.append(floods(64 << 20, on=call))
+    tracemalloc.start()
+    try:
+        with pytest.raises(CloudError, match="an answer of more than 16777216 bytes") as caught:
+            request(cloud, call, made.id)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert caught.value.failure_class is FailureClass.CLOUD
+    assert peak < 48 << 20
+    # The cloud is used on as if nothing had been.
+    assert cloud.get(made.id) is not None
+    assert glance.count("auth") == 1
+
+
+@pytest.mark.parametrize("call", ["get", "find", "delete", "send"])
+def test_an_answer_that_trickles_is_cut(glance: FakeGlance, call: str) -> None:
+    cloud = OpenStackCloud(provider(), answer_timeout=0.5)
+    made = cloud.create(new())
+    glance.faults.append(trickles(on=call))
+    began = time.monotonic()
+
+    with pytest.raises(CloudUnavailableError, match="no answer in time") as caught:
+        request(cloud, call, made.id)
+
+    assert caught.value.failure_class is FailureClass.TIMEOUT
+    assert time.monotonic() - began < 10.0
+
+
+def request(cloud: OpenStackCloud, call: str, image_id: str) -> None:
+    """One request of a kind."""
+    if call == "get":
+        cloud.get(image_id)
+    elif call == "find":
+        list(cloud.find({"mark": "m"}))
+    elif call == "delete":
+        cloud.delete(image_id)
+    else:
+        cloud.send(image_id, BytesBody(CONTENT), timeout=60.0)
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTPS_PROXY", "all_proxy"])
+@pytest.mark.parametrize("value", ["http://u:s3cret@", "u:s3cret@", "http://[s3cret", "http://"])
+def test_a_proxy_without_a_host_is_named_without_its_password(
+    glance: FakeGlance,
+    cloud: OpenStackCloud,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str,
+) -> None:
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(CloudError, match=variable.lower()) as caught:
+        cloud.get("x")
+
+    assert caught.value.failure_class is FailureClass.CONFIG
+    assert "s3cret" not in str(caught.value) + caught.value.hint
+    assert glance.requests == []
+
+
+def test_a_proxy_with_a_host_is_no_trouble(
+    glance: FakeGlance, cloud: OpenStackCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", f"u:{PASSWORD}@127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+    assert cloud.get("x") is None
+
+
+def test_a_proxy_that_does_not_answer_is_named_without_its_password(
+    glance: FakeGlance, cloud: OpenStackCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://u:s3cret@127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+
+    with pytest.raises(CloudUnavailableError) as caught:
+        cloud.get("x")
+
+    assert "s3cret" not in str(caught.value) + caught.value.hint
+
+
+def test_credentials_in_what_a_cloud_says_are_masked(glance: FakeGlance, cloud: OpenStackCloud) -> None:
+    said = "can't copy from swift+https://backend:s3cret@store.example/v1; s3cret"
+    glance.faults += [
+        answers(500, on="get", text=said),
+        answers(500, on="get", text="x" * 285 + " http://backend:s3cret@store.example"),
+    ]
+
+    for _ in range(2):
+        with pytest.raises(CloudUnavailableError) as caught:
+            cloud.get("x")
+        assert "backend:s3cret" not in caught.value.message
+        assert "backend:s3" not in caught.value.message

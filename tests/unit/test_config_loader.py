@@ -27,6 +27,7 @@ def test_an_empty_file_is_all_defaults(files: Files) -> None:
     assert config.cache_dir == Path("/var/lib/imagepool/cache")
     assert config.log_dir == Path("/var/lib/imagepool/logs")
     assert config.zookeeper is None
+    assert not config.embedded_open
     assert config.diskimages == {}
     assert (config.build_workers, config.upload_workers, config.log_retention) == (1, 4, 7)
 
@@ -39,8 +40,20 @@ def test_the_shipped_configuration_makes_one_debian_image(files: Files) -> None:
     assert image.formats == (ImageFormat.QCOW2,)
     assert image.schedule == DEFAULT_SCHEDULE
     assert image.environment["DIB_RELEASE"] == "bookworm"
+    assert (image.metadata["os_distro"], image.metadata["os_version"]) == ("debian", "bookworm")
+    assert not config.embedded_open
     assert {"debian-minimal", "vm", "openssh-server"} <= set(image.elements)
     assert config.notes == ()
+
+
+def test_the_private_zookeeper_is_open_only_where_the_file_says_so(files: Files) -> None:
+    assert files.load("embedded-zookeeper: open").embedded_open
+    assert not files.load("embedded-zookeeper: protected").embedded_open
+
+
+def test_what_is_abstract_is_known_by_name(files: Files) -> None:
+    config = files.load("diskimages: [{name: base, abstract: true}, {name: a, parent: base}]")
+    assert (config.abstract, list(config.diskimages)) == ({"base"}, ["a"])
 
 
 def test_the_shipped_example_of_a_provider_works_when_uncommented(files: Files) -> None:
@@ -61,6 +74,7 @@ def test_the_quickstart_configuration_keeps_everything_below_one_directory(files
     files.environ = {"IMAGEPOOL_STATE_DIR": "/tmp/state"}
     config = files.load()
     assert config.state_dir == Path("/tmp/state")
+    assert config.embedded_open
     assert config.images_dir == Path("/tmp/state/images")
     assert [p.name for p in config.providers_of("debian-bookworm")] == ["devcloud-one", "devcloud-two"]
     assert config.diskimages["debian-bookworm"].formats == (ImageFormat.QCOW2, ImageFormat.RAW)

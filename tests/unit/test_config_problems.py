@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.config_world import Files
+from builder.config.loader import load
+from builder.errors import ConfigError
+from builder.model import ImageFormat
+from tests.unit.config_world import Files, image_format_of
 
 
 @pytest.fixture
@@ -56,6 +59,10 @@ ONE_PROBLEM = {
     ),
     "a diskimage that is text": ("diskimages:\n- a", "2: diskimages[0]: must be a mapping, not text 'a'"),
     "no name": ("diskimages:\n- pause: true", "2: diskimages[0].name: is required"),
+    "neither protected nor open": (
+        "embedded-zookeeper: closed",
+        "1: embedded-zookeeper: must be 'protected' or 'open', not text 'closed'",
+    ),
     "no cloud": ("providers:\n- name: p", "2: providers[0].cloud: is required"),
     "zero seconds": ("stall-timeout: 0", "1: stall-timeout: must be more than 0, not 0"),
     "endless seconds": ("stall-timeout: .inf", "1: stall-timeout: must be a finite number, not number inf"),
@@ -392,3 +399,42 @@ def test_a_secret_in_the_main_file_is_not_told_either(files: Files) -> None:
 def test_a_problem_is_one_line_whatever_the_key_is(files: Files) -> None:
     [problem] = files.problems('diskimages:\n- name: a\n  "x\\ny\\e[2J": 1')
     assert problem.startswith("imagepool.yaml:3: diskimages[0].x y [2J: unknown key")
+
+
+@pytest.mark.parametrize(
+    "written", ["!hunter2", "*hunter2", "!!int hunter2", "&hunter2 {a: b", "[hunter2", "hunter2: x"]
+)
+@pytest.mark.parametrize("key", ["password", "username"])
+def test_no_value_of_the_secure_file_is_told(files: Files, key: str, written: str) -> None:
+    files.write("zookeeper-servers: [{host: zk}]")
+    files.write_secure(f"zookeeper-auth:\n  {key}: {written}\n")
+    told = files.problems()
+    assert told and all(problem.startswith("secure.yaml:") for problem in told)
+    assert "hunter2" not in str(told)
+
+
+def test_no_number_of_the_secure_file_is_told(files: Files) -> None:
+    files.write("zookeeper-servers: [{host: zk}]")
+    files.write_secure("zookeeper-timeout: -4711")
+    assert files.problems() == ["secure.yaml:1: zookeeper-timeout: must be more than 0, not that"]
+
+
+def test_a_missing_file_is_told_with_the_option_that_names_it(files: Files) -> None:
+    for missing, option in ((files.main, "--config"), (files.secure, "--secure")):
+        files.write("")
+        secure = files.secure if missing is files.secure else None
+        missing.unlink(missing_ok=True)
+        with pytest.raises(ConfigError) as caught:
+            load(files.main, image_format_of=image_format_of, environ={}, secure=secure)
+        assert f"with {option} FILE" in caught.value.hint
+
+
+def test_where_a_cloud_was_looked_for_is_told(files: Files) -> None:
+    def unknown(cloud: str, region: str | None) -> ImageFormat:
+        raise ConfigError([f"there is no cloud {cloud!r}"], hint="Looked at /etc/openstack/clouds.yaml.")
+
+    files.write("providers: [{name: p, cloud: nope}]")
+    with pytest.raises(ConfigError) as caught:
+        load(files.main, image_format_of=unknown, environ={})
+    (problem,) = caught.value.problems
+    assert problem.endswith("there is no cloud 'nope'. Looked at /etc/openstack/clouds.yaml.")

@@ -18,6 +18,7 @@ cache-dir: /var/cache/imagepool
 elements-dir: /a:/b
 build-log-retention: 2
 schedule: never
+embedded-zookeeper: open
 failed-retention: 0.5
 build-retries: {first: 1, longest: 2, limit: 3}
 zookeeper-servers:
@@ -66,7 +67,7 @@ def without_secrets(config: Config) -> Config:
         name: replace(image, platform=masked if image.platform else None)
         for name, image in config.diskimages.items()
     }
-    return replace(config, platforms={"p": masked}, diskimages=images)
+    return replace(config, platforms={"p": masked}, diskimages=images, abstract=frozenset())
 
 
 def test_what_is_shown_means_the_same_when_it_is_loaded_again(files: Files) -> None:
@@ -98,3 +99,23 @@ def test_no_secret_is_shown(files: Files) -> None:
     assert "sesame" not in str(shown)
     assert shown["diskimages"][0]["env-vars"] == {"MY_TOKEN": MASK, "INNOCENT": MASK}
     assert shown["zookeeper-auth"] == {"username": "me", "password": MASK}
+
+
+def test_no_credentials_of_a_url_are_shown(files: Files) -> None:
+    url = "https://me:sesame@mirror.example/debian"
+    shown = as_data(
+        files.load(
+            f"platforms: [{{name: p, distribution: d, release: r, mirror: '{url}', security-mirror: '{url}',"
+            f" variables: {{a: [{{b: '{url}'}}]}}}}]\n"
+            f"diskimages: [{{name: a, dib-cmd: 'x {url}', env-vars: {{X: 'see {url}'}},"
+            f" metadata: {{m: '{url}'}}}}]\n"
+        )
+    )
+    assert "sesame" not in str(shown)
+    assert shown["platforms"][0]["mirror"] == f"https://{MASK}@mirror.example/debian"
+    assert shown["diskimages"][0]["env-vars"] == {"X": MASK}
+
+
+def test_who_may_reach_the_private_zookeeper_is_shown(files: Files) -> None:
+    assert as_data(files.load(""))["embedded-zookeeper"] == "protected"
+    assert as_data(files.load("embedded-zookeeper: open"))["embedded-zookeeper"] == "open"

@@ -63,6 +63,16 @@ def test_a_published_build_is_whole_and_says_whose_it_is(images: Path) -> None:
     assert artifacts.path(images, IMAGE, BUILD, ImageFormat.QCOW2).read_bytes() == CONTENT
 
 
+def test_a_published_build_is_not_for_everybody_to_read(images: Path) -> None:
+    assert artifacts.path(images, IMAGE, BUILD, ImageFormat.QCOW2).stat().st_mode & 0o777 == 0o640
+    assert artifacts.directory(images, IMAGE, BUILD).stat().st_mode & 0o777 == 0o750
+
+
+def test_without_manifests_its_directory_is_closed_as_well(tmp_path: Path) -> None:
+    artifacts.publish(tmp_path, PROOF, [])
+    assert artifacts.directory(tmp_path, IMAGE, BUILD).stat().st_mode & 0o777 == 0o750
+
+
 def test_a_deleted_build_is_gone_and_deleting_it_again_is_fine(images: Path) -> None:
     delete(images)
     assert everything_in(images) == []

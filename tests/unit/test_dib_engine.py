@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from builder.config.model import Platform
 from builder.dib import artifacts, engine, sandbox, workspace
 from builder.errors import ActionFailedError
 from builder.model import BuildPhase, Failure, FailureClass, ImageFormat
@@ -140,6 +142,28 @@ def test_secrets_reach_dib_and_nobody_else(tmp_path: Path, control: Path) -> Non
         assert secret not in text
 
 
+def test_credentials_of_proxies_and_mirrors_are_told_to_dib_alone(
+    tmp_path: Path, control: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy, mirror = "http://ann:p4ssw0rd@proxy.test:3128", "http://bob:s3cr3t@mirror.test/debian"
+    monkeypatch.setenv("http_proxy", proxy)
+    platform = Platform(name="p", distribution="debian", release="bookworm", mirror=mirror)
+    (control / "print").write_text(f"+ curl -x {proxy}\nusing ann:p4ssw0rd\nI: Retrieving {mirror}/dists\n")
+    work = job(tmp_path, image(control, platform=platform))
+
+    build(work)
+
+    (run,) = map(json.loads, (control / "runs").read_text().splitlines())
+    assert run["environment"]["http_proxy"] == proxy
+    assert run["environment"]["DIB_DISTRIBUTION_MIRROR"] == mirror
+    proof = artifacts.directory(work.images_dir, "debian-bookworm", BUILD) / artifacts.PROOF
+    for text in (work.log_path.read_text(), proof.read_text()):
+        assert "http_proxy" in text
+        assert "p4ssw0rd" not in text
+        assert "s3cr3t" not in text
+    assert "using ********" in work.log_path.read_text()
+
+
 def test_the_log_tells_the_command_each_line_with_its_time_and_how_it_ended(
     tmp_path: Path, control: Path
 ) -> None:
@@ -167,7 +191,7 @@ def test_a_failing_script_is_named_with_its_exit_code_and_last_words(tmp_path: P
         lines=("E: Unable to locate package no-such-thing",),
     )
     assert "the build failed: package: E: Unable" in work.log_path.read_text().splitlines()[-1]
-    assert not work.images_dir.exists()
+    assert list(work.images_dir.iterdir()) == []
     assert_nothing_left(work, control)
 
 
@@ -183,6 +207,50 @@ def test_a_missing_disk_image_create_is_a_missing_tool(tmp_path: Path) -> None:
     assert failure.failure_class is FailureClass.TOOL
     assert "no-such-disk-image-create" in failure.message
     assert list(work.work_dir.iterdir()) == []
+
+
+PLACES = {
+    "work-dir": "work_dir",
+    "images-dir": "images_dir",
+    "cache-dir": "cache_dir",
+    "build-log-dir": "log_path",
+}
+
+
+@pytest.mark.parametrize("key", PLACES)
+@pytest.mark.parametrize(
+    ("where", "reason"),
+    [
+        ("file", "File exists|Not a directory"),
+        ("file/below", "Not a directory"),
+        ("/proc/nowhere", "No such file"),
+        ("ro", "Read-only"),
+    ],
+)
+def test_a_directory_that_cannot_be_used_is_a_matter_of_the_configuration(
+    tmp_path: Path, control: Path, read_only: Path, key: str, where: str, reason: str
+) -> None:
+    (tmp_path / "file").touch()
+    bad = read_only if where == "ro" else tmp_path / where
+    value = bad / "build.log" if key == "build-log-dir" else bad
+    work = engine.Job(**{**vars(job(tmp_path, image(control))), PLACES[key]: value})
+
+    failure = failure_of(work)
+
+    assert failure.failure_class is FailureClass.CONFIG
+    assert f"the {key} {bad} can't be used: " in failure.message
+    assert re.search(reason, failure.message)
+    assert not (control / "runs").exists()  # found before hours of building
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A disk that can't be written."""
+    disk = tmp_path / "read-only"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,size=1m", "imagepool-test", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_build_that_hangs_and_ignores_term_ends_at_its_timeout_with_all_its_children(
@@ -269,6 +337,7 @@ def test_work_and_images_may_be_on_different_disks(tmp_path: Path, small_disk: P
     (artifact,) = build(work).artifacts
     file = artifacts.path(work.images_dir, "debian-bookworm", BUILD, ImageFormat.RAW)
     assert artifacts.check(file, artifact, hashes=True) is None
+    assert file.stat().st_mode & 0o777 == 0o640
     assert file.stat().st_blocks * 512 < artifact.size  # its holes are holes still
 
 

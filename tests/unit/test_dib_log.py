@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -135,14 +139,80 @@ def test_dibs_own_time_is_taken_off() -> None:
     assert Reader.bare("2026 | Running") == "2026 | Running"
 
 
+SECRETS = [
+    "it's $ecret",
+    "'",
+    "a,b~c#d",
+    "#~x",
+    'say "hi" \\ `now`!',
+    "two\nlines",
+    "t\tb\x1b\a\v\x01",
+    "pässwörd€",
+    "\x85x",
+]
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
 @pytest.mark.parametrize(
-    "shown",
-    ["TOKEN=it's $ecret", "+ TOKEN='it'\"'\"'s $ecret'", 'declare -x TOKEN="it\'s \\$ecret"'],
+    "how",
+    [
+        'set -x; : $TOKEN_IS TOKEN="$TOKEN"',
+        'printf %q "$TOKEN"',
+        'printf %q "TOKEN=$TOKEN"',
+        "declare -p TOKEN",
+        'echo "${TOKEN@Q}"',
+        "set | grep ^TOKEN=",
+        "export TOKEN; $PYTHON -c 'import os; print(repr(os.environ[\"TOKEN\"]))'",
+        "export TOKEN; $PYTHON -c 'import json, os; print(json.dumps(os.environ[\"TOKEN\"]))'",
+    ],
 )
-def test_a_secret_is_masked_in_each_way_a_shell_writes_it(shown: str) -> None:
-    masked = Masker(["it's $ecret"])(shown)
-    assert "ecret" not in masked
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_secret_is_masked_in_each_way_programs_write_it(secret: str, how: str, locale: str) -> None:
+    def told(value: str) -> str:
+        environment = {"PATH": os.environ["PATH"], "LC_ALL": locale, "PYTHON": sys.executable, "TOKEN": value}
+        done = subprocess.run(["bash", "-c", how], check=True, capture_output=True, env=environment)
+        return (done.stdout + done.stderr).decode(errors="surrogateescape")
+
+    # Quotes around it may differ with what is in it; of the secret itself nothing may be left.
+    masked = Masker([secret])(told(secret))
     assert MASK in masked
+    assert set(masked) - set("'\"$\n") <= set(told("") + MASK)
+
+
+def test_a_secret_is_masked_as_dib_quotes_it_for_a_shell() -> None:
+    assert Masker(["it's"])("+ TOKEN=" + shlex.quote("it's")) == f"+ TOKEN='{MASK}'"
+
+
+TRACEBACK = (
+    "sudo: unable to resolve host builder: Temporary failure in name resolution",
+    "Traceback (most recent call last):",
+    '  File "/srv/venv/bin/dib-block-device", line 8, in <module>',
+    '  File "/srv/venv/lib/site-packages/diskimage_builder/block_device/cmd.py", line 120, in main',
+    "    return bdc.main()",
+    "AssertionError",
+)
+
+
+@pytest.mark.parametrize(
+    "last", ["AssertionError", "yaml.scanner.ScannerError: while scanning", "KeyError: 'x'"]
+)
+def test_a_traceback_of_dib_itself_is_told_by_its_exception(last: str) -> None:
+    failure = read("Calculating image size (this may take a minute)...", *TRACEBACK[:-1], last).diagnose(1)
+    assert failure.failure_class is FailureClass.TOOL
+    assert failure.message == last
+    assert failure.step == "block-device"
+    assert failure.lines[-1] == last
+
+
+def test_a_traceback_of_an_elements_own_script_is_the_elements() -> None:
+    lines = (
+        TRACEBACK[0],
+        "Traceback (most recent call last):",
+        '  File "/x/diskimage_builder/elements/x/root.d/10-x", line 8',
+        "KeyError: 1",
+    )
+    failure = read(*IN_INSTALL, *lines).diagnose(1)
+    assert failure.failure_class is FailureClass.ELEMENT
 
 
 def test_each_line_of_a_secret_is_secret() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -105,6 +106,40 @@ def test_of_the_real_tmp_it_sees_only_what_it_names(space: Workspace, tmp_path: 
     assert (tmp_path / "needed.made").exists()
     assert not Path("/tmp/left").exists()
     stranger.rmdir()
+
+
+def test_dots_are_no_names_in_tmp(space: Workspace) -> None:
+    assert sandbox.names_below_tmp(["/tmp/../etc", "-o /tmp/./x", "A=/tmp/..", "/tmp/.hidden:/tmp/a/b"]) == [
+        ".hidden",
+        "a",
+    ]
+    before = Path("/proc/self/mountinfo").read_text()
+    running = Running(space, "echo $FILE; ls -A /tmp", FILE="/tmp/../etc/hostname")
+    assert running.end() == 0
+    assert running.lines == ["/tmp/../etc/hostname"]
+    assert Path("/proc/self/mountinfo").read_text() == before
+
+
+def test_the_umask_is_the_usual_one_whatever_the_daemons_is(space: Workspace) -> None:
+    before = os.umask(0o077)
+    try:
+        running = Running(space, "umask")
+    finally:
+        os.umask(before)
+    assert running.end() == 0
+    assert running.lines == ["0022"]
+
+
+@pytest.mark.parametrize("name", ["it's", "$(touch injected)", 'a "b"', "`touch injected`"])
+def test_stand_ins_write_their_list_wherever_the_work_directory_is(tmp_path: Path, name: str) -> None:
+    loops = tmp_path / name / "loops"
+    loops.parent.mkdir()
+    script = sandbox.stand_ins(loops=loops)["kpartx"]
+    assert "@LOOPS@" not in script
+    (line,) = (line for line in script.splitlines() if ">>" in line)
+    subprocess.run(["bash", "-c", line], check=True, cwd=tmp_path, env={"device": "/dev/loop7"})
+    assert loops.read_text() == "/dev/loop7\n"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_the_machine_can_resolve_its_own_name(space: Workspace) -> None:

@@ -61,6 +61,13 @@ def test_a_work_directory_says_whose_it_is_before_anything_is_in_it(tmp_path: Pa
     }
 
 
+def test_what_the_build_sees_as_tmp_is_open_to_everybody_inside_and_nobody_outside(tmp_path: Path) -> None:
+    space = create(tmp_path)
+    assert space.shared_tmp.stat().st_mode & 0o7777 == 0o1777
+    assert space.shared_tmp.parent.stat().st_mode & 0o7777 == 0o700
+    assert space.shared_tmp.parent.parent == space.directory
+
+
 def test_one_build_has_one_work_directory(tmp_path: Path) -> None:
     create(tmp_path)
     with pytest.raises(FileExistsError):
@@ -150,6 +157,17 @@ def test_partitions_of_a_device_the_kernel_detached_by_itself_go(
     assert Path(f"{device}p1").exists()
     workspace.release(space)
     eventually(lambda: traces(device, space.tmp / "image0.raw") == [], "nothing is left of the device")
+
+
+def test_the_list_of_loop_devices_names_nothing_else(tmp_path: Path, attach: Callable[[Path], str]) -> None:
+    """Whatever else the build writes there would become a path and an argument of partx."""
+    space = create(tmp_path)
+    device = attach(space.tmp / "image0.raw")
+    subprocess.run(["losetup", "--detach", device], check=True)
+    space.loops.write_bytes(f"/dev/loop1x\n..\n/dev/**\n\n/dev/sda\n{device}\n".encode() + b"\xff\n")
+    released = workspace.release(space)
+    assert released.devices == (f"partitions of {device}",)
+    assert released.problem == ""
 
 
 def test_devices_of_others_stay(tmp_path: Path, attach: Callable[[Path], str]) -> None:

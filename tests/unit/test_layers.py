@@ -33,6 +33,7 @@ LAYERS: Mapping[str, Row] = {
     # L0: the words
     "builder.model": Row(0),
     "builder.errors": Row(0, ("builder.model",)),  # for types alone; see test_no_cycles
+    "builder.host": Row(0),
     # L1: what is configured, and how programs are run
     "builder.config": Row(1, WORDS),
     "builder.process": Row(1, WORDS),
@@ -58,6 +59,7 @@ LAYERS: Mapping[str, Row] = {
         4,
         (
             *WORDS,
+            "builder.host",
             "builder.config",
             "builder.planning",
             "builder.store",
@@ -71,6 +73,7 @@ LAYERS: Mapping[str, Row] = {
         5,
         (
             *WORDS,
+            "builder.host",
             "builder.config",
             "builder.planning",
             "builder.store.base",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +13,7 @@ from builder.cloud import transfer
 from builder.cloud.base import CloudImage, NewImage
 from builder.errors import CloudUnavailableError
 from builder.model import Artifact, Build, BuildState, Failure, FailureClass, ImageFormat, Upload, UploadState
-from builder.workers.janitor import Janitor
+from builder.workers.janitor import FIRST_RETRY, Backoff, Janitor
 from tests.unit.worker_world import NOW, Stage, build, upload
 
 
@@ -23,10 +23,8 @@ def stage(tmp_path: Path) -> Stage:
 
 
 @pytest.fixture
-def janitor(stage: Stage) -> Iterator[Janitor]:
-    worker = Janitor(stage.world, "janitor")
-    yield worker
-    worker.close()
+def janitor(stage: Stage) -> Janitor:
+    return Janitor(stage.world, "janitor")
 
 
 def work(janitor: Janitor) -> None:
@@ -180,6 +178,30 @@ def test_after_a_failure_it_waits_before_the_next_try(stage: Stage, janitor: Jan
     work(janitor)
     assert not stage.clouds["one"].images
     assert not stage.store.snapshot().image("img").uploads
+
+
+def test_a_pause_outlives_the_moment_in_which_the_plan_does_not_show_the_action() -> None:
+    backoff = Backoff()
+    backoff.failed("it", NOW)
+    backoff.retain(frozenset(), NOW)  # while we hold its claim, an action is not in the plan
+    until = backoff.until("it")
+    assert until is not None and until > NOW
+    assert backoff.failed("it", NOW) > FIRST_RETRY * 1.4
+    backoff.retain(frozenset(), NOW + timedelta(hours=3))
+    assert backoff.until("it") is None
+
+
+def test_a_lane_that_ends_wakes_the_janitor_when_it_is_free(stage: Stage, janitor: Janitor) -> None:
+    built = build(1)
+    stage.store.put(built)
+    stage.store.put(replace(ready_upload(stage, built), state=UploadState.DELETING))
+    busy: list[str] = []
+    woken = threading.Event()
+    stage.store.wake = lambda: (busy.extend(janitor.busy()), woken.set())[0]  # type: ignore[method-assign]
+    janitor.step()
+    assert woken.wait(10)
+    assert busy == []  # whoever looks now finds the lane free, and can go on
+    assert not stage.clouds["one"].images
 
 
 def test_an_image_that_is_not_provably_ours_stays_and_the_record_says_so(

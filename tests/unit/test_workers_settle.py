@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from builder.model import Build, BuildState, UploadState
+from builder.model import Build, BuildState, Upload, UploadState
 from builder.store.base import Claim
 from builder.workers.settle import Ending, Settler
 from tests.fakes.store import FakeStore
@@ -106,6 +106,32 @@ def test_it_waits_while_another_holds_the_claim_and_yields_if_that_one_took_the_
     theirs.release()
     assert not thread.is_alive()
     assert result == [Ending.OVERRULED]
+
+
+def test_what_was_read_before_the_session_ended_is_not_written_after_it() -> None:
+    store = SlowStore()
+    built = store.create_build(build(1))
+    record = store.create_upload(upload(built, UploadState.UPLOADING))
+    claim = store.claim_uploads("img", built.id, "one")
+    assert claim is not None
+    stopping = threading.Event()
+    stopping.set()
+    final = record.become(UploadState.READY, NOW)
+    assert Settler(store, stopping, patience=0.0).finish_upload(final, claim) is Ending.UNKNOWN
+    assert store.peers_claim is not None  # the peer deletes the image now; `ready` would be a lie
+    assert store.another_daemon().get_upload("img", built.id, "one", record.id).state is UploadState.UPLOADING
+
+
+class SlowStore(FakeStore):
+    """Its first read takes so long that the session ends, and a peer finds the upload abandoned."""
+
+    peers_claim: Claim | None = None
+
+    def get_upload(self, image: str, build_id: str, provider: str, upload_id: str) -> Upload:
+        if self.peers_claim is None:
+            self.lose_session()
+            self.peers_claim = self.another_daemon().claim_uploads(image, build_id, provider)
+        return super().get_upload(image, build_id, provider, upload_id)
 
 
 def test_a_stopping_daemon_does_not_wait_for_ever(store: FakeStore) -> None:

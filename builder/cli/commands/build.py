@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import codecs
-import socket
+import errno
+import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,9 @@ from typing import BinaryIO, Final
 
 from builder.cli import guard, lookup, render, text
 from builder.cli.base import Action, Lister, Shower
-from builder.errors import ConflictError, NotFoundError, RefusedError
+from builder.dib import logfiles
+from builder.errors import ConflictError, NotFoundError, RefusedError, UnavailableError
+from builder.host import host_name
 from builder.model import Build, BuildState, Snapshot
 from builder.store.base import Store
 
@@ -37,7 +41,9 @@ class ListBuilds(Lister):
         config, now = self.context.config_for_records(), self.context.now()
         with self.context.store(config) as store:
             snapshot = store.snapshot()
-        image = options.image and lookup.image_name(snapshot, tuple(config.diskimages), options.image)
+        image = options.image
+        if image is not None:
+            image = lookup.image_name(snapshot, tuple(config.diskimages), image)
         builds = [b for b in snapshot.builds() if image in (None, b.image)]
         return render.table(render.BUILD_COLUMNS, [render.build_row(b, now) for b in builds])
 
@@ -146,11 +152,24 @@ def _opened_log(build: Build) -> BinaryIO:
     """The log file; NotFoundError says where it is when it isn't here."""
     if build.log is None:
         raise NotFoundError(f"build {build.id} has no log on record")
+    # Whoever may write records could name any file here, and the reader may be root.
+    if Path(build.log).name != logfiles.path(Path(), build.image, build.id).name:
+        raise RefusedError(f"{build.log}, which is on record, is no name of the log of build {build.id}")
     try:
-        return Path(build.log).open("rb")
+        descriptor = os.open(build.log, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return os.fdopen(descriptor, "rb")
+        os.close(descriptor)
+        raise RefusedError(f"{build.log} is no plain file")
     except FileNotFoundError:
         pass
-    if build.builder in (None, socket.getfqdn(), socket.gethostname()):
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise RefusedError(f"{build.log} is no plain file") from error
+        raise UnavailableError(
+            f"{build.log} can't be read: {error.strerror}", hint="Run this command as the user of the daemon."
+        ) from error
+    if build.builder in (None, host_name()):
         raise NotFoundError(
             f"the log of build {build.id} is gone: {build.log}",
             hint="Old logs are removed (build-log-retention).",

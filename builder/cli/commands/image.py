@@ -15,6 +15,8 @@ from builder.model import Request
 from builder.planning.explain import explain
 from builder.store.base import Store
 
+#: The reason on record when nobody says one.
+BY_HAND = "asked by hand"
 EXPLAIN_COLUMNS = ("what", "verdict", "due", "reason")
 #: Seconds after which the waiting looks at the clock even when nothing changes in the store.
 HEARTBEAT = 5.0
@@ -128,7 +130,7 @@ class BuildImage(Action):
         _image_argument(parser)
         parser.add_argument("--wait", action="store_true", help="wait for the build and all its uploads")
         parser.add_argument(
-            "--why", metavar="TEXT", default="asked by hand", help="the reason to put on record"
+            "--why", metavar="TEXT", default=BY_HAND, help=f"the reason to put on record (default: {BY_HAND})"
         )
 
     def act(self, options: argparse.Namespace) -> int:
@@ -138,12 +140,15 @@ class BuildImage(Action):
             snapshot = store.snapshot()
             name = _buildable(config, lookup.image_name(snapshot, tuple(config.diskimages), options.image))
             before = frozenset(b.id for b in snapshot.image(name).builds)
-            request = store.request_build(
-                Request(image=name, by=self.context.who(), why=options.why, time=self.context.now())
-            )
+            why = options.why.strip() or BY_HAND
+            ours = Request(image=name, by=self.context.who(), why=why, time=self.context.now())
+            request = store.request_build(ours)
+            answer = text.one_line(_answer(ours, request))
             if not options.wait:
-                self.say(f"a build of {name} is requested ({request.why}, {request.by})")
+                self.say(answer)
                 return 0
+            if not _is_same(ours, request):
+                self.note(answer)
             follower = follow.Follower(request=request, known=before, since=self.context.now())
             try:
                 self._follow(config, store, follower)
@@ -189,6 +194,18 @@ def _buildable(config: Config, name: str) -> str:
             hint="Remove 'pause' from the diskimage there.",
         )
     return name
+
+
+def _is_same(ours: Request, there: Request) -> bool:
+    return (ours.by, ours.why, ours.time) == (there.by, there.why, there.time)
+
+
+def _answer(ours: Request, there: Request) -> str:
+    """What became of our request: it is the open one, or somebody else's is."""
+    if _is_same(ours, there):
+        return f"a build of {ours.image} is requested ({ours.why}, {ours.by})"
+    who = f"{there.why}, {there.by}, {text.moment(there.time)}"
+    return f"a build of {ours.image} was asked for already ({who}); this request joins it"
 
 
 def _builder_id(config: Config) -> str | None:

@@ -11,22 +11,23 @@ from typing import Final
 
 from builder.cli import text
 from builder.cli.base import Action
-from builder.config.model import Config, DiskImage
+from builder.config.model import Config, DiskImage, masked_credentials
 from builder.dib import command, mirrors
 from builder.dib.workspace import Ledger, Workspace
 from builder.errors import NotFoundError
 
 #: Stands where the id of the build will be.
 ANY_BUILD: Final = "BUILD_ID"
-#: Where a build by hand works: outside of the daemon's own directory, which the daemon cleans up.
-BY_HAND: Final = Path("/var/tmp/imagepool-by-hand")
+#: Where a build by hand works: outside of the daemon's own directory, which the daemon cleans up, and
+#: where only root can make directories, for whoever owns this one decides what the build runs.
+BY_HAND: Final = Path("/var/lib/imagepool-by-hand")
 
 
 class RenderImage(Action):
     """Print the command and environment that build an image
 
     With --script, a script that builds the same image by hand, without the daemon, below
-    /var/tmp/imagepool-by-hand. Secret values are masked, or asked for by the script.
+    /var/lib/imagepool-by-hand. Secret values are masked, or asked for by the script.
     """
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -38,11 +39,14 @@ class RenderImage(Action):
         """Print it."""
         config = self.context.config()
         image = config.diskimages.get(options.image)
+        if options.image in config.abstract:
+            raise NotFoundError(
+                f"{options.image} is abstract: only a parent of others", hint=f"There is: {_known(config)}."
+            )
         if image is None:
-            known = ", ".join(config.diskimages) or "none"
             raise NotFoundError(
                 f"the configuration {config.path} has no diskimage {options.image!r}",
-                hint=f"There is: {known}.",
+                hint=f"There is: {_known(config)}.",
             )
         if options.script:
             by_hand = self._render(config, image, BY_HAND, uuid.uuid4().hex)
@@ -51,7 +55,7 @@ class RenderImage(Action):
         rendered = self._render(config, image, config.work_dir, ANY_BUILD)
         for name, value in sorted(rendered.shown_environment.items()):
             self.say(f"{name}={text.visible(shlex.quote(value))}")
-        self.say(text.visible(shlex.join(rendered.argv)))
+        self.say(text.visible(masked_credentials(shlex.join(rendered.argv))))
         return 0
 
     def _render(self, config: Config, image: DiskImage, work_dir: Path, build_id: str) -> command.Command:
@@ -67,3 +71,7 @@ class RenderImage(Action):
             mirrors=mirrors.mirror_environment(image.platform) if image.platform is not None else {},
             proxies=command.proxies(os.environ),
         )
+
+
+def _known(config: Config) -> str:
+    return ", ".join(config.diskimages) or "none"

@@ -27,8 +27,9 @@ class ListUploads(Lister):
         config, now = self.context.config_for_records(), self.context.now()
         with self.context.store(config) as store:
             snapshot = store.snapshot()
-        image = options.image and lookup.image_name(snapshot, tuple(config.diskimages), options.image)
-        provider = options.provider
+        image, provider = options.image, options.provider
+        if image is not None:
+            image = lookup.image_name(snapshot, tuple(config.diskimages), image)
         if provider is not None:
             _check_provider(snapshot, tuple(config.providers), provider)
         uploads = [

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -104,6 +106,16 @@ uploads = st.builds(
 )
 
 
+odd_values = st.recursive(
+    json_values | st.floats() | st.integers() | st.sampled_from([10**400, 253402300799, -1]),
+    lambda inner: st.dictionaries(st.sampled_from(["class", "message", "time", "by", "a"]), inner),
+    max_leaves=4,
+)
+#: Numbers that are no seconds at all, and those that are no time anybody could add a delay to.
+ODD_NUMBERS = [math.nan, math.inf, -math.inf, 10**400]
+ODD_TIMES = [*ODD_NUMBERS, -1, -62135596800, 253402300799, 253402300799.5, 10**30]
+
+
 def stored(data: bytes, version: int = 3) -> Stored:
     return Stored(data=data, version=version, written_by=77, created=CREATED, modified=MODIFIED)
 
@@ -190,6 +202,9 @@ def test_an_upload_that_says_only_its_state_is_read(state: str) -> None:
         {"state": []},
         {"state": "ready", "state_time": "noon"},
         {"state": "ready", "state_time": 1e300},
+        *({"state": "ready", "state_time": odd} for odd in ODD_TIMES),
+        *({"state": "ready", "started": odd} for odd in ODD_TIMES),
+        *({"state": "ready", "timings": {"a": odd}} for odd in ODD_NUMBERS),
         {"state": "ready", "timings": {"a": "long"}},
         {"state": "ready", "timings": [1]},
         {"state": "ready", "reason": "no"},
@@ -219,3 +234,20 @@ def test_an_empty_request_is_nodepools() -> None:
 def test_a_request_that_cannot_be_read_is_a_wish_all_the_same() -> None:
     request = codec.decode_request(stored(b"{broken"), image="debian")
     assert (request.by, request.time, request.manual, request.stamp) == ("unknown", CREATED, True, 77)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(codec._BUILD_FIELDS | codec._UPLOAD_FIELDS)), odd_values))
+def test_no_value_of_any_field_raises_anything_but_that_there_is_no_record(record: dict[str, Any]) -> None:
+    for read in (read_build, read_upload):
+        with contextlib.suppress(RecordError):
+            read({"state": "ready", **record})
+
+
+@given(st.sampled_from(["state_time", "started", "ended"]), st.floats() | st.integers())
+def test_a_time_that_is_read_can_be_reckoned_with(field: str, value: float) -> None:
+    try:
+        build = read_build({"state": "ready", field: value})
+    except RecordError:
+        return
+    read = getattr(build, field)
+    assert read + timedelta(days=365) > read > read - timedelta(days=365)

@@ -48,7 +48,8 @@ class Health:
 
 def install(place: Place, say: Say) -> None:
     """Make the virtual environment, once per version of the requirements; DevCloudError shows pip's log."""
-    place.venv.parent.mkdir(parents=True, exist_ok=True)
+    # By default this is the cloud's own directory, which will hold passwords.
+    place.venv.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     stamp = place.venv / "devcloud-requirements.txt"
     log = place.venv.parent / f"{place.venv.name}-install.log"
     # Several clouds may share it, and start at the same time.
@@ -109,23 +110,31 @@ def down(place: Place, *, purge: bool, say: Say) -> None:
 def health(place: Place, state: State) -> tuple[Health, ...]:
     """How each service answers an ordinary user right now."""
     session, trouble = None, None
-    try:
-        session = Session(place.url(state, KEYSTONE), user_login(state))
-    except ApiError as error:
-        trouble = f"no token: {error}"
+    # Whoever listens on a port that was ours must not get the password.
+    if _is_alive(state, KEYSTONE):
+        try:
+            session = Session(place.url(state, KEYSTONE), user_login(state))
+        except ApiError as error:
+            trouble = f"no token: {error}"
+    else:
+        trouble = f"no token: {KEYSTONE} is not running"
     answers = [_health(place, state, KEYSTONE, trouble)]
     for name in map(glance_name, REGIONS):
-        if session is not None:
+        if session is not None and _is_alive(state, name):
             trouble = _trouble_of(session.get, f"{place.url(state, name)}/v2/images?limit=1")
         answers.append(_health(place, state, name, trouble))
     return tuple(answers)
 
 
 def _health(place: Place, state: State, name: str, trouble: str | None) -> Health:
-    process = state.running.get(name)
     # Its answer doesn't count without the process: another server may listen on a port that was ours.
-    alive = process is not None and processes.is_alive(process)
+    alive = _is_alive(state, name)
     return Health(name=name, url=place.url(state, name), trouble=trouble if alive else "not running")
+
+
+def _is_alive(state: State, name: str) -> bool:
+    process = state.running.get(name)
+    return process is not None and processes.is_alive(process)
 
 
 def _trouble_of(ask: Callable[[str], object], url: str) -> str | None:
@@ -169,8 +178,7 @@ def _start_what_is_down(place: Place, state: State, say: Say) -> None:
 
 
 def _serves(place: Place, state: State, name: str) -> bool:
-    process = state.running.get(name)
-    return process is not None and processes.is_alive(process) and _first_answer(place, state, name) is None
+    return _is_alive(state, name) and _first_answer(place, state, name) is None
 
 
 def _first_answer(place: Place, state: State, name: str) -> str | None:

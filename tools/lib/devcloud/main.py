@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from devcloud import cloud
-from devcloud.errors import DevCloudError
+from devcloud.errors import DevCloudError, refusal
 from devcloud.place import REGIONS, Place, State
 
 _PROJECT = Path(__file__).resolve().parents[3]
@@ -34,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = options.command(place, options)
     except DevCloudError as error:
         print(f"devcloud: {error}", file=sys.stderr)
+        return 1
+    except PermissionError as error:
+        print(f"devcloud: {refusal(error)}", file=sys.stderr)
         return 1
     return code
 

@@ -18,7 +18,8 @@ _TAIL = 25  #: lines of a log that a failure shows
 
 def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """A server's environment: nothing of the caller's but PATH (no proxies, no OS_* variables)."""
-    return {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", **extra}
+    fixed = {"LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {"PATH": os.environ.get("PATH", os.defpath), **fixed, **extra}
 
 
 def caller_environment() -> dict[str, str]:

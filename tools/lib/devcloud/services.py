@@ -11,6 +11,8 @@ from pathlib import Path
 from devcloud import processes
 from devcloud.place import KEYSTONE, LOOPBACK, REGIONS, Place, State, glance_name, write_private
 
+_LIBRARY = Path(__file__).resolve().parents[1]
+
 SERVICE_USER = "glance"
 SERVICE_PROJECT = "service"
 
@@ -100,6 +102,7 @@ def command_line(place: Place, state: State, service: Service) -> list[str]:
         # --http-socket would close kept-alive connections under the client.
         *("--http11-socket", f"{LOOPBACK}:{state.ports[service.name]}"),
         *("--module", service.module, "--home", str(place.venv)),
+        *("--pythonpath", str(_LIBRARY), "--import", "devcloud.sqlite"),
         *("--http-auto-chunked", "--http-chunked-input"),
         *("--master", "--no-orphans", "--die-on-term", "--need-app"),
         *("--lazy-apps", "--enable-threads"),

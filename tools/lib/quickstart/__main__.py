@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from devcloud.errors import DevCloudError
+from devcloud.errors import DevCloudError, refusal
 
 from quickstart import steps
 from quickstart.place import Quickstart
@@ -42,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             steps.up(place, _say, started=started, deadline=started + _LIMIT)
     except DevCloudError as error:
         print(f"quickstart: {error}", file=sys.stderr)
+        return 1
+    except PermissionError as error:
+        print(f"quickstart: {refusal(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("quickstart: interrupted; the daemon goes on, see ./tools/quickstart stop", file=sys.stderr)

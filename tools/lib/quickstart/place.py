@@ -80,7 +80,8 @@ class Quickstart:
 
     def create(self) -> None:
         """Make directory, configuration and tools; a configuration that is there stays, it may be edited."""
-        self.tools.mkdir(parents=True, exist_ok=True)
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.tools.mkdir(exist_ok=True)
         if not self.config.exists():
             text = _TEMPLATE.read_text().replace(_STATE_VARIABLE, str(self.state_dir))
             write_private(self.config, text)

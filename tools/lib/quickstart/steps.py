@@ -80,7 +80,7 @@ def _start_cloud(place: Quickstart, memory: Memory, say: Say) -> None:
     state = State.load(place.cloud)
     if state is None or any(one.trouble for one in cloud.health(place.cloud, state)):
         say("cloud: starting")
-        place.root.mkdir(parents=True, exist_ok=True)
+        place.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Written first, so that `stop` finds it even when this command is interrupted.
         memory.started_cloud = True
         memory.save(place)
@@ -123,7 +123,8 @@ def _show(place: Quickstart, imagepool: Imagepool, say: Say, seconds: float) -> 
 {IMAGE} is ready in {" and ".join(PROVIDERS)}, after {seconds:.0f} s.
 
 The daemon's log: {place.log}
-The configuration: {place.config} (change it, the daemon takes it at once)
+The configuration: {place.config}
+(the daemon takes changes of it at once; directories, ZooKeeper and numbers of workers at its next start)
 
 What to try next:
   eval "$(./tools/quickstart env)"

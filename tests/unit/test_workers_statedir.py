@@ -1,0 +1,64 @@
+"""What the state directory keeps about its daemon, and whom it keeps out."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+import pytest
+
+from builder.errors import RefusedError, UnavailableError
+from builder.workers import statedir
+
+
+def test_one_daemon_has_it_and_the_next_is_refused_until_it_ends(tmp_path: Path) -> None:
+    with (
+        statedir.locked(tmp_path),
+        pytest.raises(RefusedError, match=str(os.getpid())),
+        statedir.locked(tmp_path),
+    ):
+        pass
+    with statedir.locked(tmp_path):
+        pass
+
+
+def test_nobody_else_can_open_the_lock(tmp_path: Path) -> None:
+    lock = tmp_path / "daemon.lock"
+    lock.touch(0o644)
+    with statedir.locked(tmp_path):
+        assert lock.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_state_directory_that_can_not_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UnavailableError, match=r"file.*can't be used"), statedir.locked(tmp_path / "file"):
+        pass
+    with pytest.raises(UnavailableError, match=r"file.*can't be used"), statedir.alone_in(tmp_path / "file"):
+        pass
+
+
+def test_a_directory_that_two_daemons_name_belongs_to_the_first(tmp_path: Path) -> None:
+    shared = tmp_path / "work"
+    with statedir.alone_in(shared), pytest.raises(RefusedError, match="work"), statedir.alone_in(shared):
+        pass
+    with statedir.alone_in(shared):
+        assert not list(shared.iterdir())
+
+
+def test_the_builder_id_is_made_once_and_nodepools_is_taken_over(tmp_path: Path) -> None:
+    made = statedir.builder_id(tmp_path / "images")
+    assert str(uuid.UUID(made)) == made
+    assert statedir.builder_id(tmp_path / "images") == made
+    (tmp_path / "images" / "builder_id.txt").write_text("nodepools-own\n")
+    assert statedir.builder_id(tmp_path / "images") == "nodepools-own"
+
+
+def test_another_installation_is_refused_and_the_hint_says_how_to_go_on(tmp_path: Path) -> None:
+    statedir.check_installation(tmp_path, "ours")
+    statedir.check_installation(tmp_path, "ours")
+    with pytest.raises(RefusedError) as refusal:
+        statedir.check_installation(tmp_path, "theirs")
+    assert str(tmp_path / "installation") in refusal.value.hint
+    (tmp_path / "installation").unlink()
+    statedir.check_installation(tmp_path, "theirs")
