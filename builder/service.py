@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -20,10 +18,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
-from types import FrameType
 from typing import Final
 
 import builder
+from builder import signals
 from builder.cloud import openstack
 from builder.cloud.pool import CloudPool
 from builder.config import loader
@@ -139,7 +137,7 @@ class Service:
         if "builder" in self._options.roles:
             tools.require()
         with ExitStack() as stack:
-            stack.enter_context(self._signals())
+            stack.enter_context(signals.heard(on_stop=self._stop_soon, on_reload=self._reload_soon))
             stack.enter_context(statedir.locked(config.state_dir))
             # They may be outside of it, and what is in them counts as this daemon's alone.
             for directory in sorted({config.images_dir, config.work_dir}):
@@ -164,39 +162,12 @@ class Service:
 
     # -- parts --------------------------------------------------------------------------------
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Hear signals in a thread of their own.
+    def _stop_soon(self) -> None:
+        self._stopping.set()
+        self._commands.put(STOP)
 
-        The kernel may hand one to any thread, such as one that is just starting a tool. Python runs
-        handlers in the main thread only and wakes it for none, so a waiting main thread would hear
-        of it hours later. The wake-up descriptor is written to in whichever thread it was.
-        """
-        reader, writer = socket.socketpair()
-        writer.setblocking(False)
-        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        wake_up = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        before = {number: signal.signal(number, _noted) for number in numbers}
-        listener = threading.Thread(target=self._listen, args=(reader,), name="signals", daemon=True)
-        listener.start()
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(wake_up)
-            writer.close()
-            listener.join()
-            reader.close()
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _listen(self, reader: socket.socket) -> None:
-        while numbers := reader.recv(64):
-            for number in numbers:
-                if number == signal.SIGHUP:
-                    self._commands.put(RELOAD)
-                elif number in (signal.SIGTERM, signal.SIGINT):
-                    self._stopping.set()
-                    self._commands.put(STOP)
+    def _reload_soon(self) -> None:
+        self._commands.put(RELOAD)
 
     @contextmanager
     def _store(self, config: Config) -> Iterator[ZooKeeperStore | None]:
@@ -271,7 +242,7 @@ class Service:
         threads = [threading.Thread(target=w.run, name=w.name, daemon=True) for w in workers]
         for thread in threads:
             thread.start()
-        watch = ConfigWatch(self._watched(), lambda: self._commands.put(RELOAD))
+        watch = ConfigWatch(self._watched(), self._reload_soon)
         watch.start()
         try:
             while self._commands.get() != STOP:
@@ -280,16 +251,14 @@ class Service:
                 store.wake()
         finally:
             watch.stop()
-            self._stop(threads, workers, store)
+            self._stop(threads, store)
         return 0
 
     def _watched(self) -> tuple[Path, ...]:
         secure = self._options.secure_path
         return (self._options.config_path, *((secure,) if secure else ()), *openstack.config_files())
 
-    def _stop(
-        self, threads: Sequence[threading.Thread], workers: Sequence[Worker], store: ZooKeeperStore
-    ) -> None:
+    def _stop(self, threads: Sequence[threading.Thread], store: ZooKeeperStore) -> None:
         LOG.info("stopping")
         self._stopping.set()
         deadline = time.monotonic() + SHUTDOWN_GRACE
@@ -299,10 +268,6 @@ class Service:
         for thread in threads:
             if thread.is_alive():
                 LOG.warning("%s did not end in time; the next start cleans up after it", thread.name)
-
-
-def _noted(number: int, frame: FrameType | None) -> None:
-    """A signal's handler; what is to be done, the wake-up descriptor's reader does."""
 
 
 def run(options: Options) -> int:

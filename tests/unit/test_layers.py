@@ -34,6 +34,7 @@ LAYERS: Mapping[str, Row] = {
     "builder.model": Row(0),
     "builder.errors": Row(0, ("builder.model",)),  # for types alone; see test_no_cycles
     "builder.host": Row(0),
+    "builder.signals": Row(0),
     # L1: what is configured, and how programs are run
     "builder.config": Row(1, WORDS),
     "builder.process": Row(1, WORDS),
@@ -60,6 +61,7 @@ LAYERS: Mapping[str, Row] = {
         (
             *WORDS,
             "builder.host",
+            "builder.signals",
             "builder.config",
             "builder.planning",
             "builder.store",
