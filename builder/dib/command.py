@@ -19,6 +19,8 @@ from builder.dib import convert, sandbox
 from builder.model import ImageFormat
 
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
+#: Where this Python's own programs are, diskimage-builder's among them.
+_BESIDE: Final = Path(sys.executable).parent
 _SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: Gives back the loop devices that the stand-in for kpartx listed and that are still this build's.
 _RELEASE: Final = r"""release() {{
@@ -77,7 +79,7 @@ def render(
     elements_dirs: Sequence[Path],
     mirrors: Mapping[str, str],
     proxies: Mapping[str, str] = _NONE,
-    programs: Path = Path(sys.executable).parent,
+    programs: Path = _BESIDE,
 ) -> Command:
     """The command that builds `image` as a raw file `output` + ".raw".
 
@@ -88,7 +90,7 @@ def render(
     """
     platform = image.platform
     environment = {
-        "PATH": f"{programs}:{_SYSTEM_PATH}",
+        "PATH": ":".join(dict.fromkeys([str(programs), str(_BESIDE), _SYSTEM_PATH])),
         "LANG": "C.UTF-8",
         "LC_ALL": "C.UTF-8",
         "USER": "root",

@@ -129,6 +129,7 @@ class _Run:
             elements_dirs=job.elements_dirs,
             mirrors={} if platform is None else mirrors.mirror_environment(platform),
             proxies=command.proxies(os.environ),
+            programs=tools.programs(job.image.dib_cmd[0]),
         )
         with _usable("cache-dir", job.cache_dir):
             for name in ("DIB_IMAGE_CACHE", "DIB_LOCKFILES"):

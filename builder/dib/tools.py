@@ -6,8 +6,10 @@ import contextlib
 import os
 import platform
 import re
+import sys
 from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import Final
 
 from builder.errors import ToolMissingError, UnavailableError
@@ -48,6 +50,17 @@ def require() -> None:
             f"programs that a build needs are not installed: {', '.join(missing)}",
             hint=f"apt-get install {' '.join(sorted(set(missing.values())))}",
         )
+
+
+def programs(dib_cmd: str) -> Path:
+    """The directory that a build's command comes from: on our PATH, else beside this Python.
+
+    A command with a directory of its own needs none; then, too, it is the one beside this Python.
+    """
+    if "/" not in dib_cmd:
+        with contextlib.suppress(ToolMissingError):
+            return Path(find_tool(dib_cmd)).parent
+    return Path(sys.executable).parent
 
 
 def versions() -> Mapping[str, str]:

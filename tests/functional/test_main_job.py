@@ -7,7 +7,13 @@ from hashlib import sha256
 from pathlib import Path
 
 from builder.model import BuildState, UploadState
-from tests.functional.installation import Installation, processes_mentioning, raw_session, wait_until
+from tests.functional.installation import (
+    FAKE_DIB,
+    Installation,
+    processes_mentioning,
+    raw_session,
+    wait_until,
+)
 
 
 def test_an_image_is_built_and_reaches_every_region(place: Installation) -> None:
@@ -188,6 +194,14 @@ def test_once_ends_with_1_when_something_failed(place: Installation) -> None:
     daemon = place.start("--once")
     assert daemon.wait() == 1, daemon.text()
     assert place.failed_build().reason is not None
+
+
+def test_the_build_command_is_the_one_on_path(place: Installation) -> None:
+    del place.image["dib-cmd"]
+    place.write()
+    place.path = f"{FAKE_DIB.parent}:{place.path}"
+    assert place.start("--once").wait() == 0, place.story()
+    assert place.runs() == 1
 
 
 def test_a_paused_image_is_left_alone_until_unpaused(place: Installation) -> None:

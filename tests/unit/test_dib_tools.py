@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +39,14 @@ def test_versions_name_what_takes_part() -> None:
     versions = tools.versions()
     assert {"kernel", "diskimage-builder", "qemu-img"} <= set(versions)
     assert all(version[0].isdigit() for version in versions.values())
+
+
+def test_the_build_command_comes_from_path_or_else_from_beside_this_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = Path(sys.executable).parent
+    assert tools.programs("no-such-command") == beside
+    assert tools.programs(str(tmp_path / "disk-image-create")) == beside
+    (tmp_path / "disk-image-create").touch(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert tools.programs("disk-image-create") == tmp_path

@@ -84,6 +84,7 @@ LAYERS: Mapping[str, Row] = {
             "builder.dib.log",
             "builder.dib.logfiles",
             "builder.dib.mirrors",
+            "builder.dib.tools",
             "builder.dib.workspace",
             "builder.service",
         ),

@@ -12,7 +12,7 @@ from typing import Final
 from builder.cli import text
 from builder.cli.base import Action
 from builder.config.model import Config, DiskImage, masked_credentials
-from builder.dib import command, mirrors
+from builder.dib import command, mirrors, tools
 from builder.dib.workspace import Ledger, Workspace
 from builder.errors import NotFoundError
 
@@ -49,16 +49,19 @@ class RenderImage(Action):
                 hint=f"There is: {_known(config)}.",
             )
         if options.script:
-            by_hand = self._render(config, image, BY_HAND, uuid.uuid4().hex)
+            # With a cache of its own: a build of the daemon's locks what is in its.
+            by_hand = self._render(config, image, BY_HAND, BY_HAND / "cache", uuid.uuid4().hex)
             self.app.stdout.write(command.script(by_hand, image))
             return 0
-        rendered = self._render(config, image, config.work_dir, ANY_BUILD)
+        rendered = self._render(config, image, config.work_dir, config.cache_dir, ANY_BUILD)
         for name, value in sorted(rendered.shown_environment.items()):
             self.say(f"{name}={text.visible(shlex.quote(value))}")
         self.say(text.visible(masked_credentials(shlex.join(rendered.argv))))
         return 0
 
-    def _render(self, config: Config, image: DiskImage, work_dir: Path, build_id: str) -> command.Command:
+    def _render(
+        self, config: Config, image: DiskImage, work_dir: Path, cache_dir: Path, build_id: str
+    ) -> command.Command:
         directory = work_dir / f"{image.name}-{build_id}"
         ledger = Ledger(installation_id="", image=image.name, build_id=build_id, started=self.context.now())
         return command.render(
@@ -66,10 +69,11 @@ class RenderImage(Action):
             build_id=build_id,
             output=Workspace(directory=directory, ledger=ledger).output,
             work_dir=directory,
-            cache_dir=config.cache_dir,
+            cache_dir=cache_dir,
             elements_dirs=config.elements_dirs,
             mirrors=mirrors.mirror_environment(image.platform) if image.platform is not None else {},
             proxies=command.proxies(os.environ),
+            programs=tools.programs(image.dib_cmd[0]),
         )
 
 
