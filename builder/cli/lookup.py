@@ -8,10 +8,12 @@ last ones left out as long as one upload fits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from builder.errors import NotFoundError
 from builder.model import Build, Snapshot, Upload
+
+Record = TypeVar("Record", Build, Upload)
 
 #: How many candidates an ambiguous name lists.
 SHOWN_CANDIDATES: Final = 10
@@ -28,30 +30,24 @@ def image_name(snapshot: Snapshot, configured: Sequence[str], name: str) -> str:
 
 def build(snapshot: Snapshot, name: str) -> Build:
     """The build of that id, unique beginning of an id, or `<image>-<id>`; else NotFoundError."""
-    builds = tuple(snapshot.builds())
-    found = _builds_called(builds, name)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise NotFoundError(
-            f"{name!r} fits {len(found)} builds: {_some([b.id for b in found])}",
-            hint="Type more of the id.",
-        )
-    raise NotFoundError(f"there is no build {name!r}", hint="'imagepool build list' shows all builds.")
+    found = _builds_called(tuple(snapshot.builds()), name)
+    return _only(found, [b.id for b in found], name, "build", "Type more of the id.")
 
 
 def upload(snapshot: Snapshot, name: str) -> Upload:
     """The upload of that name, shortened or not; else NotFoundError."""
-    uploads = tuple(snapshot.uploads())
-    found = _uploads_called(uploads, name)
+    found = _uploads_called(tuple(snapshot.uploads()), name)
+    hint = "Type more of the id: BUILD/PROVIDER/NUMBER."
+    return _only(found, [u.name for u in found], name, "upload", hint)
+
+
+def _only(found: Sequence[Record], ids: Sequence[str], name: str, kind: str, hint: str) -> Record:
+    """The one record that was found; NotFoundError when there are several, with `hint`, or none."""
     if len(found) == 1:
         return found[0]
     if found:
-        raise NotFoundError(
-            f"{name!r} fits {len(found)} uploads: {_some([u.name for u in found])}",
-            hint="Type more of the id: BUILD/PROVIDER/NUMBER.",
-        )
-    raise NotFoundError(f"there is no upload {name!r}", hint="'imagepool upload list' shows all uploads.")
+        raise NotFoundError(f"{name!r} fits {len(found)} {kind}s: {_some(ids)}", hint=hint)
+    raise NotFoundError(f"there is no {kind} {name!r}", hint=f"'imagepool {kind} list' shows all {kind}s.")
 
 
 def _builds_called(builds: Sequence[Build], name: str) -> list[Build]:

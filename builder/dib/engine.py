@@ -89,6 +89,8 @@ class _Run:
             raise ActionFailedError(failure.summary, failure) from error
         finally:
             log.close(ending)
+            if log.broken is not None:
+                LOG.warning("the log of build %s is not whole: %s", self._job.build_id, log.broken)
 
     def _open_log(self) -> LogFile:
         try:

@@ -66,16 +66,13 @@ def _builds(config: Config, records: ImageRecords, plan: tuple[CleanupAction, ..
     planned = {a.build.id: a for a in plan if a.build and not a.upload}
     for build in records.builds:
         what = f"clean-up of {build.state} build {short(build.id)}"
-        if action := planned.get(build.id):
-            yield Explanation(what=what, verdict=action.verdict, due=action.due, reason=action.reason)
-        elif build.state is BuildState.BUILDING:
-            yield Explanation(what=what, verdict=Verdict.NO, reason="It is being built.")
-        else:
-            yield Explanation(what=what, verdict=Verdict.NO, reason=_build_stays(config, records, build))
+        yield _clean_up(what, planned.get(build.id), _build_stays(config, records, build))
 
 
 def _build_stays(config: Config, records: ImageRecords, build: Build) -> str:
     image = config.diskimages.get(records.name)
+    if build.state is BuildState.BUILDING:
+        return "It is being built."
     if build.state is BuildState.FAILED:
         return f"It failed, {failure(build)}. Its record stays until a newer build is ready."
     if image is None:
@@ -87,16 +84,20 @@ def _uploads(config: Config, records: ImageRecords, plan: tuple[CleanupAction, .
     planned = {a.upload.name: a for a in plan if a.upload}
     for upload in records.uploads:
         what = f"clean-up of {upload.state} upload of {short(upload.build_id)} in {upload.provider}"
-        if action := planned.get(upload.name):
-            yield Explanation(what=what, verdict=action.verdict, due=action.due, reason=action.reason)
-        elif upload.state is UploadState.UPLOADING:
-            yield Explanation(what=what, verdict=Verdict.NO, reason="It is being uploaded.")
-        else:
-            yield Explanation(what=what, verdict=Verdict.NO, reason=_upload_stays(config, records, upload))
+        yield _clean_up(what, planned.get(upload.name), _upload_stays(config, records, upload))
+
+
+def _clean_up(what: str, action: CleanupAction | None, stays: str) -> Explanation:
+    """What is planned for a record, or why it stays when nothing is."""
+    if action is None:
+        return Explanation(what=what, verdict=Verdict.NO, reason=stays)
+    return Explanation(what=what, verdict=action.verdict, due=action.due, reason=action.reason)
 
 
 def _upload_stays(config: Config, records: ImageRecords, upload: Upload) -> str:
     image = config.diskimages.get(records.name)
+    if upload.state is UploadState.UPLOADING:
+        return "It is being uploaded."
     if upload.state is UploadState.FAILED:
         return f"It failed, {failure(upload)}. Its record stays until a later upload there is ready."
     if image is None or upload.provider not in {p.name for p in config.providers_of(image.name)}:

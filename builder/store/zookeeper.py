@@ -178,7 +178,7 @@ class ZooKeeperStore(Store):
             return self._session.claim(lock)
 
     def claim_build(self, build: Build) -> Claim | None:
-        return self._claim_in(paths.build(build.image, build.id))
+        return self._claim_existing(paths.build_lock(build.image, build.id))
 
     def claim_uploads(self, image: str, build_id: str, provider: str) -> Claim | None:
         lock = paths.uploads_lock(image, build_id, provider)
@@ -188,7 +188,8 @@ class ZooKeeperStore(Store):
             return self._session.claim(lock) if self._make_uploads(image, build_id, provider) else None
 
     def claim_upload(self, upload: Upload) -> Claim | None:
-        return self._claim_in(_upload_path(upload))
+        lock = paths.upload_lock(upload.image, upload.build_id, upload.provider, upload.id)
+        return self._claim_existing(lock)
 
     # -- records ------------------------------------------------------------------------------
 
@@ -354,10 +355,9 @@ class ZooKeeperStore(Store):
         except NoNodeError as error:
             raise NotFoundError(f"there is no {path}") from error
 
-    def _claim_in(self, record: str) -> Claim | None:
-        """Claim the lock below a record; None when the record is gone, which must not bring it back:
+    def _claim_existing(self, lock: str) -> Claim | None:
+        """Claim the lock of a record; None when the record is gone, which must not bring it back:
         nodepool's way of making the lock's parents left empty nodes behind."""
-        lock = f"{record}/{paths.LOCK}"
         try:
             return self._session.claim(lock)
         except NoNodeError:

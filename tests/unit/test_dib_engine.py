@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -89,6 +90,14 @@ def test_a_build_passes_all_phases_and_publishes_what_its_record_says(tmp_path: 
         assert artifacts.check(file, artifact, hashes=True) is None
         assert artifact.virtual_size == 4 << 20
     assert_nothing_left(work, control)
+
+
+def test_a_log_that_can_not_be_written_ends_no_build_but_is_told(
+    tmp_path: Path, control: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    work = replace(job(tmp_path, image(control)), log_path=Path("/dev/full"))
+    assert build(work).artifacts
+    assert "is not whole" in caplog.text and "No space left" in caplog.text
 
 
 def test_raw_is_converted_from_and_not_kept_unless_wanted(tmp_path: Path, control: Path) -> None:
