@@ -52,7 +52,9 @@ def decide_build(image: DiskImage, records: ImageRecords, config: Config, now: d
             image, _Cause(trigger=Trigger.MISSING, why="There is no ready build."), records, config, now
         )
     cause = _cause(image, ready, records, now)
-    return _due(image, cause, records, config, now) if cause else _not_due(image, ready, now)
+    if cause is None:
+        return _not_due(image, ready, records, now)
+    return _due(image, cause, records, config, now)
 
 
 def answers(build: Build, request: Request) -> bool:
@@ -202,7 +204,8 @@ def _after_failures(
 ) -> BuildDecision:
     last = streak[0]
     wait = delay(config.build_retry, len(streak), last.id) if curable(last) else None
-    tick = next_tick(image.schedule, now) if image.schedule else None
+    # A failure of a builder whose clock is ahead is newer than a tick that is still to come here.
+    tick = next_tick(image.schedule, max(now, last.began)) if image.schedule else None
     if wait is None:
         return _given_up(image, streak, tick)
     again = last.state_time + wait
@@ -233,12 +236,13 @@ def _failed(streak: tuple[Build, ...]) -> str:
 # -- decisions ------------------------------------------------------------------------------------
 
 
-def _not_due(image: DiskImage, ready: Build, now: datetime) -> BuildDecision:
+def _not_due(image: DiskImage, ready: Build, records: ImageRecords, now: datetime) -> BuildDecision:
     times: list[tuple[datetime, Trigger, str]] = []
     if image.schedule:
-        times.append(
-            (next_tick(image.schedule, now), Trigger.SCHEDULE, f"by the schedule `{image.schedule}`")
-        )
+        # A builder whose clock is ahead may have served a tick that is still to come here.
+        served = max([now, *(build.began for build in records.builds if was_ready(build))])
+        tick = next_tick(image.schedule, served)
+        times.append((tick, Trigger.SCHEDULE, f"by the schedule `{image.schedule}`"))
     if image.rebuild_age:
         times.append((ready.state_time + image.rebuild_age, Trigger.AGE, "when the rebuild-age is over"))
     have = f"The newest build {short(ready.id)} is ready since {at(ready.state_time)}"

@@ -395,3 +395,12 @@ def test_what_is_due_comes_first_wishes_before_all_then_the_oldest() -> None:
 )
 def test_a_build_answers_the_request_it_was_made_for(build, answered: bool) -> None:
     assert answers(build, asked()) is answered
+
+
+def test_a_tick_that_a_builder_ahead_of_us_has_served_is_not_waited_for() -> None:
+    hourly = diskimage(schedule="0 * * * *")
+    ahead = ready(1, NOW + 90 * MINUTE)
+    decision = decide_build(hourly, records(ahead), config(hourly), NOW)
+    assert decision.verdict is Verdict.LATER
+    assert decision.due is not None and decision.due > ahead.began
+    assert decide_build(hourly, records(ahead), config(hourly), decision.due).verdict is Verdict.NOW
