@@ -54,7 +54,9 @@ def superseded_builds(config: Config, records: ImageRecords, now: datetime) -> I
     for build in ready[kept(image) :]:
         yield _old_build(records, build, kept(image))
     for build in records.builds:
-        if build.state is BuildState.FAILED and any(r.began > build.began for r in ready):
+        if build.state is not BuildState.FAILED or _in_a_cloud(records, build):
+            continue
+        if any(r.began > build.began for r in ready):
             yield _failed_build(build, config.failed_retention, now)
 
 
@@ -107,3 +109,9 @@ def _failed_build(build: Build, retention: timedelta, now: datetime) -> CleanupA
         reason=f"The failed build {short(build.id)} has a ready successor"
         f" and is kept until {at(due)} to be looked at.",
     )
+
+
+def _in_a_cloud(records: ImageRecords, build: Build) -> bool:
+    """Whether an upload of it is ready or under way: whatever its own record says, it stays."""
+    alive = (UploadState.READY, UploadState.UPLOADING)
+    return any(upload.state in alive for upload in records.uploads_of(build.id))
