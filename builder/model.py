@@ -85,11 +85,15 @@ UPLOAD_TRANSITIONS: Final[Mapping[UploadState, frozenset[UploadState]]] = {
 class BuildPhase(StrEnum):
     """What a build is doing now, in order; each is timed on the record."""
 
-    PREPARE = "prepare"  #: work directory, tools and free disk are checked
+    RENDER = "render"  #: the work directory, the command and its environment are made
+    PREFLIGHT = "preflight"  #: tools, directories, free disk and mirrors are checked
     BOOTSTRAP = "bootstrap"  #: dib makes the base system (root.d)
-    PACKAGES = "packages"  #: dib installs into the chroot (extra-data.d to post-install.d)
-    FINALISE = "finalise"  #: dib makes the block device, finalise.d, the boot loader, cleanup.d
-    CONVERT = "convert"  #: qemu-img makes the formats from raw, and hashes are taken
+    PACKAGES = "packages"  #: dib installs into the chroot (extra-data.d to post-root.d)
+    IMAGE = "image"  #: dib makes partitions and file systems, and copies the tree in
+    FINALISE = "finalise"  #: dib runs finalise.d, the boot loader, cleanup.d, and unmounts
+    CONVERT = "convert"  #: qemu-img makes the formats from raw
+    HASH = "hash"  #: what is not hashed yet is
+    MANIFEST = "manifest"  #: what went in and what came out is written down
     PUBLISH = "publish"  #: the files move to the images directory
 
 
@@ -191,6 +195,17 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cancellation:
+    """The wish that a running build ends: whose, when, and why if they said so."""
+
+    image: str
+    build_id: str
+    by: str
+    time: datetime
+    why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Build:
     """One run of a diskimage. Fields up to `shell_type` are nodepool's, the rest is ours."""
 
@@ -208,13 +223,26 @@ class Build:
     phase: str | None = None
     started: datetime | None = None
     ended: datetime | None = None
-    timings: Mapping[str, float] = field(default_factory=_empty)  #: seconds for each phase that ended
+    #: Seconds for each phase that ended; besides, "convert qcow2" and the like for each format. Those
+    #: overlap: formats are made at the same time.
+    timings: Mapping[str, float] = field(default_factory=_empty)
+    bytes_done: int = 0  #: of the phase that runs, where it can be counted; else 0
+    bytes_total: int = 0
     artifacts: tuple[Artifact, ...] = ()
     elements: tuple[str, ...] = ()
     tools: Mapping[str, str] = field(default_factory=_empty)  #: version of each tool that took part
     log: str | None = None  #: path of the log on the builder
     reason: Failure | None = None
+    next_try: datetime | None = None  #: of a failed build: when another one is due, as planned when it failed
     request: Request | None = None
+    work_bytes: int | None = None  #: disk its work directory took at most
+    #: Formats whose files were deleted since every provider that takes them had them; `artifacts` and
+    #: `formats` still say what was made.
+    pruned: tuple[str, ...] = ()
+    #: What went in, as digests by kind: "environment", "elements", "packages", "git <name>"...
+    inputs: Mapping[str, str] = field(default_factory=_empty)
+    checked: datetime | None = None  #: when it was last found that a new build would be the same
+    changes: tuple[str, ...] = ()  #: what had changed since the build before, when this one was begun
 
     extra: Mapping[str, Any] = field(
         default_factory=_empty
@@ -227,6 +255,11 @@ class Build:
         if self.started is None or self.ended is None:
             return None
         return (self.ended - self.started).total_seconds()
+
+    @property
+    def fresh(self) -> datetime:
+        """When it was last known to be what a new build would be: when it began, or was checked."""
+        return max(self.began, self.checked) if self.checked else self.began
 
     @property
     def began(self) -> datetime:
@@ -307,6 +340,7 @@ class ImageRecords:
     name: str
     paused: bool = False
     request: Request | None = None
+    cancellation: Cancellation | None = None
     builds: tuple[Build, ...] = ()
     uploads: tuple[Upload, ...] = ()
     build_claimed: bool = False  #: somebody holds builds/lock, so a `building` build may be alive

@@ -128,17 +128,25 @@ def _message(error: ErrorDetails, schema: type[BaseModel], *, hidden: bool) -> s
     if wanted is None:
         return error["msg"]
     got = "something else" if hidden else shown(error["input"])
-    quote = isinstance(error["input"], bool | int | float) and kind == "string_type"
-    return f"must be {wanted}, not {got}" + ("; put it in quotes" if quote else "")
+    return f"must be {wanted}, not {got}" + ("; put it in quotes" if _lacks_quotes(error) else "")
+
+
+def _lacks_quotes(error: ErrorDetails) -> bool:
+    """Whether something is taken for a number or a truth value that probably was meant as text."""
+    value = error["input"]
+    if error["type"] == "literal_error":
+        return isinstance(value, float)
+    return error["type"] == "string_type" and isinstance(value, bool | int | float)
 
 
 def _keys_at(schema: type[BaseModel], path: KeyPath) -> list[str]:
     """The keys that the schema knows at a path."""
     model = schema
     for step in path:
-        if isinstance(step, str):
-            field = next(field for field in model.model_fields.values() if field.alias == step)
-            model = next(_models_in(field.annotation))
+        # A step that is no key is the number of an entry, or a name in a mapping of entries.
+        field = next((field for field in model.model_fields.values() if field.alias == step), None)
+        if field is not None:
+            model = next(_models_in(field.annotation), model)
     return [field.alias or name for name, field in model.model_fields.items()]
 
 

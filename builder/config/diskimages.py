@@ -11,10 +11,10 @@ from typing import Final, TypeVar
 
 from builder.config.checking import Checked
 from builder.config.inheritance import Recipe, merge_all, recipe_of
-from builder.config.model import DEFAULT_SCHEDULE, DiskImage, Platform, credentials_in
+from builder.config.model import DEFAULT_SCHEDULE, DiskImage, FormatOptions, Platform, credentials_in
 from builder.config.problems import KeyPath, Problems, looks_secret, suggestion
 from builder.config.rendering import check_templates, render_recipe, render_text
-from builder.config.schema import ConfigFile, SecureFile
+from builder.config.schema import ConfigFile, FormatEntry, SecureFile
 from builder.config.template import names_for
 from builder.config.values import (
     BadValueError,
@@ -174,7 +174,7 @@ def _diskimage(
         elements=_elements(recipe, problems),
         environment=MappingProxyType(environment),
         secret_names=frozenset(n for n, v in environment.items() if looks_secret(n) or credentials_in(v)),
-        formats=_formats(recipe, problems),
+        formats=_formats(recipe, "formats", problems),
         schedule=_schedule(recipe, defaults, problems),
         rebuild_age=_either(_timedelta(entry.rebuild_age), defaults.rebuild_age),
         build_timeout=_either(_timedelta(entry.build_timeout), DiskImage.build_timeout),
@@ -185,6 +185,11 @@ def _diskimage(
         python_path=_either(entry.python_path, DiskImage.python_path),
         shell_type=entry.shell_type,
         metadata=MappingProxyType(dict(entry.metadata or {})),
+        format_options=MappingProxyType(_format_options(recipe, problems)),
+        delete_after_upload=_either(entry.delete_after_upload, DiskImage.delete_after_upload),
+        keep_formats=_formats(recipe, "keep_formats", problems),
+        skip_unchanged=entry.if_unchanged == "skip",
+        max_age=_timedelta(entry.max_age),
     )
 
 
@@ -216,14 +221,37 @@ def _environment(recipe: Recipe, platform: Platform | None, problems: Problems) 
     return {RELEASE_VARIABLE: release, **variables} if release else dict(variables)
 
 
-def _formats(recipe: Recipe, problems: Problems) -> tuple[ImageFormat, ...]:
+def _formats(recipe: Recipe, key: str, problems: Problems) -> tuple[ImageFormat, ...]:
     formats: set[ImageFormat] = set()
-    for position, text in enumerate(recipe.entry.formats or ()):
+    for position, text in enumerate(getattr(recipe.entry, key) or ()):
         try:
             formats.add(image_format(text))
         except BadValueError as problem:
-            problems.add(recipe.where("formats", position), str(problem))
+            problems.add(recipe.where(key, position), str(problem))
     return tuple(sorted(formats))
+
+
+def _format_options(recipe: Recipe, problems: Problems) -> dict[str, FormatOptions]:
+    options: dict[str, FormatOptions] = {}
+    for name, entry in (recipe.entry.format_options or {}).items():
+        place = recipe.where("format_options", name)
+        try:
+            wanted = image_format(name)
+        except BadValueError as problem:
+            problems.add(place, str(problem))
+            continue
+        if problem_of_options := _options_problem(wanted, entry):
+            problems.add(place, problem_of_options)
+        options[wanted] = FormatOptions(compression=entry.compression, compat=entry.compat)
+    return options
+
+
+def _options_problem(wanted: ImageFormat, entry: FormatEntry) -> str | None:
+    if wanted is not ImageFormat.QCOW2:
+        return f"{wanted} has no options" if entry.compression or entry.compat else None
+    if entry.compat == "0.10" and entry.compression == "zstd":
+        return "zstd needs compat '1.1': choose zlib or none for '0.10'"
+    return None
 
 
 def _schedule(recipe: Recipe, defaults: Defaults, problems: Problems) -> str | None:

@@ -15,7 +15,7 @@ from builder.config.schema import ConfigFile, DiskImageEntry
 
 _NOT_INHERITED: Final = frozenset({"name", "abstract", "parent"})
 _ADDED_UP: Final = frozenset({"elements"})
-_OVERLAID: Final = frozenset({"env_vars", "metadata"})
+_OVERLAID: Final = frozenset({"env_vars", "metadata", "format_options"})
 
 
 @dataclass(frozen=True, kw_only=True)

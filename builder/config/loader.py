@@ -9,14 +9,14 @@ from builder.config.checking import Checked, check
 from builder.config.directories import build_directories
 from builder.config.diskimages import build_defaults, build_diskimages, with_formats, with_secrets
 from builder.config.document import Document, read_document
-from builder.config.model import Config, RetryPolicy
+from builder.config.model import BuildLimits, Config, RetryPolicy
 from builder.config.notes import notes_of
 from builder.config.platforms import build_platforms
 from builder.config.problems import Problems
 from builder.config.providers import ImageFormatOf, build_providers, wanted_formats
-from builder.config.schema import ConfigFile, RetryEntry, SecureFile
+from builder.config.schema import ConfigFile, LimitsEntry, RetryEntry, SecureFile
 from builder.config.servers import build_zookeeper
-from builder.config.values import seconds
+from builder.config.values import BadValueError, seconds, size
 
 
 def load(
@@ -41,9 +41,17 @@ def load(
     providers = build_providers(file, diskimages, image_format_of, problems)
     build_retry = _retry(file, "build-retries", file.content.build_retries, Config.build_retry, problems)
     upload_retry = _retry(file, "upload-retries", file.content.upload_retries, Config.upload_retry, problems)
+    limits = _limits(file, problems)
+    content = file.content
+    sizes = {
+        "build-log-limit": _size(
+            file, content.build_log_limit, Config.log_limit, problems, "build-log-limit"
+        ),
+        "cache-limit": _size(file, content.cache_limit, Config.cache_limit, problems, "cache-limit"),
+        "disk-reserve": _size(file, content.disk_reserve, Config.disk_reserve, problems, "disk-reserve"),
+    }
     problems.raise_any()
 
-    content = file.content
     return Config(
         path=path.absolute(),
         state_dir=directories.state,
@@ -64,6 +72,10 @@ def load(
         failed_retention=seconds(content.failed_retention or Config.failed_retention.total_seconds()),
         build_retry=build_retry,
         upload_retry=upload_retry,
+        build_limits=limits,
+        log_limit=sizes["build-log-limit"],
+        cache_limit=sizes["cache-limit"],
+        disk_reserve=sizes["disk-reserve"],
         stall_timeout=seconds(content.stall_timeout or Config.stall_timeout.total_seconds()),
         notes=notes_of(file),
     )
@@ -72,6 +84,35 @@ def load(
 def _read_secure(secure: Path | None, main: Path, environ: Mapping[str, str], problems: Problems) -> Document:
     """The secure file, or an empty one where there is none."""
     return Document(file=main) if secure is None else read_document(secure, environ, problems, secret=True)
+
+
+def _limits(file: Checked[ConfigFile], problems: Problems) -> BuildLimits:
+    entry, default = file.content.build_limits or LimitsEntry(), BuildLimits()
+    return BuildLimits(
+        cpus=entry.cpus,
+        memory=_memory(file, entry.memory, problems),
+        nice=_number(entry.nice, default.nice),
+        io=entry.io or default.io,
+    )
+
+
+def _memory(file: Checked[ConfigFile], value: str | None, problems: Problems) -> int | None:
+    if value is None:
+        return None
+    memory = _size(file, value, 1, problems, "build-limits", "memory")
+    if memory == 0:
+        problems.add(file.place("build-limits", "memory"), f"must be more than 0, not {value}")
+    return memory
+
+
+def _size(file: Checked[ConfigFile], value: str | None, default: int, problems: Problems, *path: str) -> int:
+    if value is None:
+        return default
+    try:
+        return size(value)
+    except BadValueError as problem:
+        problems.add(file.place(*path), str(problem))
+        return default
 
 
 def _number(value: int | None, default: int) -> int:

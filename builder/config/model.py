@@ -59,6 +59,24 @@ class Platform:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FormatOptions:
+    """How files of a format are made; None is that format's own default (see dib/convert.py)."""
+
+    compression: str | None = None  #: "zstd", "zlib" or "none"
+    compat: str | None = None  #: "1.1" or "0.10", of qcow2 alone
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildLimits:
+    """What one build may take of its machine, as far as the machine can hold it to that."""
+
+    cpus: float | None = None  #: processors' worth of time; None: all
+    memory: int | None = None  #: bytes; None: all
+    nice: int = 10  #: 0 (as urgent as all else) to 19
+    io: str = "idle"  #: "idle", "best-effort" (the lowest of it) or "none" (as all else)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DiskImage:
     """The recipe of one image, rendered from its platform and merged with its parents."""
 
@@ -78,6 +96,12 @@ class DiskImage:
     python_path: str = "auto"
     shell_type: str | None = None
     metadata: Mapping[str, str] = field(default_factory=_empty)  #: Glance properties for every provider
+    format_options: Mapping[str, FormatOptions] = field(default_factory=_empty)  #: by ImageFormat
+    #: Once every provider has it, a build's files go, but for those of `keep_formats`.
+    delete_after_upload: bool = False
+    keep_formats: tuple[ImageFormat, ...] = ()
+    skip_unchanged: bool = False  #: a due build is left out when nothing that goes into it has changed
+    max_age: timedelta | None = None  #: however unchanged, a build older than that is made anew
 
     @property
     def shown_environment(self) -> Mapping[str, str]:
@@ -168,6 +192,10 @@ class Config:
     failed_retention: timedelta = timedelta(days=7)
     build_retry: RetryPolicy = RetryPolicy(first=timedelta(minutes=1), longest=timedelta(hours=1), limit=5)
     upload_retry: RetryPolicy = RetryPolicy(first=timedelta(seconds=30), longest=timedelta(hours=1), limit=10)
+    build_limits: BuildLimits = BuildLimits()
+    log_limit: int = 200 << 20  #: bytes that the logs of one image's builds may take; the newest stays
+    cache_limit: int = 20 << 30  #: bytes that the cache directory may take
+    disk_reserve: int = 2 << 30  #: bytes that a build must leave free on each disk it writes to
     stall_timeout: timedelta = timedelta(seconds=120)  #: an upload that moves no byte for so long is cut
     notes: tuple[str, ...] = ()  #: keys accepted without effect, each as "file:line: key: why"
 

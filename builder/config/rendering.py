@@ -11,8 +11,9 @@ from builder.config.problems import KeyPath, Place, Problems, text_problem
 from builder.config.schema import DiskImageEntry
 from builder.config.template import TemplateTextError, check_syntax, render
 
-#: Not templates: the name is rendered before, the others say what to render over.
-_PLAIN: Final = frozenset({"name", "parent", "platform"})
+#: Not templates: the name is rendered before, parent and platform say what to render over, and the
+#: rest is chosen from few words.
+_PLAIN: Final = frozenset({"name", "parent", "platform", "format_options", "if_unchanged"})
 
 
 def render_recipe(recipe: Recipe, names: Mapping[str, Any], problems: Problems) -> Recipe:

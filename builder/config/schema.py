@@ -16,8 +16,6 @@ MAX_SECONDS: Final = 3_153_600_000
 
 #: Keys of nodepool that are accepted although imagepool does nothing with them, and what it does instead.
 WITHOUT_EFFECT: Final = {
-    "delete-after-upload": "the files of a build stay as long as the build",
-    "keep-formats": "the files of a build stay as long as the build",
     "rate": "requests to a cloud are not slowed down",
     "post-upload-hook": "no hook is run",
 }
@@ -32,13 +30,15 @@ def _whole_number_as_text(value: object) -> object:
 
 
 def _scalar_as_text(value: object) -> object:
-    """Clouds keep every property as text."""
+    """Clouds keep every property as text; a size is a small language of its own."""
     return str(value) if isinstance(value, bool | int | float) else value
 
 
 Ignored = Any  #: only a launcher needs it
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
+#: Bytes, or a number with K, M, G or T; read by `values.size`.
+Size = Annotated[str, BeforeValidator(_scalar_as_text)]
 Release = Annotated[str, BeforeValidator(_whole_number_as_text)]
 Property = Annotated[str, BeforeValidator(_scalar_as_text)]
 
@@ -86,6 +86,22 @@ class RetryEntry(Entry):
     limit: Annotated[int, Field(ge=0, le=100_000)] | None = None
 
 
+class LimitsEntry(Entry):
+    """`build-limits`."""
+
+    cpus: Annotated[float, Field(gt=0, le=10_000)] | None = None
+    memory: Size | None = None
+    nice: Annotated[int, Field(ge=0, le=19)] | None = None
+    io: Literal["idle", "best-effort", "none"] | None = None
+
+
+class FormatEntry(Entry):
+    """How files of one format are made: an entry of `format-options`."""
+
+    compression: Literal["zstd", "zlib", "none"] | None = None
+    compat: Literal["1.1", "0.10"] | None = None
+
+
 class PlatformEntry(Entry):
     """`platforms[]`."""
 
@@ -121,6 +137,9 @@ class DiskImageEntry(Entry):
     metadata: dict[str, Property] | None = None
     keep_formats: list[str] | None = None
     delete_after_upload: bool | None = None
+    format_options: dict[str, FormatEntry] | None = None
+    if_unchanged: Literal["skip", "build"] | None = None
+    max_age: Seconds | None = None
 
 
 class ProviderImageEntry(Entry):
@@ -204,6 +223,10 @@ class ConfigFile(Entry):
     build_retries: RetryEntry | None = None
     upload_retries: RetryEntry | None = None
     stall_timeout: Seconds | None = None
+    build_limits: LimitsEntry | None = None
+    build_log_limit: Size | None = None
+    cache_limit: Size | None = None
+    disk_reserve: Size | None = None
     platforms: list[PlatformEntry] | None = None
     diskimages: list[DiskImageEntry] | None = None
     providers: list[AnyProviderEntry] | None = None

@@ -9,8 +9,10 @@ from typing import Any
 
 from builder.config.model import (
     MASK,
+    BuildLimits,
     Config,
     DiskImage,
+    FormatOptions,
     Platform,
     Provider,
     ProviderImage,
@@ -43,6 +45,10 @@ def as_data(config: Config) -> dict[str, Any]:
         "upload-workers": config.upload_workers,
         "build-retries": _retry(config.build_retry),
         "upload-retries": _retry(config.upload_retry),
+        "build-limits": _limits(config.build_limits),
+        "build-log-limit": config.log_limit,
+        "cache-limit": config.cache_limit,
+        "disk-reserve": config.disk_reserve,
         "stall-timeout": _seconds(config.stall_timeout),
         "platforms": [_platform(platform) for platform in config.platforms.values()],
         "diskimages": [_diskimage(image) for image in config.diskimages.values()],
@@ -109,6 +115,24 @@ def _diskimage(image: DiskImage) -> dict[str, Any]:
         "python-path": image.python_path,
         **_given("shell-type", image.shell_type),
         "metadata": _masked(image.metadata),
+        **_given("format-options", {str(f): _options(o) for f, o in image.format_options.items()}),
+        "delete-after-upload": image.delete_after_upload,
+        **_given("keep-formats", [str(image_format) for image_format in image.keep_formats]),
+        "if-unchanged": "skip" if image.skip_unchanged else "build",
+        **_given("max-age", _seconds(image.max_age) if image.max_age else None),
+    }
+
+
+def _options(options: FormatOptions) -> dict[str, Any]:
+    return {**_given("compression", options.compression), **_given("compat", options.compat)}
+
+
+def _limits(limits: BuildLimits) -> dict[str, Any]:
+    return {
+        **_given("cpus", limits.cpus),
+        **_given("memory", limits.memory),
+        "nice": limits.nice,
+        "io": limits.io,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import string
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Final
 
 from croniter import CroniterError, croniter
@@ -23,6 +24,9 @@ _RANDOM = re.compile(r"(?:^|[\s,])r(?![a-z])", re.IGNORECASE)
 _ELEMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
 _FORMAT_SPEC = re.compile(r"[^{}]{0,4}\Z")
 _GLANCE_NAME_LENGTH = 255
+_SIZE = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,6})?)\s*([KMGTkmgt]?)(?:i?[Bb])?\Z")
+#: An exabyte.
+MAX_SIZE: Final = 1 << 60
 
 
 class BadValueError(Exception):
@@ -54,6 +58,20 @@ def cron(text: str) -> str | None:
     except (CroniterError, ValueError, OverflowError) as error:
         raise BadValueError(f"{text!r} is no cron text that ever comes true: {error}") from error
     return joined
+
+
+def size(value: str) -> int:
+    """A number of bytes, of a number or of text such as "20G" (powers of 1024); raises BadValueError."""
+    match = _SIZE.match(value.strip())
+    if not match or ("." in match[1] and not match[2]):
+        raise BadValueError(
+            f"a size is a number of bytes, or one with K, M, G or T as in '20G', not {value!r}"
+        )
+    number, unit = match.groups()
+    total = int(Decimal(number) * 1024 ** " KMGT".index(unit.upper() or " "))
+    if total > MAX_SIZE:
+        raise BadValueError(f"{value!r} is more than any disk has")
+    return total
 
 
 def seconds(value: float) -> timedelta:

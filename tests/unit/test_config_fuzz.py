@@ -29,6 +29,8 @@ TEXTS = st.one_of(
     st.sampled_from(["{{ platform.a }}", "{{", "{% for %}", "{{ platform.name * 3 }}", "never", "raw"]),
     st.text(max_size=20),
 )
+FORMATS = st.sampled_from(["qcow2", "raw", "vhd", "iso", "compat", ""])
+SIZES = st.from_regex(r"[0-9]{1,22}(\.[0-9]{1,7})? ?[KMGTkX]?(iB)?", fullmatch=True)
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), TEXTS)
 VALUES = st.recursive(
     SCALARS,
@@ -36,6 +38,13 @@ VALUES = st.recursive(
         st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(KEYS), inner, max_size=4)
     ),
     max_leaves=12,
+)
+
+
+OPTIONS = st.dictionaries(
+    st.sampled_from(["compression", "compat", "colour"]),
+    st.one_of(SCALARS, st.sampled_from(["zstd", "zlib", "none", "1.1", "0.10"])),
+    max_size=2,
 )
 
 
@@ -49,6 +58,10 @@ NEARLY_RIGHT = st.fixed_dictionaries(
     optional={
         "schedule": TEXTS,
         "keep": SCALARS,
+        "disk-reserve": st.one_of(SCALARS, SIZES),
+        "build-limits": st.fixed_dictionaries(
+            {}, optional={"cpus": SCALARS, "memory": st.one_of(SCALARS, SIZES), "io": TEXTS, "nice": SCALARS}
+        ),
         "platforms": entries(
             distribution=NAMES,
             release=SCALARS,
@@ -62,7 +75,14 @@ NEARLY_RIGHT = st.fixed_dictionaries(
             formats=st.lists(TEXTS, max_size=2),
             schedule=TEXTS,
             metadata=st.dictionaries(TEXTS, SCALARS, max_size=2),
-            **{"env-vars": st.dictionaries(TEXTS, TEXTS, max_size=2), "dib-cmd": TEXTS},
+            **{
+                "env-vars": st.dictionaries(TEXTS, TEXTS, max_size=2),
+                "dib-cmd": TEXTS,
+                "format-options": st.dictionaries(FORMATS, st.one_of(SCALARS, OPTIONS), max_size=2),
+                "keep-formats": st.lists(FORMATS, max_size=2),
+                "if-unchanged": st.one_of(SCALARS, st.just("skip")),
+                "max-age": SCALARS,
+            },
         ),
         "providers": entries(
             cloud=NAMES, diskimages=entries(pause=SCALARS), **{"image-name-format": TEXTS, "driver": NAMES}

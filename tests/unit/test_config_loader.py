@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from builder.config.model import DEFAULT_SCHEDULE, RetryPolicy, ZooKeeper, ZooKeeperTls
+from builder.config.model import (
+    DEFAULT_SCHEDULE,
+    BuildLimits,
+    FormatOptions,
+    RetryPolicy,
+    ZooKeeper,
+    ZooKeeperTls,
+)
 from builder.model import ImageFormat
 from tests.unit.config_world import Files
 
@@ -108,6 +115,96 @@ def test_numbers_and_retries(files: Files) -> None:
     assert config.upload_retry == RetryPolicy(
         first=timedelta(seconds=30), longest=timedelta(seconds=40), limit=10
     )
+
+
+def test_what_a_build_may_take_is_nice_and_idle_and_otherwise_all_there_is(files: Files) -> None:
+    config = files.load("")
+    assert config.build_limits == BuildLimits(cpus=None, memory=None, nice=10, io="idle")
+    assert (config.log_limit, config.cache_limit, config.disk_reserve) == (200 << 20, 20 << 30, 2 << 30)
+
+
+def test_what_a_build_may_take_can_be_said_in_part(files: Files) -> None:
+    config = files.load("build-limits: {cpus: 1.5, memory: 4G, nice: 0, io: none}")
+    assert config.build_limits == BuildLimits(cpus=1.5, memory=4 << 30, nice=0, io="none")
+    config = files.load("build-limits: {cpus: 2, io: best-effort}")
+    assert config.build_limits == BuildLimits(cpus=2, memory=None, nice=10, io="best-effort")
+
+
+SIZES = {
+    "0": 0,
+    "1024": 1024,
+    "'1024'": 1024,
+    "1K": 1 << 10,
+    "20G": 20 << 30,
+    "20g": 20 << 30,
+    "20 GiB": 20 << 30,
+    "20GB": 20 << 30,
+    "1.5M": 3 << 19,
+    "2T": 2 << 40,
+    "512B": 512,
+    "1048576T": 1 << 60,
+    "1000000000000000001": 10**18 + 1,
+}
+
+
+@pytest.mark.parametrize(("written", "expected"), SIZES.items())
+def test_a_size_is_bytes_or_has_a_unit(files: Files, written: str, expected: int) -> None:
+    config = files.load(f"disk-reserve: {written}\ncache-limit: {written}\nbuild-log-limit: {written}")
+    assert (config.disk_reserve, config.cache_limit, config.log_limit) == (expected,) * 3
+
+
+def test_options_of_a_format_are_replaced_by_a_child_those_of_other_formats_stay(files: Files) -> None:
+    config = files.load(
+        """\
+        diskimages:
+          - name: base
+            format-options:
+              qcow2: {compression: zlib, compat: '0.10'}
+              raw: {}
+          - {name: inherits, parent: base}
+          - {name: replaces, parent: base, format-options: {qcow2: {compression: none}}}
+          - {name: none}
+        """
+    )
+    options = {name: dict(image.format_options) for name, image in config.diskimages.items()}
+    old, none = FormatOptions(compression="zlib", compat="0.10"), FormatOptions(compression="none")
+    assert options == {
+        "base": {"qcow2": old, "raw": FormatOptions()},
+        "inherits": {"qcow2": old, "raw": FormatOptions()},
+        "replaces": {"qcow2": none, "raw": FormatOptions()},
+        "none": {},
+    }
+
+
+def test_a_build_of_what_is_unchanged_is_left_out_only_where_the_file_says_so(files: Files) -> None:
+    config = files.load(
+        """\
+        diskimages:
+          - {name: base, abstract: true, if-unchanged: skip, max-age: 60.5}
+          - {name: inherits, parent: base}
+          - {name: replaces, parent: base, if-unchanged: build, max-age: 7}
+          - {name: plain}
+        """
+    )
+    unchanged = {name: (i.skip_unchanged, i.max_age) for name, i in config.diskimages.items()}
+    assert unchanged == {
+        "inherits": (True, timedelta(seconds=60.5)),
+        "replaces": (False, timedelta(seconds=7)),
+        "plain": (False, None),
+    }
+
+
+def test_formats_that_are_kept_are_rendered_like_those_that_are_made(files: Files) -> None:
+    config = files.load(
+        """\
+        platforms: [{name: p, distribution: d, release: r, variables: {keep: raw}}]
+        diskimages:
+          - name: a
+            platform: p
+            keep-formats: ["{{ platform.keep }}", qcow2, "{% if false %}vhd{% endif %}"]
+        """
+    )
+    assert config.diskimages["a"].keep_formats == (ImageFormat.QCOW2, ImageFormat.RAW)
 
 
 def test_a_child_inherits_adds_overlays_and_replaces(files: Files) -> None:
@@ -360,12 +457,11 @@ def test_keys_without_effect_are_noted(files: Files) -> None:
             delete-after-upload: true
             env-vars: {rate: "1"}
         providers:
-          - {name: p, cloud: beta, rate: 0.1}
+          - {name: p, cloud: beta, rate: 0.1, post-upload-hook: x}
         """
     )
-    where = str(files.main)
+    where = f"{files.main}:6: providers[0]"
     assert config.notes == (
-        f"{where}:3: diskimages[0].delete-after-upload: has no effect:"
-        " the files of a build stay as long as the build",
-        f"{where}:6: providers[0].rate: has no effect: requests to a cloud are not slowed down",
+        f"{where}.post-upload-hook: has no effect: no hook is run",
+        f"{where}.rate: has no effect: requests to a cloud are not slowed down",
     )

@@ -172,9 +172,36 @@ def test_a_nodepool_configuration_means_what_it_meant(tmp_path: Path) -> None:
     assert one.images["ubuntu-noble"].metadata == {"hw_disk_bus": "scsi"}
     assert one.images["debian-stretch"].pause
 
+    assert (noble.delete_after_upload, noble.keep_formats) == (True, (ImageFormat.QCOW2,))
+    assert (noble.skip_unchanged, noble.max_age, dict(noble.format_options)) == (False, None, {})
+
     assert [note.split(": ")[1].rpartition(".")[2] for note in config.notes] == [
-        "delete-after-upload",
-        "keep-formats",
         "rate",
         "post-upload-hook",
     ]
+
+
+def test_what_stays_after_upload_is_replaced_by_a_child_and_never_added_up(tmp_path: Path) -> None:
+    config = Files(tmp_path).load(
+        """\
+        diskimages:
+          - {name: base, formats: [vhd], delete-after-upload: true, keep-formats: [qcow2, raw]}
+          - {name: inherits, parent: base}
+          - {name: replaces, parent: base, keep-formats: [vhd]}
+          - {name: none, parent: base, keep-formats: []}
+          - {name: stays, parent: base, delete-after-upload: false}
+          - {name: plain}
+        """
+    )
+    kept = {name: (i.delete_after_upload, i.keep_formats) for name, i in config.diskimages.items()}
+    assert kept == {
+        "base": (True, ("qcow2", "raw")),
+        "inherits": (True, ("qcow2", "raw")),
+        "replaces": (True, ("vhd",)),
+        "none": (True, ()),
+        "stays": (False, ("qcow2", "raw")),
+        "plain": (False, ()),
+    }
+    # What is kept is no wish for it to be made.
+    assert config.diskimages["inherits"].formats == ("vhd",)
+    assert config.notes == ()

@@ -226,6 +226,91 @@ ONE_PROBLEM = {
         "platforms:\n- {name: p, distribution: d, release: r, variables: {my-var: x}}",
         "2: platforms[0].variables.my-var: a variable's name is made of letters",
     ),
+    "a size without sense": (
+        "keep: 1\ncache-limit: 20X",
+        "2: cache-limit: a size is a number of bytes, or one with K, M, G or T as in '20G', not '20X'",
+    ),
+    "a size below nothing": ("disk-reserve: -1", "1: disk-reserve: a size is a number of bytes"),
+    "a fraction of a byte": ("disk-reserve: 1.5", "1: disk-reserve: a size is a number of bytes"),
+    "a size that is none": ("build-log-limit: true", "1: build-log-limit: a size is a number of bytes"),
+    "an empty size": ("build-log-limit: ''", "1: build-log-limit: a size is a number of bytes"),
+    "a size no disk has": (
+        "cache-limit: 1048577T",
+        "1: cache-limit: '1048577T' is more than any disk has",
+    ),
+    "memory without sense": (
+        "build-limits:\n  memory: lots",
+        "2: build-limits.memory: a size is a number of bytes",
+    ),
+    "no memory": ("build-limits:\n  memory: 0M", "2: build-limits.memory: must be more than 0, not 0M"),
+    "no processors": ("build-limits:\n  cpus: 0", "2: build-limits.cpus: must be more than 0, not 0"),
+    "endless processors": (
+        "build-limits: {cpus: .inf}",
+        "1: build-limits.cpus: must be a finite number, not number inf",
+    ),
+    "too nice": ("build-limits: {nice: 20}", "1: build-limits.nice: must be at most 19, not 20"),
+    "rude": ("build-limits: {nice: -1}", "1: build-limits.nice: must be at least 0, not -1"),
+    "io class": (
+        "build-limits: {io: realtime}",
+        "1: build-limits.io: must be 'idle', 'best-effort' or 'none', not text 'realtime'",
+    ),
+    "unknown limit": (
+        "build-limits:\n  cpu: 1",
+        "2: build-limits.cpu: unknown key; did you mean 'cpus'?",
+    ),
+    "unknown format that is kept": (
+        "diskimages:\n- name: a\n  keep-formats: [raw, qcow]",
+        "3: diskimages[0].keep-formats[1]: unknown format 'qcow'; did you mean 'qcow2'?",
+    ),
+    "text for what goes after upload": (
+        "diskimages:\n- name: a\n  delete-after-upload: 'true'",
+        "3: diskimages[0].delete-after-upload: must be true or false, not text 'true'",
+    ),
+    "options of an unknown format": (
+        "diskimages:\n- name: a\n  format-options:\n    raw: {}\n    qcow: {}",
+        "5: diskimages[0].format-options.qcow: unknown format 'qcow'; did you mean 'qcow2'?",
+    ),
+    "an inherited option of an unknown format": (
+        "diskimages:\n- {name: a, format-options: {iso: {}}}\n- {name: b, parent: a}\n- {name: c, parent: a}",
+        "2: diskimages[0].format-options.iso: unknown format 'iso'; known: qcow2, raw, vhd, vhdx, vmdk",
+    ),
+    "an unknown option": (
+        "diskimages:\n- name: a\n  format-options:\n    qcow2: {compresion: zstd}",
+        "4: diskimages[0].format-options.qcow2.compresion: unknown key; did you mean 'compression'?",
+    ),
+    "a compression nobody knows": (
+        "diskimages:\n- name: a\n  format-options: {qcow2: {compression: lz4}}",
+        "3: diskimages[0].format-options.qcow2.compression: must be 'zstd', 'zlib' or 'none', not text 'lz4'",
+    ),
+    "a version that is a number": (
+        "diskimages:\n- name: a\n  format-options: {qcow2: {compat: 1.1}}",
+        "3: diskimages[0].format-options.qcow2.compat: must be '1.1' or '0.10', not number 1.1;"
+        " put it in quotes",
+    ),
+    "options of a format that has none": (
+        "diskimages:\n- name: a\n  format-options:\n    vmdk: {compression: none}",
+        "4: diskimages[0].format-options.vmdk: vmdk has no options",
+    ),
+    "options that exclude each other": (
+        "diskimages:\n- name: a\n  format-options:\n    qcow2: {compat: '0.10', compression: zstd}",
+        "4: diskimages[0].format-options.qcow2: zstd needs compat '1.1': choose zlib or none for '0.10'",
+    ),
+    "text for options": (
+        "diskimages:\n- name: a\n  format-options: {qcow2: zstd}",
+        "3: diskimages[0].format-options.qcow2: must be a mapping, not text 'zstd'",
+    ),
+    "nothing for options": (
+        "diskimages:\n- name: a\n  format-options:\n    qcow2:",
+        "4: diskimages[0].format-options.qcow2: must be a mapping, not nothing",
+    ),
+    "unchanged": (
+        "diskimages:\n- name: a\n  if-unchanged: wait",
+        "3: diskimages[0].if-unchanged: must be 'skip' or 'build', not text 'wait'",
+    ),
+    "no age at all": (
+        "diskimages:\n- name: a\n  max-age: 0",
+        "3: diskimages[0].max-age: must be more than 0, not 0",
+    ),
     "no servers": ("zookeeper-servers: []", "1: zookeeper-servers: must list at least one server"),
     "tls alone": (
         "zookeeper-tls: {cert: a, key: b, ca: c}",
@@ -251,6 +336,15 @@ ONE_PROBLEM = {
 def test_a_problem_is_told_with_file_line_and_key(files: Files, text: str, expected: str) -> None:
     [problem] = files.problems(text)
     assert problem.startswith(f"imagepool.yaml:{expected}")
+
+
+def test_a_format_called_like_an_option_is_told_like_any_other(files: Files) -> None:
+    problems = files.problems("diskimages:\n- name: a\n  format-options: {compat: {colour: red}}")
+    place = "imagepool.yaml:3: diskimages[0].format-options.compat"
+    assert problems == [
+        f"{place}.colour: unknown key; known: compat, compression",
+        f"{place}: unknown format 'compat'; known: qcow2, raw, vhd, vhdx, vmdk",
+    ]
 
 
 @pytest.mark.parametrize("name", ["../x", "a b", "a/b", "", "x" * 300, "-a", "a\n", ".", "ä"])

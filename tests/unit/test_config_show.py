@@ -21,6 +21,10 @@ schedule: never
 embedded-zookeeper: open
 failed-retention: 0.5
 build-retries: {first: 1, longest: 2, limit: 3}
+build-limits: {cpus: 1.5, memory: 4G, nice: 0, io: none}
+build-log-limit: 0
+cache-limit: 1.5T
+disk-reserve: 1000000000000000001
 zookeeper-servers:
   - {host: zk1, port: 1111, chroot: /x}
   - {host: "::1", chroot: /x}
@@ -44,6 +48,13 @@ diskimages:
     shell-type: sh
     env-vars: {PLAIN: x}
     metadata: {a: b}
+    format-options:
+      qcow2: {compression: zlib, compat: '0.10'}
+      raw: {}
+    delete-after-upload: true
+    keep-formats: [vhd, qcow2]
+    if-unchanged: skip
+    max-age: 0.5
   - name: another
     schedule: 1 2 3 4 *
     pause: true
@@ -76,6 +87,15 @@ def test_what_is_shown_means_the_same_when_it_is_loaded_again(files: Files) -> N
     assert files.load(shown) == without_secrets(config)
 
 
+def test_a_file_that_says_nothing_shows_what_is_in_force(files: Files) -> None:
+    shown = as_data(files.load("diskimages: [{name: a}]"))
+    assert shown["build-limits"] == {"nice": 10, "io": "idle"}
+    assert (shown["disk-reserve"], shown["cache-limit"]) == (2 << 30, 20 << 30)
+    image = shown["diskimages"][0]
+    assert (image["delete-after-upload"], image["if-unchanged"]) == (False, "build")
+    assert not {"format-options", "keep-formats", "max-age"} & image.keys()
+
+
 def test_what_is_shown_is_rendered(files: Files) -> None:
     image = as_data(files.load(EVERYTHING))["diskimages"][0]
     assert image["name"] == "image"
@@ -83,6 +103,8 @@ def test_what_is_shown_is_rendered(files: Files) -> None:
     assert image["schedule"] == "never"
     assert image["rebuild-age"] == 60
     assert image["formats"] == ["raw"]
+    assert image["keep-formats"] == ["qcow2", "vhd"]
+    assert image["format-options"] == {"qcow2": {"compression": "zlib", "compat": "0.10"}, "raw": {}}
 
 
 def test_no_secret_is_shown(files: Files) -> None:
