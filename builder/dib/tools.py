@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
 import re
 import sys
@@ -12,7 +11,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-from builder.errors import ToolMissingError, UnavailableError
+import builder
+from builder.dib import sudo
+from builder.errors import ToolMissingError
 from builder.process.child import find_tool, run
 
 #: Program -> Debian package.
@@ -37,13 +38,11 @@ _NUMBER = re.compile(r"\d+(?:\.\w+)+")
 def require() -> None:
     """Check that this machine can build at all.
 
-    Raises UnavailableError without root, and ToolMissingError naming every package to install.
+    Raises UnavailableError where we neither are root nor may have things done by it, and
+    ToolMissingError naming every package to install.
     """
-    if os.geteuid() != 0:
-        raise UnavailableError(
-            "the builder role needs root: diskimage-builder mounts file systems and uses loop devices",
-            hint="Run imagepool as root, or leave the builder to another machine (--roles).",
-        )
+    if sudo.needed():
+        sudo.require()
     missing = {name: package for name, package in _NEEDED.items() if not _has(name)}
     if missing:
         raise ToolMissingError(
@@ -65,7 +64,7 @@ def programs(dib_cmd: str) -> Path:
 
 def versions() -> Mapping[str, str]:
     """Name to version of what takes part in a build on this machine; absent tools are left out."""
-    found = {"kernel": platform.release()}
+    found = {"imagepool": builder.__version__, "kernel": platform.release()}
     with contextlib.suppress(metadata.PackageNotFoundError):
         found["diskimage-builder"] = metadata.version("diskimage-builder")
     for name in _VERSIONED:

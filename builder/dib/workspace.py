@@ -6,11 +6,14 @@
         shared/tmp/     its /tmp; shared/ is closed to others
         programs/       stand-ins for tools, see sandbox.py
         loops           loop devices whose partitions the stand-in for kpartx made
+        cgroup          the cgroup that limits it, see cgroups.py
         output/         what dib and qemu-img make; moves to the images directory at the end
 
 Namespaces take processes and mounts along; loop devices, their partitions, links to them and
 device-mapper maps over them stay behind. They are found by the file behind the loop device, by
 device and inode number: once the mount namespace is gone the kernel can't tell the path any more.
+
+A service user makes such a directory itself, and has root release it: most in it is root's.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from builder.dib import sudo
 from builder.errors import RefusedError, ToolMissingError
 from builder.model import is_build_id, name_problem
 from builder.process.child import find_tool, run, wait_for
@@ -39,6 +43,8 @@ _LOOP: Final = re.compile(r"loop[0-9]+")
 #: Seconds for one of the small tools, and for the last holder of a device to let go of it.
 _TOOL_TIMEOUT: Final = 30.0
 _PATIENCE: Final = 15.0
+#: Seconds for root to release everything: each of a few devices may take all of the patience.
+_SUDO_TIMEOUT: Final = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +88,16 @@ class Workspace:
     def loops(self) -> Path:
         """The list of loop devices that the stand-in for kpartx touched."""
         return self.directory / "loops"
+
+    @property
+    def group(self) -> Path:
+        """The file that names the build's cgroup."""
+        return self.directory / "cgroup"
+
+    @property
+    def group_name(self) -> str:
+        """The name of the build's cgroup, wherever that is."""
+        return f"imagepool-{self.ledger.build_id}"
 
     @property
     def output(self) -> Path:
@@ -129,15 +145,19 @@ def create(work_dir: Path, *, image: str, build_id: str, installation_id: str, n
 
 
 def release(workspace: Workspace) -> Released:
-    """Give back everything a build may have left: devices, links, the directory. Never raises.
+    """Give back everything a build may have left: cgroup, devices, links, the directory. Never raises.
 
     Nothing is removed beyond a mount: a directory with something mounted in it stays, and so does
     one whose devices are still in use; `Released.problem` says so, and the next sweep tries again.
     """
     devices: tuple[str, ...] = ()
     try:
-        devices = _release_devices(workspace.directory, _listed(workspace.loops))
-        problem = _remove_directory(workspace.directory)
+        if sudo.needed():
+            devices, problem = _release_as_root(workspace.directory)
+        else:
+            _remove_group(workspace)
+            devices = _release_devices(workspace.directory, _listed(workspace.loops))
+            problem = _remove_directory(workspace.directory)
     except (OSError, TimeoutError, ToolMissingError) as error:
         problem = str(error)
     released = Released(
@@ -146,6 +166,14 @@ def release(workspace: Workspace) -> Released:
     if problem:
         LOG.error("could not be released: %s", released)
     return released
+
+
+def _release_as_root(directory: Path) -> tuple[tuple[str, ...], str]:
+    """Have asroot.py do it; the devices and the problem it tells."""
+    if not directory.exists():
+        return (), ""
+    told = sudo.ask("release", str(directory), timeout=_SUDO_TIMEOUT)
+    return tuple(told["devices"]), str(told["problem"])
 
 
 def sweep(work_dir: Path, installation_id: str | None = None) -> tuple[Released, ...]:
@@ -157,15 +185,21 @@ def sweep(work_dir: Path, installation_id: str | None = None) -> tuple[Released,
     """
     found = []
     for directory in _subdirectories(work_dir):
-        ledger = _read_ledger(directory)
-        if ledger is None:
+        space = load(directory)
+        if space is None:
             if not _stillborn(directory):
                 LOG.warning("%s has no ledger of a build; it is left alone", directory)
-        elif installation_id not in (None, ledger.installation_id):
+        elif installation_id not in (None, space.ledger.installation_id):
             LOG.warning("%s belongs to another installation; it is left alone", directory)
         else:
-            found.append(release(Workspace(directory=directory, ledger=ledger)))
+            found.append(release(space))
     return tuple(found)
+
+
+def load(directory: Path) -> Workspace | None:
+    """The workspace in a directory, None when no ledger proves that it is one."""
+    ledger = _read_ledger(directory)
+    return None if ledger is None else Workspace(directory=directory, ledger=ledger)
 
 
 def _subdirectories(work_dir: Path) -> list[Path]:
@@ -259,6 +293,37 @@ def _mounts_below(directory: Path) -> list[str]:
     # mountinfo writes blanks and the like as octal escapes.
     plain = [point.encode().decode("unicode_escape") for point in points]
     return [point for point in plain if f"{point}/".startswith(inside)]
+
+
+# -- the cgroup --------------------------------------------------------------------------------
+
+
+def _remove_group(workspace: Workspace) -> None:
+    group = _group(workspace)
+    if group is None:
+        return
+    # Its processes ended with their namespace, or are about to.
+    with contextlib.suppress(OSError):
+        (group / "cgroup.kill").write_text("1")
+
+    def gone() -> bool:
+        for parent, _, _ in os.walk(group, topdown=False):
+            with contextlib.suppress(OSError):
+                Path(parent).rmdir()
+        return not group.exists()
+
+    if not wait_for(gone, timeout=_PATIENCE, interval=0.1):
+        raise TimeoutError(f"the cgroup {group} is still in use")
+
+
+def _group(workspace: Workspace) -> Path | None:
+    """The build's cgroup, None when there is none (any more)."""
+    try:
+        group = Path(workspace.group.read_text(errors="replace").strip())
+    except FileNotFoundError:
+        return None
+    # The build can write this file; only what bears its name is its.
+    return group if group.name == workspace.group_name and group.is_dir() else None
 
 
 # -- devices -----------------------------------------------------------------------------------

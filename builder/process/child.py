@@ -3,7 +3,8 @@
 `run` is for tools that answer soon (qemu-img, losetup): it waits, with a timeout, and returns
 what they printed. `Child` is for what runs long (disk-image-create, a ZooKeeper server): its
 output goes line by line to a callback, it lives in a session of its own, dies with us, and is
-stopped as a whole group, TERM first, KILL after a grace.
+stopped as a whole group, TERM first, KILL after a grace. One that may run as another user, whom
+we can't signal, is held by a pipe instead.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from builder.errors import ToolMissingError
 
 #: Longest line handed to a callback, in bytes; a tool that prints no newline must not eat our memory.
 LINE_LIMIT = 16 * 1024
+#: What asks a child with an order to end.
+_END = b"end\n"
+#: Seconds to be gone, for such a child after its pipe was closed, for others after KILL.
+_LET_GO = 5.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ def run(
     """Run a tool to its end and return what it printed; the exit code is the caller's to judge.
 
     Raises ToolMissingError when there is no such program, and TimeoutError after `timeout`
-    seconds, when the tool has been killed with everything it started.
+    seconds, when the tool has been killed with everything it started, as far as it is ours to kill.
     """
     try:
         process = subprocess.Popen(
@@ -79,14 +84,24 @@ def run(
     try:
         stdout, stderr = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        _signal_group(process.pid, signal.SIGKILL)
-        process.communicate()
+        _give_up(process)
         raise TimeoutError(f"{argv[0]} did not end within {timeout:.0f} s") from None
     except BaseException:
-        _signal_group(process.pid, signal.SIGKILL)
-        process.communicate()
+        _give_up(process)
         raise
     return Completed(tuple(argv), process.returncode, stdout, stderr)
+
+
+def _give_up(process: subprocess.Popen[str]) -> None:
+    _signal_group(process.pid, signal.SIGKILL)
+    try:
+        process.communicate(timeout=_LET_GO)
+    except subprocess.TimeoutExpired:
+        # It is root's, behind sudo, or something of its that left the group has the pipes.
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+        process.poll()
 
 
 class Child:
@@ -95,6 +110,11 @@ class Child:
     It is killed when this process dies, however it dies: `setpriv --pdeathsig` asks the kernel
     for it. The kernel means the *thread* that started the child (prctl(2), PR_SET_PDEATHSIG), so
     start it from a thread that outlives it.
+
+    A child that is given an order reads it from its standard input, a pipe that stays open as long
+    as we live: whatever comes after the order asks it to end, and the end of the input tells it
+    that we are gone. It must obey, for it may be root's while we are not, where neither signals of
+    ours nor `setpriv` reach it.
     """
 
     def __init__(
@@ -104,26 +124,39 @@ class Child:
         env: Mapping[str, str],
         cwd: Path,
         on_line: Callable[[str], None],
+        order: bytes | None = None,
     ) -> None:
         """Start `argv`; `on_line` gets each line of stdout and stderr, from a thread of its own.
 
-        Raises ToolMissingError when the program is missing.
+        Returns when the child has read all of `order` but for what a pipe holds (64 KiB). Raises
+        ToolMissingError when the program is missing.
         """
         guard = [find_tool("setpriv", package="util-linux"), "--pdeathsig", "KILL", "--"]
         self.argv = tuple(argv)
-        self._process = subprocess.Popen(
-            [*guard, find_tool(argv[0]), *argv[1:]],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=dict(env),
-            cwd=cwd,
-            start_new_session=True,
-        )
+        self._lifeline = None if order is None else _Lifeline()
+        try:
+            self._process = subprocess.Popen(
+                [*guard, find_tool(argv[0]), *argv[1:]],
+                stdin=subprocess.DEVNULL if self._lifeline is None else self._lifeline.theirs,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=dict(env),
+                cwd=cwd,
+                start_new_session=True,
+            )
+        except BaseException:
+            if self._lifeline is not None:
+                self._lifeline.let_go()
+            raise
+        finally:
+            if self._lifeline is not None:
+                os.close(self._lifeline.theirs)
         self._reader = threading.Thread(
             target=self._read, args=(on_line,), name=f"output-of-{self._process.pid}", daemon=True
         )
         self._reader.start()
+        if self._lifeline is not None and order is not None:
+            self._lifeline.say(order)
 
     @property
     def pid(self) -> int:
@@ -142,6 +175,8 @@ class Child:
             code = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             return None
+        if self._lifeline is not None:
+            self._lifeline.let_go()
         # What it left behind may hold the pipe open: its last words matter, their hands don't.
         self._reader.join(timeout=5.0)
         return code
@@ -150,15 +185,27 @@ class Child:
         """End it and its whole group: TERM, `grace` seconds to obey, then KILL. Returns the exit code."""
         if not self.running:
             # Reaped: its id, and so its group's, may be another program's by now.
+            if self._lifeline is not None:
+                self._lifeline.let_go()
             return self._process.returncode
-        _signal_group(self.pid, signal.SIGTERM)
-        if self.wait(grace) is None:
+        if self._lifeline is None:
+            _signal_group(self.pid, signal.SIGTERM)
+        else:
+            self._lifeline.say(_END)
+        if self.wait(grace) is None and not self._let_go():
             _signal_group(self.pid, signal.SIGKILL)
         code = self.wait()
         # The leader may have ended on TERM while members of its group ignored it.
         _signal_group(self.pid, signal.SIGKILL)
         assert code is not None
         return code
+
+    def _let_go(self) -> bool:
+        """Whether it ended by itself once it was left alone; a child without an order does not."""
+        if self._lifeline is None:
+            return False
+        self._lifeline.let_go()
+        return self.wait(_LET_GO) is not None
 
     def _read(self, on_line: Callable[[str], None]) -> None:
         stream = self._process.stdout
@@ -168,9 +215,30 @@ class Child:
                 on_line(line.decode(errors="replace").rstrip("\r\n"))
 
 
+class _Lifeline:
+    """The pipe to a child's standard input: what we have to say, and proof that we live."""
+
+    def __init__(self) -> None:
+        self.theirs, ours = os.pipe()
+        self._ours: int | None = ours
+        # A file descriptor that another thread closed may be another file's by now.
+        self._lock = threading.Lock()
+
+    def say(self, text: bytes) -> None:
+        with self._lock, contextlib.suppress(BrokenPipeError):
+            while text and self._ours is not None:
+                text = text[os.write(self._ours, text) :]
+
+    def let_go(self) -> None:
+        with self._lock:
+            if self._ours is not None:
+                os.close(self._ours)
+            self._ours = None
+
+
 def _signal_group(group: int, number: signal.Signals) -> None:
-    # All of it gone already is what we want.
-    with contextlib.suppress(ProcessLookupError):
+    # All of it gone already is what we want. What is root's is not ours to signal.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
 
 

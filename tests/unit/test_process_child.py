@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from builder.errors import ToolMissingError
+from builder.process import child
 from builder.process.child import LINE_LIMIT, Child, find_tool, run, wait_for
 
 PATIENCE = 15.0
@@ -21,9 +22,9 @@ PATIENCE = 15.0
 class Running:
     """A child and the lines it printed so far."""
 
-    def __init__(self, argv: Sequence[str], cwd: Path) -> None:
+    def __init__(self, argv: Sequence[str], cwd: Path, order: bytes | None = None) -> None:
         self.lines: list[str] = []
-        self.child = Child(argv, env={"PATH": os.defpath}, cwd=cwd, on_line=self.lines.append)
+        self.child = Child(argv, env={"PATH": os.defpath}, cwd=cwd, on_line=self.lines.append, order=order)
 
     def until(self, line: str) -> None:
         """Wait until it has printed a line."""
@@ -61,6 +62,10 @@ def gone(pid: int) -> bool:
         return True
 
 
+def open_files() -> list[str]:
+    return sorted(path.name for path in Path("/proc/self/fd").iterdir())
+
+
 class TestRun:
     def test_what_it_printed_and_its_code_come_back(self, tmp_path: Path) -> None:
         done = run(
@@ -85,6 +90,14 @@ class TestRun:
         assert time.monotonic() - began < PATIENCE
         pid = int((tmp_path / "pid").read_text())
         assert wait_for(lambda: gone(pid), timeout=PATIENCE)
+
+    def test_one_that_holds_on_to_our_pipes_from_elsewhere_is_not_waited_for(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(child, "_LET_GO", 0.2)
+        with pytest.raises(TimeoutError, match="sh did not end within 1 s"):
+            run(["sh", "-c", "setsid sleep 300 & echo $! > pid; wait"], timeout=1.0, cwd=tmp_path)
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
     def test_a_program_that_is_missing_is_named(self) -> None:
         with pytest.raises(ToolMissingError, match="no-such-program is not installed"):
@@ -167,6 +180,78 @@ class TestChild:
     def test_a_program_that_is_missing_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(ToolMissingError, match="no-such-program"):
             Running(["no-such-program"], tmp_path)
+
+
+#: Reads its order line by line, and tells of it; ends well when asked to, badly when left alone.
+OBEDIENT = """
+import sys
+for line in sys.stdin:
+    print("got", len(line), line[:4].strip(), flush=True)
+    if line == "end\\n":
+        sys.exit(7)
+print("alone", flush=True)
+sys.exit(8)
+"""
+
+
+class TestChildWithAnOrder:
+    """It can't be signalled, where it is root's and we are not: it obeys a pipe."""
+
+    @pytest.fixture
+    def obedient(self, started: list[Running], tmp_path: Path) -> Callable[[bytes], Running]:
+        def start(order: bytes) -> Running:
+            started.append(Running([sys.executable, "-c", OBEDIENT], tmp_path, order))
+            return started[-1]
+
+        return start
+
+    def test_it_reads_the_order_and_goes_on_until_asked_to_end(
+        self, obedient: Callable[[bytes], Running]
+    ) -> None:
+        here = obedient(b"go\n")
+        here.until("got 3 go")
+        assert here.child.running
+        assert here.child.stop(grace=PATIENCE) == 7
+        assert here.lines == ["got 3 go", "got 4 end"]
+
+    def test_an_order_may_be_longer_than_what_a_pipe_holds(
+        self, obedient: Callable[[bytes], Running]
+    ) -> None:
+        here = obedient(b"x" * 300_000 + b"\n")
+        here.until("got 300001 xxxx")
+
+    def test_one_that_does_not_end_when_asked_is_left_alone(
+        self, sh: Shell, started: list[Running], tmp_path: Path
+    ) -> None:
+        script = "read order; read end; echo $end; cat; echo alone; exit 9"
+        started.append(Running(["sh", "-c", script], tmp_path, b"go\n"))
+        assert started[-1].child.stop(grace=0.2) == 9
+        assert started[-1].lines == ["end", "alone"]
+
+    def test_one_that_does_not_even_end_alone_is_killed_if_we_may(
+        self, started: list[Running], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(child, "_LET_GO", 0.2)
+        started.append(Running(["sleep", "300"], tmp_path, b"go\n"))
+        assert started[-1].child.stop(grace=0.2) == -signal.SIGKILL
+
+    def test_one_that_ended_before_it_read_its_order_is_no_trouble(
+        self, started: list[Running], tmp_path: Path
+    ) -> None:
+        started.append(Running(["false"], tmp_path, b"x" * 300_000))
+        assert started[-1].child.wait(PATIENCE) == 1
+
+    def test_its_pipe_is_closed_with_it(self, obedient: Callable[[bytes], Running]) -> None:
+        before = open_files()
+        here = obedient(b"end\n")
+        assert here.child.wait(PATIENCE) == 7
+        assert open_files() == before
+
+    def test_a_program_that_is_missing_leaves_no_pipe(self, tmp_path: Path) -> None:
+        before = open_files()
+        with pytest.raises(ToolMissingError):
+            Running(["no-such-program"], tmp_path, b"go\n")
+        assert open_files() == before
 
 
 class TestWaitFor:
