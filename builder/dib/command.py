@@ -9,12 +9,13 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from builder.config.model import MASK, DiskImage, credentials_in
+import builder
+from builder.config.model import MASK, DiskImage, FormatOptions, credentials_in
 from builder.dib import convert, sandbox
 from builder.model import ImageFormat
 
@@ -22,11 +23,13 @@ _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 #: Where this Python's own programs are, diskimage-builder's among them.
 _BESIDE: Final = Path(sys.executable).parent
 _SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#: Added to every build: it leaves the data beside the image that contents/manifest.py reads.
+MANIFEST_ELEMENT: Final = "imagepool-manifest"
 #: Gives back the loop devices that the stand-in for kpartx listed and that are still this build's.
 _RELEASE: Final = r"""release() {{
     local loop file
     [ -f {loops} ] || return 0
-    for loop in $(sort -u {loops}); do
+    sort -u {loops} | while read -r loop; do
         file=$(losetup --noheadings --output BACK-FILE "$loop" 2>/dev/null || :)
         case "$file" in
             "" | {directory}/*) ;;
@@ -40,6 +43,21 @@ _RELEASE: Final = r"""release() {{
     rm -f {loops}
 }}
 trap release EXIT"""
+#: Binds what is in /tmp into the build's own: by name, and by a list of paths as in $PATH.
+_SHOW: Final = r"""show() {{
+    local real=/tmp/$1 target={private}/$1
+    [ ! -d "$real" ] || mkdir -p "$target"
+    [ ! -f "$real" ] || touch "$target"
+    [ ! -e "$target" ] || mountpoint -q "$target" || mount --rbind "$real" "$target"
+}}
+show_path() {{
+    local path name IFS=:
+    for path in $1; do
+        name=${{path#/tmp/}}
+        [ "$name" = "$path" ] || show "${{name%%/*}}"
+    done
+}}"""
+_QUOTED: Final = "# shellcheck disable=SC2016  # what is quoted is for the inner bash"
 _PROXIES: Final = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 
 
@@ -64,6 +82,13 @@ class Command:
         return (*values, *(each for value in values for each in credentials_in(value)))
 
 
+def shipped_elements() -> Path:
+    """The directory of imagepool's own elements: in the package when installed, beside it in a checkout."""
+    package = Path(builder.__file__).parent
+    inside = package / "elements"
+    return inside if inside.is_dir() else package.parent / "elements"
+
+
 def proxies(environ: Mapping[str, str]) -> Mapping[str, str]:
     """The proxy settings in an environment, in either spelling."""
     return {k: v for k, v in environ.items() if k.lower() in _PROXIES}
@@ -80,13 +105,15 @@ def render(
     mirrors: Mapping[str, str],
     proxies: Mapping[str, str] = _NONE,
     programs: Path = _BESIDE,
+    shipped: Path | None = None,
 ) -> Command:
     """The command that builds `image` as a raw file `output` + ".raw".
 
     `work_dir` is this build's own directory (HOME and TMPDIR are in it), `cache_dir` is shared by
     all builds (below it one for each image), `mirrors` and `proxies` are variables as they are
     passed on, and `programs` is searched for disk-image-create first. The diskimage's own
-    environment wins over all of it.
+    environment wins over all of it. Elements of the `shipped` directory (default: those of this
+    imagepool) are found last, and imagepool-manifest among them is always built in.
     """
     platform = image.platform
     environment = {
@@ -95,28 +122,21 @@ def render(
         "LC_ALL": "C.UTF-8",
         "USER": "root",
         "LOGNAME": "root",
-        "HOME": str(work_dir / "home"),
-        # mktemp in dib takes the one or the other, depending on how it is called.
-        "TMPDIR": str(work_dir / "tmp"),
-        "TMP_DIR": str(work_dir / "tmp"),
         **proxies,
         "IMAGEPOOL_BUILD_ID": build_id,
         "DIB_IMAGE_NAME": image.name,
-        "DIB_IMAGE_FILENAME": str(output),
-        # Of each image its own: dib binds apt's cache from here, and apt locks it.
-        "DIB_IMAGE_CACHE": str(cache_dir / "image-create" / image.name),
-        "DIB_LOCKFILES": str(cache_dir / "locks"),
+        **_places(image.name, output=output, work_dir=work_dir, cache_dir=cache_dir),
         # Our log stamps each line itself, also those that don't pass dib's own filter.
         "DIB_NO_TIMESTAMP": "1",
     }
     architecture: tuple[str, ...] = ()
-    if elements_dirs:
-        environment["ELEMENTS_PATH"] = ":".join(str(directory) for directory in elements_dirs)
     if platform is not None:
         environment["DIB_RELEASE"] = platform.release
         environment["ARCH"] = platform.architecture
         architecture = ("-a", platform.architecture)
     environment |= {**mirrors, **image.environment}
+    search = environment.get("ELEMENTS_PATH") or ":".join(str(directory) for directory in elements_dirs)
+    environment["ELEMENTS_PATH"] = ":".join(filter(None, (search, str(shipped or shipped_elements()))))
     return Command(
         argv=(
             *image.dib_cmd,
@@ -127,7 +147,7 @@ def render(
             "--no-tmpfs",
             "-o",
             str(output),
-            *image.elements,
+            *dict.fromkeys((*image.elements, MANIFEST_ELEMENT)),
         ),
         environment=MappingProxyType(environment),
         secret_names=frozenset(
@@ -136,14 +156,55 @@ def render(
     )
 
 
-def script(command: Command, image: DiskImage) -> str:
+def _places(image: str, *, output: Path, work_dir: Path, cache_dir: Path) -> Mapping[str, str]:
+    """The variables that say where a build works."""
+    return {
+        "HOME": str(work_dir / "home"),
+        # mktemp in dib takes the one or the other, depending on how it is called.
+        "TMPDIR": str(work_dir / "tmp"),
+        "TMP_DIR": str(work_dir / "tmp"),
+        "DIB_IMAGE_FILENAME": str(output),
+        # Of each image its own: dib binds apt's cache from here, and apt locks it.
+        "DIB_IMAGE_CACHE": str(cache_dir / "image-create" / image),
+        "DIB_LOCKFILES": str(cache_dir / "locks"),
+    }
+
+
+def moved(rendered: Command, image: str, *, output: Path, work_dir: Path, cache_dir: Path) -> Command:
+    """The command of a build of `image`, with directories as in `render` in place of the build's own."""
+    before = rendered.environment.get("DIB_IMAGE_FILENAME")
+    places = _places(image, output=output, work_dir=work_dir, cache_dir=cache_dir)
+    return replace(
+        rendered,
+        argv=tuple(str(output) if word == before else word for word in rendered.argv),
+        environment=MappingProxyType({**rendered.environment, **places}),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Additions:
+    """What a script does beyond building: lines of bash, run as root within the sandbox.
+
+    `before` comes first, `after` when all files are made. `values` are variables of the build whose
+    value is an expression of bash, such as '"$programs"': what only the other machine knows.
+    """
+
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    values: Mapping[str, str] = field(default_factory=dict)
+
+
+_PLAIN: Final = Additions()
+
+
+def script(command: Command, image: DiskImage, additions: Additions = _PLAIN) -> str:
     """A bash script that builds the same image by hand, without the daemon, in the same sandbox.
 
-    Secret values are not in it: it asks for them as variables of the caller's environment.
+    Of `image` only the name, the formats and their options matter. Secret values are not in the
+    script: it asks for them as variables of the caller's environment.
     """
     environment = command.environment
     output = environment["DIB_IMAGE_FILENAME"]
-    raw = f"{output}.{ImageFormat.RAW}"
     directories = [environment[name] for name in ("HOME", "TMPDIR", "DIB_IMAGE_CACHE", "DIB_LOCKFILES")]
     directories.append(str(Path(output).parent))
     lines = [
@@ -165,26 +226,40 @@ def script(command: Command, image: DiskImage) -> str:
         "",
         f"mkdir -p {shlex.join(directories)}",
         "",
-        *_private_tmp(command),
+        *additions.before,
+        *_private_tmp(command, additions.values),
         "",
         *_stand_ins(environment["TMPDIR"]),
         "",
+        *([_QUOTED] if command.secret_names else []),
         "env -i \\",
-        *(
-            f"    {name}={shlex.quote(environment[name])} \\"
-            for name in sorted(environment.keys() - command.secret_names)
-        ),
+        *(f"    {assignment} \\" for assignment in _assignments(command, additions.values)),
         *_invocation(command),
         "",
-        *(
-            shlex.join(convert.arguments(Path(raw), Path(f"{output}.{wanted}"), wanted))
-            for wanted in image.formats
-            if wanted is not ImageFormat.RAW
-        ),
-        *([] if ImageFormat.RAW in image.formats else [f"rm -f {shlex.quote(raw)}"]),
+        *_conversions(output, image),
+        *additions.after,
         f"ls -l {shlex.quote(str(Path(output).parent))}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _assignments(command: Command, values: Mapping[str, str]) -> list[str]:
+    names = sorted(command.environment.keys() - command.secret_names)
+    return [f"{name}={values.get(name) or shlex.quote(command.environment[name])}" for name in names]
+
+
+def _conversions(output: str, image: DiskImage) -> list[str]:
+    raw = Path(f"{output}.{ImageFormat.RAW}")
+    lines = [
+        shlex.join(convert.arguments(raw, Path(f"{output}.{wanted}"), wanted, _options(image, wanted)))
+        for wanted in image.formats
+        if wanted is not ImageFormat.RAW
+    ]
+    return lines if ImageFormat.RAW in image.formats else [*lines, f"rm -f {shlex.quote(str(raw))}"]
+
+
+def _options(image: DiskImage, wanted: ImageFormat) -> FormatOptions:
+    return image.format_options.get(wanted, FormatOptions())
 
 
 def _invocation(command: Command) -> list[str]:
@@ -198,26 +273,23 @@ def _invocation(command: Command) -> list[str]:
     return [f"    bash -c {program} bash {argv} \\", f"    3< <(printf '%s\\0' {values})"]
 
 
-def _private_tmp(command: Command) -> list[str]:
+def _private_tmp(command: Command, values: Mapping[str, str]) -> list[str]:
     """What `sandbox.start` does about /tmp, in bash."""
     closed = f"{command.environment['TMPDIR']}/shared"
     private = shlex.quote(f"{closed}/tmp")
-    shown = (value for name, value in command.environment.items() if name not in command.secret_names)
+    hidden = command.secret_names | values.keys()
+    shown = (value for name, value in command.environment.items() if name not in hidden)
     names = sandbox.names_below_tmp([*command.argv, *shown])
-    lines = [
+    return [
         "# A /tmp of its own, with what the build names of the real one: sudo drops TMPDIR.",
-        f"mkdir -p -m 700 {shlex.quote(closed)}",
         f"mkdir -p {private}",
+        f"chmod 700 {shlex.quote(closed)}",
         f"chmod 1777 {private}",
+        *([_SHOW.format(private=private)] if names or values else []),
+        *(f"show {shlex.quote(name)}" for name in names),
+        *(f"show_path {values[name]}" for name in sorted(values)),
+        f"mount --rbind {private} /tmp",
     ]
-    for name in names:
-        real, target = shlex.quote(f"/tmp/{name}"), shlex.quote(f"{closed}/tmp/{name}")
-        lines += [
-            f"[ ! -d {real} ] || mkdir -p {target}",
-            f"[ ! -f {real} ] || touch {target}",
-            f"[ ! -e {target} ] || mount --rbind {real} {target}",
-        ]
-    return [*lines, f"mount --rbind {private} /tmp"]
 
 
 def _stand_ins(directory: str) -> list[str]:

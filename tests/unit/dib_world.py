@@ -7,18 +7,31 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from builder.config.model import DiskImage, Platform
-from builder.dib import engine
-from builder.model import ImageFormat
+from builder.dib.job import Job
+from builder.model import Artifact, Build, BuildState, ImageFormat
 
 FAKE_DIB = Path(__file__).parent.parent / "fakes" / "disk-image-create"
 BUILD = "0123456789abcdef0123456789abcdef"
 INSTALLATION = "the-installation"
 DEADLINE = 30.0
+#: A build before that took next to nothing, so that a small disk will do for the next.
+SMALL = Build(
+    id="f" * 32,
+    image="debian-bookworm",
+    state=BuildState.READY,
+    state_time=datetime(2026, 11, 1, tzinfo=UTC),
+    work_bytes=1 << 20,
+    artifacts=tuple(
+        Artifact(format=each, size=1 << 20, virtual_size=1 << 20, md5="", sha256="", sha512="")
+        for each in ImageFormat
+    ),
+)
 
 
 def need_root() -> None:
@@ -69,6 +82,17 @@ def traces(device: str, file: Path) -> list[str]:
     return [device] * (behind is not None) + [str(node) for node in nodes if os.path.lexists(node)]
 
 
+def shellcheck(script: str) -> str:
+    """What shellcheck has to say about a script of bash; nothing is best."""
+    return subprocess.run(
+        ["shellcheck", "--shell=bash", "--format=gcc", "-"],
+        input=script,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+
+
 def image(control: Path | None = None, **changes: object) -> DiskImage:
     """A diskimage that the scripted disk-image-create builds, obeying a control directory."""
     plain = DiskImage(
@@ -82,14 +106,16 @@ def image(control: Path | None = None, **changes: object) -> DiskImage:
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
-def job(place: Path, recipe: DiskImage) -> engine.Job:
+def job(place: Path, recipe: DiskImage) -> Job:
     """A build of a diskimage with all its directories below `place`."""
-    return engine.Job(
+    return Job(
         image=recipe,
         build_id=BUILD,
         installation_id=INSTALLATION,
+        state_dir=place / "state",
         images_dir=place / "images",
         work_dir=place / "work",
         cache_dir=place / "cache",
         log_path=place / "logs" / "build.log",
+        earlier=(SMALL,),
     )

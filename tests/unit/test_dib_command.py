@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from builder.config.model import MASK, DiskImage
+from builder.config.model import MASK, DiskImage, FormatOptions
 from builder.dib import command, sandbox
 from builder.model import ImageFormat
-from tests.unit.dib_world import BUILD, FAKE_DIB, eventually, image, need_root, traces
+from tests.unit.dib_world import BUILD, FAKE_DIB, eventually, image, need_root, shellcheck, traces
 
 
 def render(recipe: DiskImage, place: Path = Path("/srv"), **more: object) -> command.Command:
@@ -36,6 +36,7 @@ def test_dib_makes_raw_only_with_the_elements_in_their_order() -> None:
     assert render(recipe).argv == (
         *("disk-image-create", "-x", "-a", "amd64", "-t", "raw", "--no-tmpfs"),
         *("-o", f"/srv/out/debian-bookworm-{BUILD}", "vm", "debian-minimal", "my-own"),
+        "imagepool-manifest",
     )
 
 
@@ -45,10 +46,18 @@ def test_the_environment_is_the_builds_own_and_not_the_daemons(monkeypatch: pyte
     assert "OS_PASSWORD" not in environment
     assert environment["HOME"].startswith("/srv/work/")
     assert environment["TMPDIR"] == environment["TMP_DIR"] == "/srv/work/tmp"
-    assert environment["ELEMENTS_PATH"] == "/a:/b"
+    assert environment["ELEMENTS_PATH"] == f"/a:/b:{command.shipped_elements()}"
     assert environment["DIB_RELEASE"] == "bookworm"
     assert environment["ARCH"] == "amd64"
     assert {"/usr/sbin", "/sbin"} <= set(environment["PATH"].split(":"))
+
+
+def test_our_own_elements_are_found_whatever_the_diskimage_says_of_the_search() -> None:
+    recipe = image(environment={"ELEMENTS_PATH": "/mine"}, elements=("imagepool-manifest", "vm"))
+    rendered = render(recipe, elements_dirs=(Path("/a"),))
+    assert rendered.environment["ELEMENTS_PATH"] == f"/mine:{command.shipped_elements()}"
+    assert (command.shipped_elements() / command.MANIFEST_ELEMENT / "README.rst").is_file()
+    assert rendered.argv[-2:] == ("imagepool-manifest", "vm")
 
 
 def test_proxies_are_passed_on_in_either_spelling() -> None:
@@ -100,6 +109,36 @@ def test_credentials_in_a_url_are_secret_wherever_it_comes_from(where: str) -> N
     assert rendered.shown_environment["A_URL"] == MASK
     assert set(rendered.secrets) == {given["A_URL"], "ann:p4ss"}
     assert "p4ss" not in command.script(rendered, recipe)
+
+
+def test_the_script_is_clean_under_shellcheck(tmp_path: Path) -> None:
+    recipe = image(environment={"TOKEN": "hush"}, secret_names=frozenset({"TOKEN"}))
+    assert shellcheck(command.script(render(recipe, tmp_path), recipe)) == ""
+
+
+def test_the_script_makes_formats_with_their_options() -> None:
+    options = {"qcow2": FormatOptions(compression="none", compat="0.10")}
+    recipe = image(format_options=options)
+    text = command.script(render(recipe), recipe)
+    assert "compat=0.10" in text
+    assert "compression_type" not in text
+
+
+def test_a_build_that_is_moved_is_the_same_but_for_its_places() -> None:
+    before = render(image(environment={"WORD": "said"}))
+    after = command.moved(
+        before,
+        "debian-bookworm",
+        output=Path("/new/out/image"),
+        work_dir=Path("/new"),
+        cache_dir=Path("/new/cache"),
+    )
+    assert "/srv" not in str((after.argv, dict(after.environment)))
+    assert (
+        after.argv[after.argv.index("-o") + 1] == after.environment["DIB_IMAGE_FILENAME"] == "/new/out/image"
+    )
+    changed = {n for n, value in after.environment.items() if before.environment[n] != value}
+    assert changed == {"HOME", "TMPDIR", "TMP_DIR", "DIB_IMAGE_FILENAME", "DIB_IMAGE_CACHE", "DIB_LOCKFILES"}
 
 
 def start_script(text: str, place: Path, **environment: str) -> subprocess.Popen[str]:
