@@ -99,6 +99,11 @@ class Context:
     def _load(self, path: Path | None, format_of: ImageFormatOf) -> Config:
         return self._parts.load(path or self.config_path, self.secure, self._parts.environ, format_of)
 
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """The environment of the command."""
+        return self._parts.environ
+
     def now(self) -> datetime:
         """The time, aware and in UTC."""
         return self._parts.now()

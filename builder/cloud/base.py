@@ -107,6 +107,10 @@ class Cloud(ABC):
         """Every image of ours that has all these properties, hidden ones included."""
 
     @abstractmethod
+    def disk_formats(self) -> frozenset[str]:
+        """The disk formats that the service takes, in Glance's words; empty when it does not say."""
+
+    @abstractmethod
     def delete(self, image_id: str) -> None:
         """Delete the image; no error when it is gone already.
 

@@ -179,6 +179,18 @@ class OpenStackCloud(Cloud):
                 if properties.items() <= image.properties.items():
                     yield image
 
+    def disk_formats(self) -> frozenset[str]:
+        what = "ask which formats are taken"
+        answer = self._request(what, "GET", "/schemas/image")
+        if answer.status_code == 404:
+            return frozenset()
+        self._accept(what, answer)
+        # Glance's own configuration is in it: [image_format] disk_formats.
+        schema = self._document(what, answer).get("properties")
+        field = schema.get("disk_format") if isinstance(schema, dict) else None
+        listed = field.get("enum") if isinstance(field, dict) else None
+        return frozenset(word for word in listed or () if isinstance(word, str))
+
     def delete(self, image_id: str) -> None:
         what = f"delete image {image_id}"
         answer = self._request(what, "DELETE", self._path(what, image_id))

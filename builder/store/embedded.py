@@ -170,7 +170,7 @@ class EmbeddedZooKeeper:
         Raises ToolMissingError, RefusedError when another daemon uses this state directory, and
         StoreUnavailableError when the server does not come up; the message has its last words.
         """
-        _check_installed()
+        check_installed()
         self._directory.mkdir(parents=True, exist_ok=True)
         self._directory.chmod(0o700)
         self._lock()
@@ -332,7 +332,8 @@ def _directory(state_dir: Path) -> Path:
     return state_dir / "zookeeper"
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
+    """Raise ToolMissingError, naming the package, unless this machine has what a private server needs."""
     find_tool("java", package="default-jre-headless")
     for needed in (_INSTALLED, _JAR):
         if not needed.exists():

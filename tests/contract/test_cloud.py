@@ -169,6 +169,10 @@ def test_an_upload_is_verified_against_what_this_cloud_says(cloud: Cloud, tmp_pa
     assert cloud.get(image.id) is None
 
 
+def test_it_says_which_formats_it_takes(cloud: Cloud) -> None:
+    assert {"qcow2", "raw"} <= cloud.disk_formats()
+
+
 def test_threads_share_a_cloud(cloud: Cloud) -> None:
     # Sent one after the other: a Glance on SQLite can't write twice at once. Parallel sends are in
     # tests/unit/test_cloud_openstack.py.

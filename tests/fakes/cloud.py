@@ -44,6 +44,7 @@ class FakeCloud(Cloud):
         self.images: dict[str, CloudImage] = {}
         self.contents: dict[str, bytes] = {}
         self.in_use: set[str] = set()
+        self.formats = {"qcow2", "raw", "vhd", "vhdx", "vmdk"}
         self.calls: list[tuple[str, str]] = []
         self.break_after: int | None = None
         self.after_send: Mapping[str, Any] | None = {}
@@ -134,6 +135,11 @@ class FakeCloud(Cloud):
             images = list(self.images.values())
         self._end("find")
         return iter([i for i in images if properties.items() <= i.properties.items()])
+
+    def disk_formats(self) -> frozenset[str]:
+        self._begin("disk_formats", "")
+        self._end("disk_formats")
+        return frozenset(self.formats)
 
     def delete(self, image_id: str) -> None:
         self._begin("delete", image_id)

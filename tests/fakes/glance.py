@@ -10,8 +10,8 @@ per region. It keeps the bytes' hashes, not the bytes. Healthy by itself; a test
     ...
     glance.images("RegionOne"); glance.count("send"); glance.stop()
 
-What can be named in `on`: auth, create, send, get, find, delete. `after` is the part of a send's
-body that is read first: 0.0 none, 0.5 half, 1.0 all of it. A fault happens `times` times, then no
+What can be named in `on`: auth, create, send, get, find, delete, schema. `after` is the part of a
+send's body that is read first: 0.0 none, 0.5 half, 1.0 all of it. A fault happens `times` times, then no
 more; `times=None` is for ever. A fault with a `region` leaves the others alone.
 """
 
@@ -132,6 +132,7 @@ class FakeGlance:
         self.password = PASSWORD
         self.token_life = token_life
         self.page_size = page_size
+        self.disk_formats = {"qcow2", "raw", "vhd", "vhdx", "vmdk"}  #: that its schema lists
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
         self.lock = threading.RLock()
@@ -403,6 +404,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return "find", self._find
             case ["GET", "v2", "images", image_id]:
                 return "get", lambda: self._get(image_id)
+            case ["GET", "v2", "schemas", "image"]:
+                return "schema", self._schema
             case ["DELETE", "v2", "images", image_id]:
                 return "delete", lambda: self._delete(image_id)
             case ["GET"] | ["GET", "versions"]:
@@ -601,6 +604,10 @@ class _Handler(BaseHTTPRequestHandler):
         if len(images) > len(page):
             document["next"] = "/v2/images?" + urlencode({**self.query, "marker": page[-1]["id"]})
         self._json(200, document)
+
+    def _schema(self) -> None:
+        listed = [None, *sorted(self.glance.disk_formats)]
+        self._json(200, {"name": "image", "properties": {"disk_format": {"enum": listed}}})
 
     def _delete(self, image_id: str) -> None:
         with self.glance.lock:

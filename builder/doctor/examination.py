@@ -1,0 +1,95 @@
+"""Runs the checks of some roles at the same time, within a bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+from builder.bounded import at_once
+from builder.cloud.openstack import OpenStackCloud
+from builder.config.model import Provider
+from builder.doctor import clouds, daemon, images, machine, records
+from builder.doctor.world import World
+from builder.errors import ImagepoolError
+from builder.findings import Finding, problem
+
+#: Who needs it: a role, or all of them.
+EVERY_ROLE: Final = "all"
+#: Seconds for ZooKeeper, and then for everything else together.
+RECORDS_TIMEOUT: Final = 20.0
+CHECKS_TIMEOUT: Final = 40.0
+#: Seconds for each request to a cloud.
+CLOUD_TIMEOUT: Final = 10.0
+
+_NO_ANSWER: Final = "not done within {seconds:g} s"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One look at something, for one role."""
+
+    role: str
+    name: str
+    look: Callable[[], Iterable[Finding]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """A finding, and the role that it matters to."""
+
+    role: str
+    finding: Finding
+
+
+def cloud_of(provider: Provider) -> OpenStackCloud:
+    """The real cloud of a provider, which is not waited for as long as an upload would."""
+    return OpenStackCloud(provider, answer_timeout=CLOUD_TIMEOUT)
+
+
+def examine(world: World, roles: Sequence[str]) -> tuple[Diagnosis, ...]:
+    """Every finding for these roles, in a fixed order; ends within RECORDS_TIMEOUT + CHECKS_TIMEOUT.
+
+    The records are looked at first: what builds took tells what the next will need.
+    """
+    (looked,) = at_once(
+        [lambda: records.look(world.config, world.environ, world.now)], seconds=RECORDS_TIMEOUT
+    )
+    if looked is None:
+        late = problem(records.NAME, _NO_ANSWER.format(seconds=RECORDS_TIMEOUT))
+        looked = records.Records(findings=(late,))
+    world = replace(world, snapshot=looked.snapshot)
+    checks = [check for check in _checks(world) if check.role in (EVERY_ROLE, *roles)]
+    done = at_once([partial(_findings, check) for check in checks], seconds=CHECKS_TIMEOUT)
+    found = [Diagnosis(role=EVERY_ROLE, finding=finding) for finding in looked.findings]
+    for check, findings in zip(checks, done, strict=True):
+        late = problem(check.name, _NO_ANSWER.format(seconds=CHECKS_TIMEOUT))
+        found += [
+            Diagnosis(role=check.role, finding=each) for each in ((late,) if findings is None else findings)
+        ]
+    return tuple(found)
+
+
+def _findings(check: Check) -> tuple[Finding, ...]:
+    # Most of them are generators: they have to run on their own thread, and to their end.
+    try:
+        return tuple(check.look())
+    except ImagepoolError as error:
+        return (problem(check.name, error.message, hint=error.hint),)
+    except OSError as error:
+        hint = "Run this as the user that the daemon runs as."
+        return (problem(check.name, f"can't be looked at: {error}", hint=hint),)
+
+
+def _checks(world: World) -> Iterator[Check]:
+    yield Check(role=EVERY_ROLE, name="configuration", look=partial(daemon.configuration, world.config))
+    yield Check(role=EVERY_ROLE, name="state directory", look=partial(daemon.state_directory, world.config))
+    for name, look in machine.CHECKS.items():
+        yield Check(role="builder", name=name, look=partial(look, world))
+    for image in world.images:
+        yield Check(role="builder", name=f"image {image.name}", look=partial(images.look, world, image))
+    yield Check(role="builder", name="mirror", look=partial(images.mirrors, world))
+    for provider in world.providers:
+        look_at = partial(clouds.look, provider, world.cloud)
+        yield Check(role="uploader", name=f"provider {provider.name}", look=look_at)

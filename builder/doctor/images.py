@@ -1,0 +1,94 @@
+"""Looks at what the builds of images need: elements, disk, mirrors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Final
+
+from builder.config.model import DiskImage
+from builder.dib import command, preflight, reachable, space, tools
+from builder.dib import mirrors as host_mirrors
+from builder.dib.contents.inputs import resolve
+from builder.dib.limits import Limits
+from builder.doctor.world import World
+from builder.errors import ImagepoolError, RefusedError
+from builder.findings import Finding, fine, problem
+from builder.model import FailureClass
+
+#: In the place of a build's id, in paths that are only looked at.
+_ANY_BUILD: Final = "BUILD_ID"
+
+
+def look(world: World, image: DiskImage) -> tuple[Finding, ...]:
+    """Whether this machine could build the image now."""
+    try:
+        rendered = _rendered(world, image)
+    except ImagepoolError as error:
+        return (problem(f"image {image.name}", error.message, hint=error.hint),)
+    found = [_elements(image, rendered), *_disk(world, image, rendered.environment)]
+    return tuple(replace(each, name=f"{each.name} of {image.name}") for each in found)
+
+
+def _rendered(world: World, image: DiskImage) -> command.Command:
+    config = world.config
+    directory = config.work_dir / f"{image.name}-{_ANY_BUILD}"
+    return command.render(
+        image,
+        build_id=_ANY_BUILD,
+        output=directory / "output" / directory.name,
+        work_dir=directory,
+        cache_dir=config.cache_dir,
+        elements_dirs=config.elements_dirs,
+        mirrors={} if image.platform is None else host_mirrors.mirror_environment(image.platform),
+        proxies=command.proxies(world.environ),
+        programs=tools.programs(image.dib_cmd[0]),
+    )
+
+
+def _elements(image: DiskImage, rendered: command.Command) -> Finding:
+    try:
+        found = resolve(rendered.argv, rendered.environment)
+    except (RefusedError, OSError) as error:
+        return problem(
+            "elements",
+            error.message if isinstance(error, RefusedError) else str(error),
+            hint="Mend the names in `elements`, or add the directory they are in to elements-dir.",
+            failure_class=FailureClass.CONFIG,
+        )
+    return fine("elements", f"all {len(found)} are there, from {', '.join(image.elements)}")
+
+
+def _disk(world: World, image: DiskImage, environment: Mapping[str, str]) -> tuple[Finding, ...]:
+    config = world.config
+    earlier = () if world.snapshot is None else world.snapshot.image(image.name).ready_builds
+    return preflight.disks(
+        preflight.Preflight(
+            image=image,
+            environment=environment,
+            work_dir=config.work_dir,
+            images_dir=config.images_dir,
+            cache_dir=config.cache_dir,
+            log_dir=config.log_dir,
+            needs=space.needs(image.formats, earlier, space.on_disk(config.images_dir, earlier)),
+            reserve=config.disk_reserve,
+        )
+    )
+
+
+def mirrors(world: World) -> Iterator[Finding]:
+    """Whether the mirrors answer that builds would use; each is asked once."""
+    asked: set[tuple[str, str]] = set()
+    unnamed = []
+    for image in world.images:
+        environment = _rendered(world, image).environment
+        named = reachable.mirrors_of(image, environment)
+        if not named:
+            unnamed.append(image.name)
+        if {(mirror.url, mirror.suite) for mirror in named} - asked:
+            yield from preflight.mirrors(image, environment, Limits())
+        asked |= {(mirror.url, mirror.suite) for mirror in named}
+    if unnamed:
+        yield fine(
+            reachable.NAME, f"not asked: {', '.join(unnamed)} name none, so diskimage-builder's own are used"
+        )
