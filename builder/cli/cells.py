@@ -67,6 +67,16 @@ class Bytes(Cell):
         return text.size(self._value)
 
 
+class Share(Cell):
+    """A part of a whole: 0 to 1, to the thousandth, for machines; `45 %` for people."""
+
+    def __init__(self, value: float | None) -> None:
+        super().__init__(None if value is None else round(value, 3))
+
+    def shown(self) -> str:
+        return f"{int(self._value * 100)} %"
+
+
 class Moment(Cell):
     """A time: ISO 8601 in UTC for machines, `2026-01-31 14:14:00 UTC` for people."""
 

@@ -16,7 +16,9 @@ from typing import Final
 from builder.cli import text
 from builder.config.model import Config, Provider
 from builder.model import Build, BuildState, ImageRecords, Request, Snapshot, Upload, UploadState
+from builder.planning import words
 from builder.planning.actions import UploadDecision, Verdict
+from builder.planning.estimate import estimate
 from builder.planning.records import newest_first, newest_ready
 from builder.planning.uploads import decide_upload
 
@@ -50,7 +52,7 @@ class Follower:
     request: Request
     known: frozenset[str]  #: ids of the builds there were before the request
     since: datetime
-    _said: dict[str, str] = field(default_factory=dict)  #: the last line on each subject
+    _said: dict[str, str] = field(default_factory=dict)  #: the last line on each subject, times left out
 
     def look(self, config: Config, snapshot: Snapshot, now: datetime) -> News:
         """What is new in this snapshot."""
@@ -58,7 +60,7 @@ class Follower:
         build = self._build(records)
         if build is None:
             return self._not_begun(records, now)
-        said = dict(self._build_lines(build))
+        said = dict(_build_lines(build, records))
         outcome: Outcome | None = None
         if build.state is BuildState.FAILED:
             outcome = self._build_failed(records, build)
@@ -68,7 +70,7 @@ class Follower:
             uploads = _Uploads.of(config, records, build, now)
             said.update(uploads.lines())
             outcome = uploads.outcome()
-        return News(lines=self._new(said), outcome=outcome)
+        return News(lines=self._new(said, _rest(build, records, now)), outcome=outcome)
 
     def _build(self, records: ImageRecords) -> Build | None:
         """The newest build for our request; nodepool's carry none, so any new one will do then."""
@@ -89,29 +91,58 @@ class Follower:
             )
         return News(lines=self._new(said))
 
-    def _build_lines(self, build: Build) -> Iterator[tuple[str, str]]:
-        name = f"build {build.id}"
-        if build.state is BuildState.BUILDING:
-            yield name, f"{name} on {build.builder}: {build.phase or build.state}"
-        elif build.state is BuildState.READY:
-            took = f" after {text.duration(build.duration)}" if build.duration is not None else ""
-            yield name, f"{name}: ready{took}"
-        else:
-            yield name, f"{name}: {build.state}"
-
     def _build_failed(self, records: ImageRecords, build: Build) -> Outcome | None:
         if records.request == self.request:
             return None
         why = build.reason.summary if build.reason is not None else "its record doesn't say why"
+        if build.next_try is not None:
+            why += f"; the next try is at {text.moment(build.next_try)}"
         return Outcome(
             reason=f"build {build.id} failed: {why}",
             lines=build.reason.lines if build.reason is not None else (),
         )
 
-    def _new(self, said: dict[str, str]) -> tuple[str, ...]:
-        new = tuple(line for subject, line in said.items() if self._said.get(subject) != line)
+    def _new(self, said: dict[str, str], rest: dict[str, str] | None = None) -> tuple[str, ...]:
+        """The lines that were not said before; `rest` is what changes all the time and is told along."""
+        further = rest or {}
+        new = [f"{line}{further.get(key, '')}" for key, line in said.items() if self._said.get(key) != line]
         self._said.update(said)
-        return new
+        return tuple(new)
+
+
+def _build_lines(build: Build, records: ImageRecords) -> Iterator[tuple[str, str]]:
+    """What there is to say of a build, by subject."""
+    name = f"build {build.id}"
+    if build.state is BuildState.BUILDING:
+        yield name, f"{name} on {build.builder}: {build.phase or build.state}{_bytes(build)}"
+        wish = records.cancellation
+        if wish is not None and wish.build_id == build.id:
+            yield "cancellation", f"{name} was {words.cancelled(wish)}"
+    elif build.state is BuildState.READY:
+        took = f" after {text.duration(build.duration)}" if build.duration is not None else ""
+        yield name, f"{name}: ready{took}"
+    else:
+        yield name, f"{name}: {build.state}"
+    if build.changes:
+        yield "changes", f"changed since the build before: {words.changed(build)}"
+
+
+def _bytes(build: Build) -> str:
+    """The bytes that are done, in steps."""
+    if build.bytes_total <= 0:
+        return ""
+    percent = min(100, max(0, build.bytes_done) * 100 // build.bytes_total) // STEP * STEP
+    return f" {percent} % of {text.size(build.bytes_total)}"
+
+
+def _rest(build: Build, records: ImageRecords, now: datetime) -> dict[str, str]:
+    """How long a build that runs still takes, by subject."""
+    if build.state is not BuildState.BUILDING:
+        return {}
+    expected = estimate(build, records, now)
+    if expected is None:
+        return {}
+    return {f"build {build.id}": f", {text.rest(expected.left, expected.over)}"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,12 @@
-"""Say what deleting a build or an upload would break; pure.
+"""Say what deleting a build or an upload would break, and what can be cancelled; pure.
 
-Promise: nothing good is lost unless somebody insists. Each function returns the reasons against,
-an empty tuple when there are none.
+Promise: nothing good is lost unless somebody insists. `against_...` return the reasons against it, an
+empty tuple when there are none.
 """
 
 from __future__ import annotations
 
-from builder.model import Build, BuildState, ImageRecords, Upload, UploadState
+from builder.model import Build, BuildState, FailureClass, ImageRecords, Upload, UploadState
 from builder.planning.records import ready_uploads
 from builder.planning.retention import lasting_uploads
 
@@ -43,3 +43,18 @@ def _other_ready(records: ImageRecords, upload: Upload) -> bool:
 def _lasting(records: ImageRecords, provider: str) -> tuple[Upload, ...]:
     # An upload whose build is on its way out doesn't count: it goes with it.
     return ready_uploads(lasting_uploads(records, provider))
+
+
+def is_cancelled(build: Build) -> bool:
+    """Whether a build has ended because somebody cancelled it."""
+    reason = build.reason if build.state is BuildState.FAILED else None
+    return reason is not None and reason.failure_class is FailureClass.CANCELLED
+
+
+def is_alive(records: ImageRecords, build: Build) -> bool:
+    """Whether somebody may work on a build that says it runs.
+
+    The claim is the image's, so of several such builds only the newest can be alive.
+    """
+    running = [b for b in records.builds if b.state is BuildState.BUILDING]
+    return records.build_claimed and max(running, key=lambda b: (b.began, b.id), default=build).id == build.id

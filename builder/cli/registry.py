@@ -40,12 +40,15 @@ COMMANDS: Final = (
     Entry("build list", "build:ListBuilds", "List builds"),
     Entry("build show", "build:ShowBuild", "Show everything on record about a build"),
     Entry("build log", "build:ShowLog", "Print the log of a build"),
+    Entry("build cancel", "build:CancelBuild", "Cancel a build that runs"),
+    Entry("build reproduce", "reproduce:ReproduceBuild", "Print a script that builds the same again"),
     Entry("build delete", "build:DeleteBuild", "Delete a build, its files and its uploads"),
     Entry("upload list", "upload:ListUploads", "List uploads"),
     Entry("upload show", "upload:ShowUpload", "Show everything on record about an upload"),
     Entry("upload delete", "upload:DeleteUpload", "Delete an upload from its provider"),
     Entry("config validate", "config:ValidateConfig", "Check a configuration and report every problem"),
     Entry("config show", "config:ShowConfig", "Print the configuration as rendered, secrets masked"),
+    Entry("doctor", "doctor:Doctor", "Check all that imagepool depends on, and say what to do"),
     Entry("help", "help:Help", "Show help for imagepool or one of its commands"),
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from builder.cli import text
@@ -17,16 +17,29 @@ from builder.cli.cells import (
     Moment,
     Reason,
     Seconds,
+    Share,
     UploadName,
     Words,
     pairs,
     short,
 )
 from builder.cli.status import ImageStatus, Place
-from builder.model import Artifact, Build, Failure, Request, Upload
+from builder.model import (
+    Artifact,
+    Build,
+    BuildPhase,
+    BuildState,
+    Cancellation,
+    Failure,
+    ImageRecords,
+    Request,
+    Upload,
+)
+from builder.planning.estimate import Estimate, estimate, expected_duration
 
 BUILD_COLUMNS: Final = (
     "id", "image", "state", "phase", "builder", "formats", "size", "age", "duration", "reason",
+    "progress", "left",
 )  # fmt: skip
 UPLOAD_COLUMNS: Final = (
     "id", "build_id", "image", "provider", "region", "state", "external_id", "external_name", "format",
@@ -34,8 +47,10 @@ UPLOAD_COLUMNS: Final = (
 )  # fmt: skip
 IMAGE_COLUMNS: Final = (
     "image", "platform", "state", "schedule", "next_build", "last_ready", "age", "uploads_ready",
-    "uploads_total", "paused", "reason",
+    "uploads_total", "paused", "reason", "checked",
 )  # fmt: skip
+
+_PHASES: Final = tuple(str(phase) for phase in BuildPhase)
 
 Row = Mapping[str, Cell]
 
@@ -53,8 +68,12 @@ def table(columns: Sequence[str], rows: Sequence[Row]) -> Table:
     return Table(columns=tuple(columns), rows=tuple(tuple(row[c] for c in columns) for row in rows))
 
 
-def build_row(build: Build, now: datetime) -> Row:
-    """What `build list` shows: size is that of all files, age counts from the build's beginning."""
+def build_row(build: Build, records: ImageRecords, now: datetime) -> Row:
+    """What `build list` shows: size is that of all files, age counts from the build's beginning.
+
+    `records` are those of its image: earlier builds tell how far one is that runs.
+    """
+    expected = _estimate(build, records, now)
     return {
         "id": BuildId(build.id),
         "image": Cell(build.image),
@@ -66,13 +85,17 @@ def build_row(build: Build, now: datetime) -> Row:
         "age": Seconds((now - build.began).total_seconds()),
         "duration": Seconds(build.duration),
         "reason": Reason(_summary(build.reason)),
+        "progress": Share(expected.share if expected is not None else None),
+        "left": Seconds(expected.left if expected is not None else None),
     }
 
 
-def build_details(build: Build, uploads: Sequence[Upload], now: datetime) -> Row:
+def build_details(build: Build, records: ImageRecords, now: datetime) -> Row:
     """What `build show` shows: the row, and everything else on record."""
+    uploads = records.uploads_of(build.id)
+    wish = records.cancellation
     return {
-        **build_row(build, now),
+        **build_row(build, records, now),
         "id": Cell(build.id),
         "reason": Cell(_summary(build.reason)),
         "failure": _failure(build.reason),
@@ -91,6 +114,15 @@ def build_details(build: Build, uploads: Sequence[Upload], now: datetime) -> Row
             [{"id": u.name, "provider": u.provider, "state": str(u.state)} for u in uploads],
             [f"{u.provider}: {u.state} ({u.name})" for u in uploads],
         ),
+        "bytes": _bytes(build),
+        "estimate": _expected(_estimate(build, records, now), now),
+        "next_try": _NextTry(build),
+        "cancellation": _cancellation(wish if wish is not None and wish.build_id == build.id else None),
+        "changes": Lines(list(build.changes), build.changes),
+        "checked": _Checked(build.checked),
+        "pruned": Words(build.pruned),
+        "work_bytes": Bytes(build.work_bytes),
+        "inputs": pairs(build.inputs),
     }
 
 
@@ -148,6 +180,7 @@ def image_row(status: ImageStatus, now: datetime) -> Row:
         "uploads_total": Cell(len(status.places)),
         "paused": Flag(status.paused),
         "reason": Reason(status.reason),
+        "checked": Moment(newest.checked if newest is not None else None),
     }
 
 
@@ -155,6 +188,7 @@ def image_details(status: ImageStatus, now: datetime) -> Row:
     """What `image show` shows: the row, what comes next and why, and where the image is."""
     diskimage, decision = status.diskimage, status.decision
     places = [_place(place, now) for place in status.places]
+    newest = status.newest_ready
     return {
         **image_row(status, now),
         "reason": Cell(status.reason),
@@ -166,10 +200,19 @@ def image_details(status: ImageStatus, now: datetime) -> Row:
         "formats": Words(diskimage.formats if diskimage is not None else ()),
         "elements": Words(diskimage.elements if diskimage is not None else ()),
         "builds": Lines(
-            [{"id": b.id, "state": str(b.state)} for b in status.records.builds],
-            [f"{b.id}: {b.state}, {_ago(b.began, now)}" for b in status.records.builds],
+            [
+                {"id": b.id, "state": str(b.state), "phase": str(b.phase) if b.phase else None}
+                for b in status.records.builds
+            ],
+            [_build_line(b, now) for b in status.records.builds],
         ),
         "providers": Lines(places, [line for place in status.places for line in _place_lines(place, now)]),
+        "checked": _Checked(newest.checked if newest is not None else None),
+        "changes": Lines(list(newest.changes), newest.changes) if newest is not None else Lines([], ()),
+        "next_try": _NextTry(status.newest_ended),
+        "cancellation": _cancellation(status.records.cancellation),
+        "estimate": _expected(_running_estimate(status.records, now), now),
+        "expected_duration": Seconds(expected_duration(status.records)),
     }
 
 
@@ -192,10 +235,18 @@ def _failure(failure: Failure | None) -> Lines:
 
 
 def _timings(timings: Mapping[str, float]) -> Lines:
+    """Phases in the order in which they happen, each followed by its parts, such as the formats it made."""
+    ordered = sorted(timings.items(), key=lambda item: _when(item[0]))
     return Lines(
-        {str(phase): round(seconds, 3) for phase, seconds in timings.items()},
-        [f"{phase}: {text.duration(seconds)}" for phase, seconds in timings.items()],
+        {str(phase): round(seconds, 3) for phase, seconds in ordered},
+        [f"{'  ' if ' ' in phase else ''}{phase}: {text.duration(seconds)}" for phase, seconds in ordered],
     )
+
+
+def _when(key: str) -> tuple[int, bool]:
+    phase, _, part = key.partition(" ")
+    # Uploads have phases of their own, which are recorded in their order.
+    return (_PHASES.index(phase) if phase in _PHASES else len(_PHASES), bool(part))
 
 
 def _artifact(artifact: Artifact) -> dict[str, Any]:
@@ -223,6 +274,76 @@ def _request(request: Request | None) -> Lines:
         "manual": request.manual,
     }
     return Lines(data, [f"{request.why} ({request.by}, {text.moment(request.time)})"])
+
+
+def _estimate(build: Build, records: ImageRecords, now: datetime) -> Estimate | None:
+    return estimate(build, records, now) if build.state is BuildState.BUILDING else None
+
+
+def _running_estimate(records: ImageRecords, now: datetime) -> Estimate | None:
+    running = next((b for b in records.builds if b.state is BuildState.BUILDING), None)
+    return estimate(running, records, now) if running is not None else None
+
+
+def _expected(expected: Estimate | None, now: datetime) -> Lines:
+    if expected is None:
+        return Lines(None, ())
+    ends = now + timedelta(seconds=expected.left)
+    data = {
+        "total": round(expected.total, 3),
+        "left": round(expected.left, 3),
+        "share": round(expected.share, 3),
+        "over": round(expected.over, 3),
+        "ends": text.iso(ends),
+    }
+    rest = text.rest(expected.left, expected.over)
+    whole = "" if expected.over else f" of {text.duration(expected.total)}, until {text.moment(ends)}"
+    return Lines(data, [f"{rest}{whole}"])
+
+
+def _bytes(build: Build) -> Lines:
+    if build.state is not BuildState.BUILDING or not build.bytes_total:
+        return Lines(None, ())
+    return Lines(
+        {"done": build.bytes_done, "total": build.bytes_total},
+        [text.progress(build.bytes_done, build.bytes_total)],
+    )
+
+
+def _cancellation(wish: Cancellation | None) -> Lines:
+    if wish is None:
+        return Lines(None, ())
+    data = {"build_id": wish.build_id, "by": wish.by, "why": wish.why, "time": text.iso(wish.time)}
+    why = f": {wish.why}" if wish.why else ""
+    return Lines(data, [f"cancelled by {wish.by} at {text.moment(wish.time)}{why}"])
+
+
+class _NextTry(Moment):
+    """When a failed build is followed by another, as planned when it failed."""
+
+    def __init__(self, build: Build | None) -> None:
+        failed = build is not None and build.state is BuildState.FAILED
+        super().__init__(build.next_try if build is not None and failed else None)
+        #: nodepool's records don't say why, and so not whether there is another try.
+        self._planned = build is not None and failed and build.reason is not None
+
+    def human_readable(self) -> str:
+        if self._value is None:
+            return "not before the schedule or somebody asks" if self._planned else ""
+        return super().human_readable()
+
+
+class _Checked(Moment):
+    """When a new build was last found to be needless."""
+
+    def shown(self) -> str:
+        return f"unchanged at {super().shown()}"
+
+
+def _build_line(build: Build, now: datetime) -> str:
+    phase = f" ({build.phase})" if build.state is BuildState.BUILDING and build.phase else ""
+    checked = f", unchanged {_ago(build.checked, now)}" if build.checked is not None else ""
+    return f"{build.id}: {build.state}{phase}, {_ago(build.began, now)}{checked}"
 
 
 def _place(place: Place, now: datetime) -> dict[str, Any]:

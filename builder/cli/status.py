@@ -2,7 +2,7 @@
 
     building   a build of it is running
     failed     the newest build that ended failed
-    ready      the newest build that ended is ready
+    ready      the newest build that ended is ready, or was checked since and is unchanged
     paused     it has no ready build, and builds are paused
     missing    it has no ready build; one is due or soon will be
 
@@ -65,6 +65,11 @@ class ImageStatus:
         return self.records.paused or (self.diskimage is not None and self.diskimage.pause)
 
     @property
+    def newest_ended(self) -> Build | None:
+        """The newest build that is ready or failed; see `newest_ended`."""
+        return newest_ended(self.records)
+
+    @property
     def next_build(self) -> datetime | None:
         """When the next build is due by itself; in the past when it is due now."""
         if self.decision is None or self.decision.verdict not in (Verdict.NOW, Verdict.LATER):
@@ -114,8 +119,12 @@ def _state(records: ImageRecords, *, paused: bool) -> ImageState:
 
 
 def newest_ended(records: ImageRecords) -> Build | None:
-    """The newest build that is ready or failed; one that is being deleted doesn't count."""
-    return next((b for b in records.builds if b.state in (BuildState.READY, BuildState.FAILED)), None)
+    """The newest build that is ready or failed; one that is being deleted doesn't count.
+
+    A ready build that was checked, and found to be what a new one would be, is as new as that.
+    """
+    ended = [b for b in records.builds if b.state in (BuildState.READY, BuildState.FAILED)]
+    return max(ended, key=lambda build: build.fresh, default=None)
 
 
 def _reason(state: ImageState, records: ImageRecords, places: tuple[Place, ...]) -> str | None:

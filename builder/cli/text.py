@@ -57,6 +57,23 @@ def size(count: int) -> str:
     return f"{count} B" if unit == "B" else f"{amount:.1f} {unit}"
 
 
+def progress(done: int, total: int) -> str:
+    """How much of a number of bytes is done: `45 %, 0.8 of 1.8 GB`."""
+    done = max(0, done)
+    percent = min(100, done * 100 // total) if total > 0 else 0
+    whole, unit = size(total).split()
+    amount = str(done) if unit == "B" else f"{done / 1000 ** _UNITS.index(unit):.1f}"
+    return f"{percent} %, {amount} of {whole} {unit}"
+
+
+def rest(left: float, over: float) -> str:
+    """How long something still takes: `about 40s left`, `2m 3s longer than ever`."""
+    if over > 0:
+        return f"{duration(over)} longer than ever"
+    # Nobody knows it to the second; to the next five is as near as it gets.
+    return f"about {duration(max(5.0, 5 * round(left / 5)))} left"
+
+
 def iso(moment: datetime) -> str:
     """ISO 8601 in UTC, to the second: `2026-01-31T14:14:00Z`."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

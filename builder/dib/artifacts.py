@@ -22,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from builder.dib import convert
+from builder.dib import hashing
 from builder.dib.limits import Limits
 from builder.errors import RefusedError
 from builder.model import Artifact, ImageFormat, is_build_id, name_problem
@@ -183,7 +183,7 @@ def check(file: Path, artifact: Artifact, *, hashes: bool = False) -> str | None
         size = file.stat().st_size
         if size != artifact.size:
             return f"{file} has {size} bytes, {artifact.size} are on record"
-        if hashes and convert.hash_file(file).sha512 != artifact.sha512:
+        if hashes and hashing.hash_file(file).sha512 != artifact.sha512:
             return f"{file} does not have the sha512 on record"
     except OSError as error:
         return f"{file}: {error.strerror}"
@@ -214,6 +214,19 @@ def delete(images_dir: Path, image: str, build_id: str, installation_id: str) ->
         file.unlink(missing_ok=True)
     for tree in (_partial(home), home):
         _delete_tree(tree)
+
+
+def delete_artifact(
+    images_dir: Path, image: str, build_id: str, image_format: ImageFormat, installation_id: str
+) -> None:
+    """Delete one file of a build, and leave all else of it; fine when it is gone already.
+
+    Raises RefusedError, and touches nothing, as `delete` does; OSError when the disk won't.
+    """
+    file = path(images_dir, image, build_id, image_format)
+    if os.path.lexists(file):
+        _demand_proof(directory(images_dir, image, build_id), image, build_id, installation_id)
+        file.unlink(missing_ok=True)
 
 
 def _demand_proof(home: Path, image: str, build_id: str, installation_id: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from builder.model import Build, Upload
+from builder.model import Build, Cancellation, ImageFormat, Upload
 
 
 class Verdict(StrEnum):
@@ -28,18 +28,23 @@ class Trigger(StrEnum):
     MISSING = "missing"  #: there is no ready build
     FORMAT = "format"  #: the newest ready build lacks a format that is needed now
     SCHEDULE = "schedule"  #: a tick of the schedule passed since the last build began
-    AGE = "age"  #: the newest ready build is older than rebuild-age
+    AGE = "age"  #: the newest ready build is older than rebuild-age or max-age allows
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildDecision:
-    """Whether and when a diskimage is built, and why. `due` is set for NOW (since when) and LATER."""
+    """Whether and when a diskimage is built, and why. `due` is set for NOW (since when) and LATER.
+
+    `skippable`: it is due by the clock alone, and its diskimage says `if-unchanged: skip`. Whoever
+    builds it compares first what would go in with `Build.inputs` of the newest ready build.
+    """
 
     image: str
     verdict: Verdict
     reason: str
     trigger: Trigger | None = None
     due: datetime | None = None
+    skippable: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +66,8 @@ class CleanupKind(StrEnum):
     FAIL_BUILD = "fail-build"  #: `building`, but its builder is gone: record the failure
     FAIL_UPLOAD = "fail-upload"  #: `uploading`, but its uploader is gone: delete what it left, record it
     REMOVE_LEFTOVER = "remove-leftover"  #: a failed upload left an image: delete it, keep the record
+    WITHDRAW_CANCELLATION = "withdraw-cancellation"  #: its build has ended: take the wish away
+    PRUNE_BUILD = "prune-build"  #: every provider has a format of it: delete that file, record it
     RETIRE_BUILD = "retire-build"  #: superseded: write `deleting`
     RETIRE_UPLOAD = "retire-upload"  #: superseded: write `deleting`
     REMOVE_UPLOAD = "remove-upload"  #: `deleting`: delete the cloud image, then the record
@@ -72,8 +79,10 @@ class CleanupAction:
     """One thing to clean up, or (verdict NO or LATER) one that has to wait, and why."""
 
     kind: CleanupKind
-    build: Build | None = None  #: the build concerned; None only when just an upload's record is left
+    build: Build | None = None  #: the build concerned; None when its record is gone
     upload: Upload | None = None
+    cancellation: Cancellation | None = None  #: the wish to withdraw
+    formats: tuple[ImageFormat, ...] = ()  #: of the files to prune
     verdict: Verdict
     reason: str
     due: datetime | None = None

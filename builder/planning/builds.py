@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import pairwise, takewhile
 from typing import Final
 
 from builder.config.model import Config, DiskImage
 from builder.model import Build, BuildState, ImageRecords, Request, Snapshot
 from builder.planning.actions import BuildDecision, Trigger, Verdict
-from builder.planning.records import newest_ready, was_ready
-from builder.planning.retry import counts, curable, delay
+from builder.planning.records import is_there, newest_ready, was_ready
+from builder.planning.retry import INTERRUPTIONS, counts, curable, delay
 from builder.planning.schedule import last_tick, next_tick
-from builder.planning.words import at, counted, failure, listed, short, wish
+from builder.planning.words import at, cancelled, counted, failure, listed, short, wish
 
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
@@ -51,7 +53,7 @@ def decide_build(image: DiskImage, records: ImageRecords, config: Config, now: d
         return _due(
             image, _Cause(trigger=Trigger.MISSING, why="There is no ready build."), records, config, now
         )
-    cause = _cause(image, ready, records, now)
+    cause = _cause(image, ready, records, config, now)
     if cause is None:
         return _not_due(image, ready, records, now)
     return _due(image, cause, records, config, now)
@@ -64,6 +66,25 @@ def answers(build: Build, request: Request) -> bool:
     """
     ended = build.state is not BuildState.BUILDING and counts(build)
     return ended and build.request == request
+
+
+def served(records: ImageRecords, request: Request) -> bool:
+    """Whether a request may go: a build answers it, or too many for it were interrupted to go on trying."""
+    for_it = [build for build in records.builds if build.request == request]
+    interrupted = [b for b in for_it if b.state is BuildState.FAILED and not counts(b)]
+    return any(answers(build, request) for build in for_it) or len(interrupted) >= INTERRUPTIONS
+
+
+def next_try(
+    image: DiskImage, records: ImageRecords, failed: Build, config: Config, now: datetime
+) -> datetime | None:
+    """When an image is built next after `failed`, which may not be among the records yet; never before `now`.
+
+    None: not by itself. The image's claim may still be held: `failed` has ended, so nothing runs.
+    """
+    builds = (failed, *(build for build in records.builds if build.id != failed.id))
+    decision = decide_build(image, replace(records, builds=builds, build_claimed=False), config, now)
+    return None if decision.due is None else max(now, decision.due)
 
 
 # -- what settles it, whatever is due -------------------------------------------------------------
@@ -83,6 +104,8 @@ def _running(image: DiskImage, records: ImageRecords, now: datetime) -> BuildDec
     build = max(running, key=lambda b: (b.began, b.id))
     phase = f", phase {build.phase}" if build.phase else ""
     reason = f"Build {short(build.id)} runs on {build.builder or 'a builder'} since {at(build.began)}{phase}."
+    if records.cancellation is not None and records.cancellation.build_id == build.id:
+        reason += f" It was {cancelled(records.cancellation)}, and is about to end."
     return BuildDecision(image=image.name, verdict=Verdict.RUNNING, reason=reason)
 
 
@@ -116,7 +139,7 @@ def _open_wish(records: ImageRecords) -> Request | None:
     request = records.request
     if request is None or not request.manual:
         return None
-    return None if any(answers(build, request) for build in records.builds) else request
+    return None if served(records, request) else request
 
 
 def _waiting(records: ImageRecords) -> str:
@@ -134,10 +157,19 @@ class _Cause:
     trigger: Trigger
     why: str
     since: datetime | None = None
+    skippable: bool = False
 
 
-def _cause(image: DiskImage, ready: Build, records: ImageRecords, now: datetime) -> _Cause | None:
-    return _format_missing(image, ready) or _too_old(image, ready, now) or _ticked(image, records, now)
+def _cause(
+    image: DiskImage, ready: Build, records: ImageRecords, config: Config, now: datetime
+) -> _Cause | None:
+    return (
+        _format_missing(image, ready)
+        or _file_gone(image, ready, records, config)
+        or _over_max_age(image, ready, now)
+        or _too_old(image, ready, now)
+        or _ticked(image, ready, records, now)
+    )
 
 
 def _format_missing(image: DiskImage, ready: Build) -> _Cause | None:
@@ -148,55 +180,104 @@ def _format_missing(image: DiskImage, ready: Build) -> _Cause | None:
     return _Cause(trigger=Trigger.FORMAT, why=why)
 
 
-def _too_old(image: DiskImage, ready: Build, now: datetime) -> _Cause | None:
-    if image.rebuild_age is None or (over := ready.state_time + image.rebuild_age) > now:
+def _file_gone(image: DiskImage, ready: Build, records: ImageRecords, config: Config) -> _Cause | None:
+    """A provider that came after the file went needs it once more."""
+    waiting = [
+        provider
+        for provider in config.providers_of(image.name)
+        if not provider.images[image.name].pause
+        and provider.image_format in ready.pruned
+        and not is_there(records, ready, provider.name)
+    ]
+    if not waiting:
+        return None
+    formats = listed(sorted({str(provider.image_format) for provider in waiting}))
+    why = (
+        f"The {formats} of the newest ready build {short(ready.id)} was deleted after its uploads,"
+        f" and is needed now for {listed(provider.name for provider in waiting)}."
+    )
+    return _Cause(trigger=Trigger.FORMAT, why=why)
+
+
+def _over_max_age(image: DiskImage, ready: Build, now: datetime) -> _Cause | None:
+    if image.max_age is None or (over := ready.state_time + image.max_age) > now:
         return None
     why = (
         f"The newest ready build {short(ready.id)} of {at(ready.state_time)}"
-        f" is older than the rebuild-age since {at(over)}."
+        f" is older than the max-age since {at(over)}."
     )
     return _Cause(trigger=Trigger.AGE, why=why, since=over)
 
 
-def _ticked(image: DiskImage, records: ImageRecords, now: datetime) -> _Cause | None:
+def _too_old(image: DiskImage, ready: Build, now: datetime) -> _Cause | None:
+    if image.rebuild_age is None or (over := _known_good(ready) + image.rebuild_age) > now:
+        return None
+    checked = f", checked at {at(ready.checked)}," if ready.checked else ""
+    why = (
+        f"The newest ready build {short(ready.id)} of {at(ready.state_time)}{checked}"
+        f" is older than the rebuild-age since {at(over)}."
+    )
+    return _Cause(trigger=Trigger.AGE, why=why, since=over, skippable=_comparable(image, ready))
+
+
+def _ticked(image: DiskImage, ready: Build, records: ImageRecords, now: datetime) -> _Cause | None:
     if image.schedule is None:
         return None
     tick = last_tick(image.schedule, now)
     # One that was told to go since counts too: deleting today's bad image must not build it again.
-    if any(was_ready(build) and build.began >= tick for build in records.builds):
+    if any(was_ready(build) and build.fresh >= tick for build in records.builds):
         return None
     why = f"The schedule `{image.schedule}` ticked at {at(tick)} and no ready build began since."
-    return _Cause(trigger=Trigger.SCHEDULE, why=why, since=tick)
+    return _Cause(trigger=Trigger.SCHEDULE, why=why, since=tick, skippable=_comparable(image, ready))
+
+
+def _known_good(ready: Build) -> datetime:
+    """When a ready build was last known to be what a new one would be; its rebuild-age counts from there."""
+    return max(ready.state_time, ready.checked) if ready.checked else ready.state_time
+
+
+def _comparable(image: DiskImage, ready: Build) -> bool:
+    """Whether it is worth to look for what changed; a build made by nodepool has nothing to compare with."""
+    return image.skip_unchanged and bool(ready.inputs)
 
 
 # -- what failures make of it ---------------------------------------------------------------------
 
 
-def _streak(image: DiskImage, records: ImageRecords, now: datetime) -> tuple[Build, ...]:
-    """The failures in a row that count, newest first.
+def _row(image: DiskImage, records: ImageRecords, now: datetime) -> Iterator[Build]:
+    """The failed builds in a row, newest first.
 
-    They begin anew with a ready build, with each tick of the schedule, and with a build that
-    somebody asked for, which is itself the first of the new row.
+    They begin anew with a ready build, with one that was checked, with each tick of the schedule,
+    and with a build that somebody asked for, which is itself the first of the new row.
     """
     tick = last_tick(image.schedule, now) if image.schedule else _NEVER
-    streak: list[Build] = []
-    for build in sorted(records.builds, key=lambda b: (b.began, b.id), reverse=True):
-        if build.state is BuildState.READY or build.began < tick:
-            break
-        if build.state is BuildState.FAILED and counts(build):
-            streak.append(build)
-        if build.request and build.request.manual:
-            break
-    return tuple(streak)
+    newest_first = sorted(records.builds, key=lambda b: (b.fresh, b.id), reverse=True)
+    for build, before in pairwise([*newest_first, None]):
+        if build is None or build.state is BuildState.READY or build.began < tick:
+            return
+        if build.state is BuildState.FAILED:
+            yield build
+        # One wish may take several builds, when their daemons go away.
+        if build.request and build.request.manual and (before is None or before.request != build.request):
+            return
 
 
 def _due(
     image: DiskImage, cause: _Cause, records: ImageRecords, config: Config, now: datetime
 ) -> BuildDecision:
-    streak = _streak(image, records, now)
+    row = tuple(_row(image, records, now))
+    interrupted = tuple(takewhile(lambda build: not counts(build), row))
+    streak = tuple(filter(counts, row))
+    if len(interrupted) >= INTERRUPTIONS:
+        return _given_up(image, interrupted, _tick_after(image, interrupted[0], now))
     if not streak:
         return _now(image, cause, cause.since or now)
     return _after_failures(image, cause, streak, config, now)
+
+
+def _tick_after(image: DiskImage, last: Build, now: datetime) -> datetime | None:
+    # A failure of a builder whose clock is ahead is newer than a tick that is still to come here.
+    return next_tick(image.schedule, max(now, last.began)) if image.schedule else None
 
 
 def _after_failures(
@@ -204,8 +285,7 @@ def _after_failures(
 ) -> BuildDecision:
     last = streak[0]
     wait = delay(config.build_retry, len(streak), last.id) if curable(last) else None
-    # A failure of a builder whose clock is ahead is newer than a tick that is still to come here.
-    tick = next_tick(image.schedule, max(now, last.began)) if image.schedule else None
+    tick = _tick_after(image, last, now)
     if wait is None:
         return _given_up(image, streak, tick)
     again = last.state_time + wait
@@ -240,12 +320,16 @@ def _not_due(image: DiskImage, ready: Build, records: ImageRecords, now: datetim
     times: list[tuple[datetime, Trigger, str]] = []
     if image.schedule:
         # A builder whose clock is ahead may have served a tick that is still to come here.
-        served = max([now, *(build.began for build in records.builds if was_ready(build))])
-        tick = next_tick(image.schedule, served)
+        newest = max([now, *(build.fresh for build in records.builds if was_ready(build))])
+        tick = next_tick(image.schedule, newest)
         times.append((tick, Trigger.SCHEDULE, f"by the schedule `{image.schedule}`"))
     if image.rebuild_age:
-        times.append((ready.state_time + image.rebuild_age, Trigger.AGE, "when the rebuild-age is over"))
+        times.append((_known_good(ready) + image.rebuild_age, Trigger.AGE, "when the rebuild-age is over"))
+    if image.max_age:
+        times.append((ready.state_time + image.max_age, Trigger.AGE, "when the max-age is over"))
     have = f"The newest build {short(ready.id)} is ready since {at(ready.state_time)}"
+    if ready.checked:
+        have += f", and checked, unchanged at {at(ready.checked)}"
     if not times:
         return _no(image, f"{have}; it has neither a schedule nor a rebuild-age, so it is built when asked.")
     due, trigger, how = min(times)
@@ -253,12 +337,14 @@ def _not_due(image: DiskImage, ready: Build, records: ImageRecords, now: datetim
 
 
 def _now(image: DiskImage, cause: _Cause, due: datetime, further: str = "") -> BuildDecision:
+    unless = " It is made unless nothing that goes into it has changed." if cause.skippable else ""
     return BuildDecision(
         image=image.name,
         verdict=Verdict.NOW,
         trigger=cause.trigger,
         due=due,
-        reason=f"{cause.why} {further}".strip(),
+        reason=f"{cause.why} {further}".strip() + unless,
+        skippable=cause.skippable,
     )
 
 

@@ -12,17 +12,20 @@ from datetime import datetime
 from builder.config.model import Config
 from builder.model import Build, BuildState, ImageRecords, Snapshot, Upload, UploadState
 from builder.planning.actions import CleanupAction, CleanupKind, Verdict
+from builder.planning.pruning import spent_files
 from builder.planning.records import newest_first
 from builder.planning.retention import superseded_builds, superseded_uploads
-from builder.planning.words import at, counted, short
+from builder.planning.words import at, cancelled, counted, short
 
 #: Failures are recorded first, because the next try waits for it; then what frees room; then the rest.
 _ORDER = (
     CleanupKind.FAIL_BUILD,
     CleanupKind.FAIL_UPLOAD,
+    CleanupKind.WITHDRAW_CANCELLATION,
     CleanupKind.REMOVE_LEFTOVER,
     CleanupKind.REMOVE_UPLOAD,
     CleanupKind.REMOVE_BUILD,
+    CleanupKind.PRUNE_BUILD,
     CleanupKind.RETIRE_UPLOAD,
     CleanupKind.RETIRE_BUILD,
 )
@@ -48,9 +51,10 @@ def plan_cleanup(
 def _busy(action: CleanupAction, active: frozenset[str]) -> bool:
     if action.upload:
         return action.upload.name in active
-    # An upload of it that runs here reads its files, even if the upload's record is lost.
-    build = action.build
-    return build is not None and any(name == build.id or name.startswith(f"{build.id}/") for name in active)
+    # An upload of it that runs here reads its files, even if the upload's record is lost; and a build
+    # that runs here has to see that it was cancelled, even if its own record is lost.
+    build = action.cancellation.build_id if action.cancellation else action.build and action.build.id
+    return build is not None and any(name == build or name.startswith(f"{build}/") for name in active)
 
 
 def _plan_image(
@@ -58,9 +62,11 @@ def _plan_image(
 ) -> Iterator[CleanupAction]:
     yield from _abandoned_builds(records)
     yield from _abandoned_uploads(config, records)
+    yield from _stale_cancellation(records)
     yield from _leftovers(config, records)
     yield from _unwanted_uploads(config, records)
     yield from _unwanted_builds(records, builder_id)
+    yield from spent_files(config, records, builder_id)
     yield from superseded_uploads(config, records, now)
     yield from superseded_builds(config, records, now)
 
@@ -77,6 +83,9 @@ def _abandoned_builds(records: ImageRecords) -> Iterator[CleanupAction]:
     # The lock is the image's, so of several records only the newest can be alive.
     for build in building[1:] if records.build_claimed else building:
         gone = f"Build {short(build.id)} has no builder any more"
+        wish = records.cancellation
+        if wish is not None and wish.build_id == build.id:
+            gone += f" and was {cancelled(wish)}"
         wait = records.build_claimed
         yield CleanupAction(
             kind=CleanupKind.FAIL_BUILD,
@@ -107,6 +116,21 @@ def _fail_upload(config: Config, records: ImageRecords, upload: Upload, *, wait:
     else:
         verdict, reason = Verdict.NOW, f"{gone}."
     return _on_upload(CleanupKind.FAIL_UPLOAD, records, upload, verdict, reason)
+
+
+def _stale_cancellation(records: ImageRecords) -> Iterator[CleanupAction]:
+    wish = records.cancellation
+    if wish is None:
+        return
+    build = records.build(wish.build_id)
+    if build is None or build.state is not BuildState.BUILDING:
+        yield CleanupAction(
+            kind=CleanupKind.WITHDRAW_CANCELLATION,
+            build=build,
+            cancellation=wish,
+            verdict=Verdict.NOW,
+            reason=f"Build {short(wish.build_id)}, {cancelled(wish)}, has ended.",
+        )
 
 
 def _leftovers(config: Config, records: ImageRecords) -> Iterator[CleanupAction]:

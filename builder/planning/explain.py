@@ -8,13 +8,13 @@ from datetime import datetime
 from builder.config.model import Config
 from builder.errors import NotFoundError
 from builder.model import Build, BuildState, ImageRecords, Snapshot, Upload, UploadState
-from builder.planning.actions import CleanupAction, Explanation, Verdict
+from builder.planning.actions import CleanupAction, CleanupKind, Explanation, Verdict
 from builder.planning.builds import decide_build
 from builder.planning.cleanup import plan_cleanup
 from builder.planning.records import ready_uploads
 from builder.planning.retention import kept, lasting_uploads
 from builder.planning.uploads import decide_upload
-from builder.planning.words import counted, failure, short
+from builder.planning.words import changed, counted, failure, listed, short
 
 
 def explain(
@@ -63,7 +63,8 @@ def _next_uploads(config: Config, records: ImageRecords, now: datetime) -> Itera
 
 
 def _builds(config: Config, records: ImageRecords, plan: tuple[CleanupAction, ...]) -> Iterator[Explanation]:
-    planned = {a.build.id: a for a in plan if a.build and not a.upload}
+    wish = CleanupKind.WITHDRAW_CANCELLATION  # takes nothing from the build
+    planned = {a.build.id: a for a in plan if a.build and not a.upload and a.kind is not wish}
     for build in records.builds:
         what = f"clean-up of {build.state} build {short(build.id)}"
         yield _clean_up(what, planned.get(build.id), _build_stays(config, records, build))
@@ -77,7 +78,15 @@ def _build_stays(config: Config, records: ImageRecords, build: Build) -> str:
         return f"It failed, {failure(build)}. Its record stays until a newer build is ready."
     if image is None:
         return "It stays: that its image is not in the configuration is no reason to delete it."
-    return f"It stays: it is {_among(kept(image), 'build')}."
+    return f"It stays: it is {_among(kept(image), 'build')}.{_pruned(build)}{_changed(build)}"
+
+
+def _pruned(build: Build) -> str:
+    return f" Of its files {listed(build.pruned)} went after the uploads." if build.pruned else ""
+
+
+def _changed(build: Build) -> str:
+    return f" Before it was made, this had changed: {changed(build)}." if build.changes else ""
 
 
 def _uploads(config: Config, records: ImageRecords, plan: tuple[CleanupAction, ...]) -> Iterator[Explanation]:

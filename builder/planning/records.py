@@ -30,6 +30,16 @@ def ready_uploads(uploads: Iterable[Upload]) -> tuple[Upload, ...]:
     return newest_first(u for u in uploads if u.state is UploadState.READY)
 
 
+def has_file(build: Build, image_format: str) -> bool:
+    """Whether a build has a file of that format that was not pruned since."""
+    return build.artifact(image_format) is not None and image_format not in build.pruned
+
+
+def is_there(records: ImageRecords, build: Build, provider: str) -> bool:
+    """Whether an upload of the build is ready in the provider."""
+    return any(u.state is UploadState.READY for u in records.uploads_of(build.id, provider))
+
+
 def was_ready(build: Build) -> bool:
     """Whether a build came out well, although it may have been told to go since."""
     if build.state is BuildState.DELETING:

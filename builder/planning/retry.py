@@ -12,6 +12,9 @@ from builder.model import Build, FailureClass, Upload
 #: Jitter added to a wait, as the part of it that it is at most.
 JITTER: Final = 0.25
 
+#: So many builds in a row whose daemon went away are no accident any more: something in them kills it.
+INTERRUPTIONS: Final = 5
+
 #: The same again would come out the same: only a human or the next tick gets another try.
 INCURABLE: Final = frozenset({FailureClass.CONFIG, FailureClass.TOOL, FailureClass.CANCELLED})
 

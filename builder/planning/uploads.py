@@ -137,6 +137,10 @@ def _unfit(case: _Case, build: Build) -> UploadDecision | None:
         reason = f"Build {short(build.id)} was made by nodepool-builder: its hashes are not on record."
     elif build.artifact(wanted) is None:
         reason = f"Build {short(build.id)} has no {wanted}; one is due."
+    elif wanted in build.pruned:
+        reason = (
+            f"The {wanted} file of build {short(build.id)} was deleted after its uploads; a new build is due."
+        )
     else:
         return None
     return case.decide(Verdict.NO, reason)

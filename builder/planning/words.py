@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Final
 
-from builder.model import Build, Request, Upload
+from builder.model import Build, Cancellation, Request, Upload
+
+#: How many changes a sentence names; the record has more.
+_CHANGES: Final = 3
 
 
 def at(time: datetime) -> str:
@@ -46,3 +50,16 @@ def wish(request: Request) -> str:
     """Who asked for a build, when and why: "asked by ann at 2026-11-21 14:14 UTC: new kernel"."""
     why = f": {line(request.why)}" if line(request.why) else ""
     return f"asked by {line(request.by) or 'somebody'} at {at(request.time)}{why}"
+
+
+def cancelled(wish: Cancellation) -> str:
+    """Who cancelled a build, when and why: "cancelled by ann at 2026-11-21 14:14 UTC: wrong mirror"."""
+    why = f": {line(wish.why)}" if line(wish.why) else ""
+    return f"cancelled by {line(wish.by) or 'somebody'} at {at(wish.time)}{why}"
+
+
+def changed(build: Build) -> str:
+    """The first things that had changed when a build was begun: "a; b; c; 4 more". It has some on record."""
+    more = len(build.changes) - _CHANGES
+    shown = [line(change) for change in build.changes[:_CHANGES]]
+    return "; ".join([*shown, f"{more} more"] if more > 0 else shown)

@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from builder.model import Build, Request, Snapshot, Upload
+from builder.model import Build, Cancellation, Request, Snapshot, Upload
 
 
 class Claim(ABC):
@@ -181,6 +181,18 @@ class Store(ABC):
     @abstractmethod
     def withdraw_request(self, request: Request) -> bool:
         """Remove the request if it is still this very one (by `stamp`); whether it was."""
+
+    @abstractmethod
+    def cancel_build(self, cancellation: Cancellation) -> None:
+        """Wish that a build ends; takes the place of an earlier wish for that image.
+
+        Whoever builds sees it in the Snapshot (`ImageRecords.cancellation`).
+        """
+
+    @abstractmethod
+    def withdraw_cancellation(self, image: str, build_id: str | None = None) -> None:
+        """Remove the wish that a build ends; with a `build_id` only the wish that names it, else whichever
+        there is. No error when there is none."""
 
     @abstractmethod
     def pause(self, image: str) -> None:

@@ -21,6 +21,7 @@ from builder.model import (
     Artifact,
     Build,
     BuildState,
+    Cancellation,
     Failure,
     FailureClass,
     ImageFormat,
@@ -39,6 +40,12 @@ Record = TypeVar("Record", Build, Upload)
 _LATEST: Final = 7_258_118_400
 #: Of a failure, and what ZooKeeper's limit of a megabyte allows even when each character takes twelve bytes.
 _LINES, _LINE, _MESSAGE = 20, 2000, 4000
+#: Of what changed since the build before.
+_CHANGES, _CHANGE = 25, 200
+#: Bytes that the digests of what went in may take; a build that has more is compared with nothing.
+_INPUTS: Final = 200_000
+#: Characters of who cancelled a build, and why.
+_BY, _WHY = 200, 1000
 
 
 class RecordError(NotFoundError):
@@ -57,12 +64,29 @@ class Stored:
 
 
 def bounded(record: Record) -> Record:
-    """The record with as much of its reason as ZooKeeper takes: the last lines, and the beginning of each."""
+    """The record with as much as ZooKeeper takes of what can be long.
+
+    Of a reason the last lines, of what changed the first ones, and the beginning of each; of what went
+    in all or, when that is too much, nothing: half of it would look like a change.
+    """
+    if isinstance(record, Build):
+        record = _bounded_build(record)
     failure = record.reason
     if failure is None:
         return record
     lines = tuple(line[:_LINE] for line in failure.lines[-_LINES:])
     return replace(record, reason=replace(failure, message=failure.message[:_MESSAGE], lines=lines))
+
+
+def _bounded_build(build: Build) -> Build:
+    changes = tuple(change[:_CHANGE] for change in build.changes[:_CHANGES])
+    inputs = build.inputs if len(_bytes(dict(build.inputs))) <= _INPUTS else _NONE
+    return replace(build, changes=changes, inputs=inputs)
+
+
+def bounded_cancellation(wish: Cancellation) -> Cancellation:
+    """The wish with as much of who and why as ZooKeeper takes."""
+    return replace(wish, by=wish.by[:_BY], why=wish.why[:_WHY])
 
 
 def encode_build(build: Build) -> bytes:
@@ -86,6 +110,14 @@ def encode_build(build: Build) -> bytes:
             tools=dict(build.tools),
             log=build.log,
             reason=_failure_fields(build.reason),
+            bytes_done=build.bytes_done or None,
+            bytes_total=build.bytes_total or None,
+            next_try=_seconds(build.next_try),
+            work_bytes=build.work_bytes,
+            pruned=list(build.pruned),
+            inputs=dict(build.inputs),
+            checked=_seconds(build.checked),
+            changes=list(build.changes),
             request=None if build.request is None else _request_fields(build.request),
         ),
     }
@@ -118,6 +150,14 @@ def decode_build(stored: Stored, *, image: str, build_id: str) -> Build:
         tools=fields.get("tools", _text_map, _NONE),
         log=fields.get("log", _text, None),
         reason=fields.get("reason", _failure, None),
+        bytes_done=fields.get("bytes_done", _integer, 0),
+        bytes_total=fields.get("bytes_total", _integer, 0),
+        next_try=fields.get("next_try", _time, None),
+        work_bytes=fields.get("work_bytes", _integer, None),
+        pruned=fields.get("pruned", _texts, ()),
+        inputs=fields.get("inputs", _text_map, _NONE),
+        checked=fields.get("checked", _time, None),
+        changes=fields.get("changes", _texts, ()),
         request=fields.get("request", _request_of(image), None),
         extra=_unknown(fields.all, _BUILD_FIELDS),
         version=stored.version,
@@ -204,6 +244,26 @@ def decode_request(stored: Stored, *, image: str) -> Request:
     return Request(image=image, by=by, why=why, time=stored.created, stamp=stored.written_by)
 
 
+def encode_cancellation(wish: Cancellation) -> bytes:
+    """The bytes of a `bounded_cancellation`."""
+    return _bytes({"build_id": wish.build_id, "by": wish.by, "time": wish.time.timestamp(), "why": wish.why})
+
+
+def decode_cancellation(stored: Stored, *, image: str) -> Cancellation:
+    """The cancellation in a node's data; RecordError when it names no build.
+
+    All but the build may be missing or unreadable: that the build shall end is plain all the same.
+    """
+    fields = _Fields(stored.data, f"cancellation for {image}")
+    return Cancellation(
+        image=image,
+        build_id=fields.need("build_id", _text),
+        by=fields.lenient("by", _text, "somebody"),
+        time=fields.lenient("time", _time, stored.created),
+        why=fields.lenient("why", _text, ""),
+    )
+
+
 class _Fields:
     """The fields of one JSON object, read with an error that says which record is broken."""
 
@@ -224,6 +284,13 @@ class _Fields:
         """A field that may be missing or null."""
         return default if self.all.get(name) is None else self.need(name, read)
 
+    def lenient(self, name: str, read: Callable[[Any], Value], default: Value) -> Value:
+        """A field that may be missing, null or unreadable."""
+        try:
+            return self.get(name, read, default)
+        except RecordError:
+            return default
+
     def _parse(self, data: bytes) -> dict[str, Any]:
         try:
             parsed = json.loads(data)
@@ -238,7 +305,8 @@ _NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 _NODEPOOL_FIELDS = frozenset({"state", "state_time", "username", "python_path", "shell_type"})
 _BUILD_FIELDS = _NODEPOOL_FIELDS | {
     *("builder", "builder_id", "formats", "phase", "started", "ended", "timings", "artifacts", "elements"),
-    *("tools", "log", "reason", "request"),
+    *("tools", "log", "reason", "request", "bytes_done", "bytes_total", "next_try", "work_bytes"),
+    *("pruned", "inputs", "checked", "changes"),
 }
 _UPLOAD_FIELDS = _NODEPOOL_FIELDS | {
     *("external_id", "external_name", "format", "region", "uploader", "uploader_id", "phase", "started"),

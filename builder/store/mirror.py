@@ -28,7 +28,7 @@ from kazoo.interfaces import IAsyncResult
 from kazoo.protocol.states import EventType, WatchedEvent, ZnodeStat
 
 from builder.errors import StoreUnavailableError
-from builder.model import Build, ImageRecords, Request, Snapshot, Upload
+from builder.model import Build, Cancellation, ImageRecords, Request, Snapshot, Upload
 from builder.store import codec, paths
 from builder.store.base import builds_newest_first, uploads_newest_first
 from builder.store.codec import RecordError, Stored
@@ -37,7 +37,7 @@ from builder.store.session import Session
 
 LOG = logging.getLogger(__name__)
 
-Record = Build | Upload | Request
+Record = Build | Upload | Request | Cancellation
 _DATA_EVENTS: Final = frozenset({EventType.CREATED, EventType.CHANGED, EventType.DELETED})
 _CHILD_EVENTS: Final = frozenset({EventType.CREATED, EventType.CHILD, EventType.DELETED})
 _NO_CHILDREN: Final[frozenset[str]] = frozenset()
@@ -244,6 +244,7 @@ class Mirror:
             name=name,
             paused=Kind.PAUSE in kinds,
             request=next((record for record in records if isinstance(record, Request)), None),
+            cancellation=next((record for record in records if isinstance(record, Cancellation)), None),
             builds=builds_newest_first(record for record in records if isinstance(record, Build)),
             uploads=uploads_newest_first(record for record in records if isinstance(record, Upload)),
             build_claimed=Kind.IMAGE_CONTENDER in kinds,
@@ -278,6 +279,8 @@ def decode(place: Place, node: Stored) -> Record | None:
     try:
         if place.kind is Kind.REQUEST:
             return codec.decode_request(node, image=place.image)
+        if place.kind is Kind.CANCELLATION:
+            return codec.decode_cancellation(node, image=place.image)
         if place.kind is Kind.BUILD:
             return codec.decode_build(node, image=place.image, build_id=place.build_id)
         return codec.decode_upload(

@@ -1,11 +1,12 @@
 """Where every record, lock and marker lives in ZooKeeper.
 
-nodepool 11's tree, node for node, and nothing else below /nodepool/images, for its readers take
-whatever they find there for a build or an upload:
+nodepool 11's tree, node for node. Of our own there is one node right below an image: deeper, nodepool's
+readers take whatever they find for a build or an upload.
 
     /nodepool/images/<image>                                      empty
         pause                                                     empty; exists: paused
         request-build                                             a wish for a build; Request or empty
+        cancel-build                                              ours: a wish that a build ends; Cancellation
         builds                                                    empty
             lock/<contender>                                      claim_image
             <build id>                                            Build
@@ -44,6 +45,7 @@ DAEMONS: Final = "/imagepool/daemons"
 LOCK: Final = "lock"
 _PAUSE: Final = "pause"
 _REQUEST: Final = "request-build"
+_CANCELLATION: Final = "cancel-build"
 _BUILDS: Final = "builds"
 _PROVIDERS: Final = "providers"
 _UPLOADS: Final = "images"
@@ -63,6 +65,11 @@ def pause(name: str) -> str:
 def request(name: str) -> str:
     """The node whose existence asks for a build of an image."""
     return f"{image(name)}/{_REQUEST}"
+
+
+def cancellation(name: str) -> str:
+    """The node that says which build of an image shall end."""
+    return f"{image(name)}/{_CANCELLATION}"
 
 
 def builds(name: str) -> str:
@@ -136,6 +143,7 @@ class Kind(Enum):
     IMAGE = auto()
     PAUSE = auto()
     REQUEST = auto()
+    CANCELLATION = auto()
     BUILD = auto()
     UPLOAD = auto()
     PARENT = auto()  #: holds others and says nothing itself
@@ -143,11 +151,25 @@ class Kind(Enum):
     UPLOADS_CONTENDER = auto()
 
 
+#: What stands right below an image.
+_OF_IMAGE: Final = {
+    _PAUSE: Kind.PAUSE,
+    _REQUEST: Kind.REQUEST,
+    _CANCELLATION: Kind.CANCELLATION,
+    _BUILDS: Kind.PARENT,
+}
 #: Kinds whose data means something.
-RECORDS: Final = frozenset({Kind.REQUEST, Kind.BUILD, Kind.UPLOAD})
+RECORDS: Final = frozenset({Kind.REQUEST, Kind.CANCELLATION, Kind.BUILD, Kind.UPLOAD})
 #: Kinds that have no node below them worth knowing.
 LEAVES: Final = frozenset(
-    {Kind.PAUSE, Kind.REQUEST, Kind.UPLOAD, Kind.IMAGE_CONTENDER, Kind.UPLOADS_CONTENDER}
+    {
+        Kind.PAUSE,
+        Kind.REQUEST,
+        Kind.CANCELLATION,
+        Kind.UPLOAD,
+        Kind.IMAGE_CONTENDER,
+        Kind.UPLOADS_CONTENDER,
+    }
 )
 
 
@@ -174,11 +196,9 @@ def place(path: str) -> Place | None:
     match rest:
         case []:
             return Place(kind=Kind.IMAGE, image=name)
-        case ["pause"]:
-            return Place(kind=Kind.PAUSE, image=name)
-        case ["request-build"]:
-            return Place(kind=Kind.REQUEST, image=name)
-        case ["builds"] | ["builds", "lock"]:
+        case [child] if child in _OF_IMAGE:
+            return Place(kind=_OF_IMAGE[child], image=name)
+        case ["builds", "lock"]:
             return Place(kind=Kind.PARENT, image=name)
         case ["builds", "lock", _]:
             return Place(kind=Kind.IMAGE_CONTENDER, image=name)

@@ -29,7 +29,7 @@ from kazoo.interfaces import IAsyncResult
 
 from builder.config.model import ZooKeeper
 from builder.errors import ConflictError, NotFoundError, RefusedError
-from builder.model import Build, Request, Snapshot, Upload
+from builder.model import Build, Cancellation, Request, Snapshot, Upload
 from builder.store import codec, paths
 from builder.store.base import Claim, Store, builds_newest_first, uploads_newest_first
 from builder.store.codec import RecordError, Stored
@@ -281,6 +281,33 @@ class ZooKeeperStore(Store):
         except (NotFoundError, NoNodeError, BadVersionError):
             return False
         return True
+
+    def cancel_build(self, cancellation: Cancellation) -> None:
+        path = paths.cancellation(cancellation.image)
+        data = codec.encode_cancellation(codec.bounded_cancellation(cancellation))
+        for _ in range(_ATTEMPTS):
+            try:
+                self._session.call(lambda c: c.create_async(path, data, makepath=True))
+                return
+            except NodeExistsError:
+                pass
+            try:
+                self._session.call(lambda c: c.set_async(path, data))
+                return
+            except NoNodeError:
+                continue
+        raise ConflictError(f"{path} keeps changing")
+
+    def withdraw_cancellation(self, image: str, build_id: str | None = None) -> None:
+        path = paths.cancellation(image)
+        try:
+            node = self._read(path)
+            if build_id is None or codec.decode_cancellation(node, image=image).build_id == build_id:
+                self._session.call(lambda c: c.delete_async(path, version=node.version))
+        except (NotFoundError, NoNodeError):
+            return  # gone, or there is nothing in it that names this build
+        except BadVersionError:
+            LOG.info("the wish that a build of %s ends was followed by another, which stays", image)
 
     def pause(self, image: str) -> None:
         self._session.call(partial(_ensure, paths.pause(image)))

@@ -31,10 +31,11 @@ from builder.model import (
     UploadState,
 )
 from builder.planning.actions import CleanupAction, CleanupKind, Verdict
+from builder.planning.builds import next_try
 from builder.planning.cleanup import plan_cleanup
 from builder.store.base import Claim
 from builder.workers.base import Pass, Worker, World, earliest
-from builder.workers.builder import abandoned
+from builder.workers.stopping import abandoned
 
 LOG = logging.getLogger(__name__)
 
@@ -95,6 +96,8 @@ class Janitor(Worker):
             CleanupKind.FAIL_BUILD: self._fail_build,
             CleanupKind.FAIL_UPLOAD: self._fail_upload,
             CleanupKind.REMOVE_LEFTOVER: self._remove_leftover,
+            CleanupKind.WITHDRAW_CANCELLATION: self._withdraw_cancellation,
+            CleanupKind.PRUNE_BUILD: self._prune_build,
             CleanupKind.RETIRE_BUILD: self._retire_build,
             CleanupKind.RETIRE_UPLOAD: self._retire_upload,
             CleanupKind.REMOVE_UPLOAD: self._remove_upload,
@@ -197,7 +200,20 @@ class Janitor(Worker):
         if current.state is not BuildState.BUILDING:
             return False
         self._delete_files(config, current)
-        self.world.store.update_build(abandoned(current, self.world.clock()))
+        store, now = self.world.store, self.world.clock()
+        records = store.snapshot().image(build.image)
+        failed = abandoned(current, now, records.cancellation)
+        if image := config.diskimages.get(build.image):
+            failed = replace(failed, next_try=next_try(image, records, failed, config, now))
+        store.update_build(failed)
+        store.withdraw_cancellation(build.image, build.id)
+        return True
+
+    def _withdraw_cancellation(self, config: Config, action: CleanupAction) -> bool:
+        wish = action.cancellation
+        assert wish is not None, f"{action.kind} without a wish"
+        # An id is never used twice, so the build that has ended will not run again.
+        self.world.store.withdraw_cancellation(wish.image, wish.build_id)
         return True
 
     def _fail_upload(self, config: Config, action: CleanupAction) -> bool:
@@ -239,6 +255,23 @@ class Janitor(Worker):
             return True
 
         return self._under(self.world.store.claim_upload(upload), remove)
+
+    def _prune_build(self, config: Config, action: CleanupAction) -> bool:
+        build, store = _build(action), self.world.store
+
+        def prune() -> bool:
+            if not self._still_planned(config, action, build.image):
+                return False
+            current = store.get_build(build.image, build.id)
+            for each in action.formats:
+                artifacts.delete_artifact(
+                    config.images_dir, build.image, build.id, each, self.world.identity.installation_id
+                )
+            pruned = tuple(sorted({*current.pruned, *map(str, action.formats)}))
+            store.update_build(replace(current, pruned=pruned))
+            return True
+
+        return self._under(store.claim_build(build), prune)
 
     def _retire_build(self, config: Config, action: CleanupAction) -> bool:
         build = _build(action)
@@ -313,7 +346,9 @@ class Janitor(Worker):
         uploads.sort(key=lambda upload: upload.state_time, reverse=True)
         fresh: ImageRecords = replace(known, builds=builds, uploads=tuple(uploads))
         plan = self._plan(config, Snapshot(images={image: fresh}), self.world.clock())
-        return any(_key(a) == _key(action) and a.verdict is Verdict.NOW for a in plan)
+        return any(
+            _key(a) == _key(action) and a.formats == action.formats and a.verdict is Verdict.NOW for a in plan
+        )
 
     def _current(self, upload: Upload) -> Upload:
         return self.world.store.get_upload(upload.image, upload.build_id, upload.provider, upload.id)
@@ -349,6 +384,8 @@ def _upload(action: CleanupAction) -> Upload:
 
 
 def _subject(action: CleanupAction) -> str:
+    if action.cancellation:
+        return f"build {action.cancellation.build_id}"
     return f"upload {action.upload.name}" if action.upload else f"build {_build(action).id}"
 
 

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from builder.config.model import Config
 from builder.model import ImageRecords, Request, Snapshot
 from builder.planning.actions import BuildDecision, Verdict
-from builder.planning.builds import answers, decide_builds
+from builder.planning.builds import decide_builds, served
 from builder.workers.base import Pass, Worker, earliest
 
 LOG = logging.getLogger(__name__)
@@ -40,8 +40,9 @@ class Scheduler(Worker):
         request = records.request
         if request is None:
             return decision.verdict is Verdict.NOW and self._file(decision, now)
-        if any(answers(build, request) for build in records.builds):
-            # Its builder died between the last word on the build and taking the request away.
+        if served(records, request):
+            # Its builder died between the last word on the build and taking the request away, or
+            # each builder that took it.
             return self.world.store.withdraw_request(request)
         needless = not request.manual and decision.verdict in (Verdict.LATER, Verdict.NO)
         if needless and request.time + DOUBT <= now:

@@ -10,6 +10,7 @@ from builder.model import (
     Artifact,
     Build,
     BuildState,
+    Cancellation,
     Failure,
     FailureClass,
     ImageFormat,
@@ -62,6 +63,14 @@ def a_full_build() -> Build:
             lines=("a", "é\n"),
         ),
         request=a_request(),
+        bytes_done=7,
+        bytes_total=9,
+        next_try=NOON + timedelta(hours=1),
+        work_bytes=4_000_000_000,
+        pruned=("raw",),
+        inputs={"packages": "0d", "git /opt/é": "0e"},
+        checked=NOON + timedelta(days=1),
+        changes=("packages: openssl 3.0.1 -> 3.0.2",),
         extra={"theirs": {"deep": [1, None]}},
     )
 
@@ -83,3 +92,9 @@ def a_request(image: str = "debian", **changes: Any) -> Request:
     """The wish of a person."""
     fields: dict[str, Any] = {"image": image, "by": "ann", "why": "new kernel", "time": NOON}
     return Request(**{**fields, **changes})
+
+
+def a_cancellation(build: Build, **changes: Any) -> Cancellation:
+    """The wish of a person that a build ends."""
+    fields: dict[str, Any] = {"image": build.image, "build_id": build.id, "by": "ann", "time": NOON}
+    return Cancellation(**{"why": "wrong mirror", **fields, **changes})

@@ -12,7 +12,7 @@ import pytest
 from builder.errors import ConflictError, NotFoundError, RefusedError, StoreUnavailableError
 from builder.model import Build, BuildState, Failure, FailureClass, UploadState
 from builder.store.base import Store
-from tests.contract.records import NOON, a_build, a_full_build, a_request, an_upload
+from tests.contract.records import NOON, a_build, a_cancellation, a_full_build, a_request, an_upload
 from tests.contract.worlds import FakeWorld, RealWorld, World, eventually
 
 BAD_NAMES = ["", "../x", "a b", "a/b", "/", ".", "x" * 300, "-x", "x\n", "\u00fc", "x\x00"]
@@ -124,6 +124,34 @@ class TestReasons:
             assert len(kept.lines) >= 10
             assert all(len(line) >= 500 for line in kept.lines)
             assert len(kept.message) >= 500
+
+
+class TestWhatCanBeLong:
+    def test_of_many_changes_the_first_are_kept_and_of_too_many_inputs_none(self, store: Store) -> None:
+        many = {f"git \U0001f600 {number}": "\U0001f600" * 40 for number in range(5000)}
+        build = store.create_build(a_build(changes=("\U0001f600" * 5000,) * 500, inputs=many))
+        assert store.get_build("debian", build.id) == build
+        assert len(build.changes) == 25
+        assert all(len(change) == 200 for change in build.changes)
+        assert build.inputs == {}
+
+    def test_the_digests_of_a_thousand_repositories_are_kept(self, store: Store) -> None:
+        many = {f"git /opt/git/opendev.org/openstack/{number}": "a" * 40 for number in range(1000)}
+        build = store.create_build(a_build(inputs=many))
+        assert store.get_build("debian", build.id).inputs == many
+
+    def test_all_that_can_be_long_fits_into_one_record(self, store: Store) -> None:
+        reason = Failure(
+            failure_class=FailureClass.UNKNOWN, message="\U0001f600" * 9000, lines=("\U0001f600" * 9000,) * 30
+        )
+        build = a_build(
+            reason=reason,
+            changes=("\U0001f600" * 5000,) * 500,
+            inputs={f"git {number}": "\U0001f600" * 40 for number in range(390)},
+        )
+        written = store.create_build(build)
+        assert written.inputs == build.inputs
+        assert store.get_build("debian", build.id) == written
 
 
 class TestUploads:
@@ -285,6 +313,43 @@ class TestWishes:
         assert not store.withdraw_request(first)
         assert store.get_request("debian") == second
 
+    def test_a_cancellation_is_seen_until_withdrawn(self, world: World, store: Store, build: Build) -> None:
+        builder = world.daemon()
+        wish = a_cancellation(build)
+        world.command().cancel_build(wish)
+        eventually(lambda: builder.snapshot().image("debian").cancellation == wish, "the wish is seen")
+        assert world.command().snapshot().image("debian").cancellation == wish
+        builder.withdraw_cancellation("debian")
+        builder.withdraw_cancellation("debian")
+        eventually(lambda: builder.snapshot().image("debian").cancellation is None, "the wish is gone")
+        assert store.get_build("debian", build.id) == build
+        assert store.list_builds("debian") == (build,)
+
+    def test_a_later_cancellation_takes_the_place_of_an_earlier(self, world: World, build: Build) -> None:
+        daemon = world.daemon()
+        daemon.cancel_build(a_cancellation(build))
+        later = a_cancellation(a_build(), by="bob", why="")
+        daemon.cancel_build(later)
+        eventually(lambda: daemon.snapshot().image("debian").cancellation == later, "the later wish is seen")
+
+    def test_only_the_cancellation_of_the_build_that_ended_is_withdrawn(
+        self, world: World, build: Build
+    ) -> None:
+        store = world.command()
+        later = a_cancellation(a_build())
+        store.cancel_build(later)
+        store.withdraw_cancellation("debian", build.id)
+        assert store.snapshot().image("debian").cancellation == later
+        store.withdraw_cancellation("debian", later.build_id)
+        assert store.snapshot().image("debian").cancellation is None
+
+    def test_a_long_reason_to_cancel_is_kept_as_far_as_it_fits(self, world: World, build: Build) -> None:
+        store = world.command()
+        store.cancel_build(a_cancellation(build, by="\U0001f600" * 90_000, why="\U0001f600" * 90_000))
+        kept = store.snapshot().image("debian").cancellation
+        assert kept is not None
+        assert (len(kept.by), len(kept.why)) == (200, 1000)
+
     def test_an_image_is_paused_and_unpaused(self, world: World) -> None:
         store = world.command()
         store.unpause("debian")
@@ -304,6 +369,8 @@ class TestNames:
         attempts = [
             lambda: store.pause(name),
             lambda: store.request_build(a_request(name)),
+            lambda: store.cancel_build(a_cancellation(a_build(name))),
+            lambda: store.withdraw_cancellation(name),
             lambda: store.claim_image(name),
             lambda: store.list_builds(name),
             lambda: store.create_build(a_build(name)),

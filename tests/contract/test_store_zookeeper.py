@@ -23,7 +23,7 @@ from builder.config.model import ZooKeeper, ZooKeeperTls
 from builder.errors import StoreUnavailableError
 from builder.model import BuildState, UploadState
 from builder.store.zookeeper import ZooKeeperStore
-from tests.contract.records import NOON, a_build, a_request, an_upload
+from tests.contract.records import NOON, a_build, a_cancellation, a_request, an_upload
 from tests.contract.worlds import PATIENCE, RealWorld, eventually
 from tests.realparts.zookeeper import ZooKeeperServer, free_port
 
@@ -135,6 +135,33 @@ class TestNodepoolsRecords:
         eventually(lambda: store.snapshot().image("debian").paused, "the pause is seen")
         assert store.withdraw_request(request)
         assert not raw.exists("/nodepool/images/debian/request-build")
+
+    def test_the_wish_to_cancel_is_no_deeper_than_its_readers_look(
+        self, store: ZooKeeperStore, raw: KazooClient
+    ) -> None:
+        build = store.create_build(a_build())
+        store.cancel_build(a_cancellation(build))
+        # nodepool takes whatever is two levels below an image, and no lock, for a build.
+        assert raw.get_children("/nodepool/images/debian/cancel-build") == []
+        assert sorted(raw.get_children("/nodepool/images/debian")) == ["builds", "cancel-build"]
+        assert set(raw.get_children(BUILDS)) - {"lock"} == {build.id}
+
+    def test_a_wish_to_cancel_that_names_nothing_cancels_nothing_and_is_written_over(
+        self, store: ZooKeeperStore, raw: KazooClient
+    ) -> None:
+        build = store.create_build(a_build())
+        raw.create("/nodepool/images/debian/cancel-build", b"{broken")
+        eventually(lambda: store.snapshot().image("debian").builds == (build,), "the build is seen")
+        assert store.snapshot().image("debian").cancellation is None
+        store.withdraw_cancellation("debian", build.id)
+        store.cancel_build(a_cancellation(build))
+        eventually(
+            lambda: store.snapshot().image("debian").cancellation == a_cancellation(build), "the wish is seen"
+        )
+        raw.set("/nodepool/images/debian/cancel-build", b"{broken")
+        eventually(lambda: store.snapshot().image("debian").cancellation is None, "the wish is gone")
+        store.withdraw_cancellation("debian")
+        assert not raw.exists("/nodepool/images/debian/cancel-build")
 
     def test_its_locks_and_ours_exclude_each_other(self, store: ZooKeeperStore, raw: KazooClient) -> None:
         theirs = raw.Lock(f"{BUILDS}/lock")

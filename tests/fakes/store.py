@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self, TypeVar
 
 from builder.errors import ConflictError, NotFoundError, RefusedError, StoreUnavailableError
-from builder.model import Build, ImageRecords, Request, Snapshot, Upload
+from builder.model import Build, Cancellation, ImageRecords, Request, Snapshot, Upload
 from builder.store import codec, paths
 from builder.store.base import Claim, Store, builds_newest_first, uploads_newest_first
 
@@ -34,6 +34,7 @@ class FakeTree:
     images: set[str] = field(default_factory=set)
     paused: set[str] = field(default_factory=set)
     requests: dict[str, Request] = field(default_factory=dict)
+    cancellations: dict[str, Cancellation] = field(default_factory=dict)
     builds: dict[str, Build] = field(default_factory=dict)  #: by path, like all below
     uploads: dict[str, Upload] = field(default_factory=dict)
     sequences: dict[str, int] = field(default_factory=dict)
@@ -312,6 +313,21 @@ class FakeStore(Store):
             tree.tick()
             return True
 
+    def cancel_build(self, cancellation: Cancellation) -> None:
+        paths.cancellation(cancellation.image)
+        with self._connected_tree() as tree:
+            tree.images.add(cancellation.image)
+            tree.cancellations[cancellation.image] = codec.bounded_cancellation(cancellation)
+            tree.tick()
+
+    def withdraw_cancellation(self, image: str, build_id: str | None = None) -> None:
+        paths.cancellation(image)
+        with self._connected_tree() as tree:
+            there = tree.cancellations.get(image)
+            if there is not None and build_id in (None, there.build_id):
+                del tree.cancellations[image]
+                tree.tick()
+
     def pause(self, image: str) -> None:
         paths.pause(image)
         with self._connected_tree() as tree:
@@ -358,6 +374,7 @@ class FakeStore(Store):
             name=image,
             paused=image in tree.paused,
             request=tree.requests.get(image),
+            cancellation=tree.cancellations.get(image),
             builds=builds_newest_first(b for b in tree.builds.values() if b.image == image),
             uploads=uploads_newest_first(u for u in tree.uploads.values() if u.image == image),
             build_claimed=any(p.kind is paths.Kind.IMAGE_CONTENDER for p in places),

@@ -15,6 +15,7 @@ from builder.model import (
     Artifact,
     Build,
     BuildState,
+    Cancellation,
     Failure,
     FailureClass,
     ImageFormat,
@@ -193,6 +194,14 @@ texts = st.sampled_from(["", "it broke", "two\nlines.", "ends with a stop."])
 requests = st.builds(
     Request, image=st.just(IMAGE), by=texts, why=texts, time=times, manual=st.booleans(), stamp=st.just(1)
 )
+cancellations = st.builds(
+    Cancellation,
+    image=st.just(IMAGE),
+    build_id=st.integers(1, 6).map(build_id),
+    by=texts,
+    time=times,
+    why=texts,
+)
 failures = st.builds(Failure, failure_class=st.sampled_from(FailureClass), message=texts)
 
 
@@ -214,6 +223,10 @@ def builds(draw: st.DrawFn, number: int) -> Build:
         ended=draw(st.sampled_from([None, time])),
         reason=draw(st.none() | failures) if state is BuildState.FAILED else None,
         request=draw(st.none() | requests),
+        checked=draw(st.none() | times),
+        inputs=draw(st.sampled_from([{}, {"packages": "a1"}])),
+        changes=draw(st.sampled_from([(), ("packages: a 1 -> 2.", "two\nlines"), ("x",) * 5])),
+        pruned=tuple(sorted(draw(st.sets(st.sampled_from(sorted(formats)))))) if formats else (),
     )
 
 
@@ -239,6 +252,7 @@ def image_records(draw: st.DrawFn) -> ImageRecords:
         name=IMAGE,
         paused=draw(st.booleans()),
         request=draw(st.none() | requests),
+        cancellation=draw(st.none() | cancellations),
         builds=tuple(sorted(made, key=lambda b: b.state_time, reverse=True)),
         uploads=tuple(sorted(sent, key=lambda u: u.state_time, reverse=True)),
         build_claimed=draw(st.booleans()),
@@ -255,6 +269,17 @@ def configs(draw: st.DrawFn) -> Config:
         rebuild_age=draw(st.sampled_from([None, DAY, 3 * HOUR])),
         pause=draw(st.booleans()),
         keep=draw(st.integers(0, 3)),
+        skip_unchanged=draw(st.booleans()),
+        max_age=draw(st.sampled_from([None, DAY, 7 * DAY])),
+        delete_after_upload=draw(st.booleans()),
+        keep_formats=draw(st.sampled_from([(), (ImageFormat.RAW,)])),
     )
-    clouds = [provider(name, pause=draw(st.booleans())) for name in PROVIDERS[:2]]
+    clouds = [
+        provider(
+            name,
+            pause=draw(st.booleans()),
+            image_format=draw(st.sampled_from([ImageFormat.QCOW2, ImageFormat.RAW])),
+        )
+        for name in PROVIDERS[:2]
+    ]
     return config(*([image] if draw(st.booleans()) or draw(st.booleans()) else []), *clouds)

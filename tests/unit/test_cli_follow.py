@@ -13,6 +13,7 @@ from builder.config.model import Config
 from builder.model import (
     Build,
     BuildState,
+    Cancellation,
     Failure,
     FailureClass,
     Request,
@@ -131,6 +132,56 @@ def test_every_phase_is_told_once() -> None:
         for line in story.look(REQUEST, replace(OURS, phase=phase)).lines
     ]
     assert [line.rpartition(" ")[2] for line in told] == ["prepare", "bootstrap", "packages"]
+
+
+def test_what_is_left_of_a_build_is_told_with_each_step_and_not_each_second() -> None:
+    before = ready(1, NOW - DAY, timings={"packages": 60.0, "convert": 40.0})
+    story = Story(before)
+    build = replace(OURS, phase="packages")
+    assert story.look(REQUEST, build, before).lines == (
+        f"build {OURS.id} on host-a: packages, about 1m 40s left",
+    )
+    assert story.look(REQUEST, build, before, at=NOW + 20 * SECOND).lines == ()
+    build = replace(build, phase="convert", timings={"packages": 60.0}, bytes_total=2_000_000_000)
+    told = [
+        line
+        for second, done in ((60, 0), (63, 150_000_000), (65, 700_000_000), (66, 710_000_000))
+        for line in story.look(
+            REQUEST, replace(build, bytes_done=done), before, at=NOW + second * SECOND
+        ).lines
+    ]
+    assert told == [
+        f"build {OURS.id} on host-a: convert 0 % of 2.0 GB, about 40s left",
+        f"build {OURS.id} on host-a: convert 30 % of 2.0 GB, about 10s left",
+    ]
+
+
+def test_who_cancels_the_build_is_told_once() -> None:
+    story = Story()
+    story.look(REQUEST, OURS)
+    wish = Cancellation(image=IMAGE, build_id=OURS.id, by="ann", time=NOW, why="wrong mirror")
+    (line,) = story.look(REQUEST, OURS, cancellation=wish).lines
+    assert line == f"build {OURS.id} was cancelled by ann at 2026-11-21 14:30 UTC: wrong mirror"
+    assert story.look(REQUEST, OURS, cancellation=wish).lines == ()
+    other = replace(wish, build_id=build_id(7))
+    assert Story().look(REQUEST, OURS, cancellation=other).lines == Story().look(REQUEST, OURS).lines
+
+
+def test_what_had_changed_is_told_once() -> None:
+    story = Story()
+    changed = replace(OURS, changes=("packages: a 1 -> 2", "b", "c", "d"))
+    assert story.look(REQUEST, changed).lines[-1] == (
+        "changed since the build before: packages: a 1 -> 2; b; c; 1 more"
+    )
+    assert story.look(REQUEST, changed).lines == ()
+
+
+def test_a_failed_build_says_when_it_is_tried_again() -> None:
+    story = Story()
+    broken = failed(2, NOW + MINUTE, request=REQUEST, next_try=NOW + 5 * MINUTE)
+    outcome = story.look(broken).outcome
+    assert outcome is not None and outcome.reason is not None
+    assert outcome.reason.endswith("the next try is at 2026-11-21 14:35:00 UTC")
 
 
 def test_a_failed_build_ends_it_with_the_reason() -> None:

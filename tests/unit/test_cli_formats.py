@@ -12,7 +12,7 @@ import yaml
 
 from builder.cli.render import BUILD_COLUMNS, IMAGE_COLUMNS, UPLOAD_COLUMNS
 from builder.config.model import Platform
-from builder.model import Failure, FailureClass, UploadState
+from builder.model import Cancellation, Failure, FailureClass, UploadState
 from tests.unit.cli_world import World
 from tests.unit.planning_world import (
     DAY,
@@ -89,6 +89,8 @@ def test_build_list_has_exactly_the_promised_keys_and_values(world: World) -> No
         "age": (DAY + 10 * MINUTE).total_seconds(),
         "duration": 600.0,
         "reason": None,
+        "progress": None,
+        "left": None,
     }
     assert broken["reason"] == BROKEN.summary
     assert (broken["size"], broken["formats"]) == (None, [])
@@ -130,6 +132,7 @@ def test_image_list_has_exactly_the_promised_keys_and_values(world: World) -> No
         "uploads_total": 2,
         "paused": False,
         "reason": BROKEN.summary,
+        "checked": None,
     }
 
 
@@ -247,3 +250,136 @@ def test_an_empty_list_is_empty_in_every_format() -> None:
     assert empty.json("build", "list") == []
     assert empty.run("build", "list", "-f", "value").out == ""
     assert empty.run("build", "list", "-f", "csv").out == ",".join(BUILD_COLUMNS) + "\n"
+
+
+# -- what a build is doing, and what became of it ----------------------------------------------------
+
+TIMINGS = {"packages": 40.0, "convert qcow2": 11.0, "bootstrap": 30.0, "convert": 20.0, "convert raw": 2.0}
+
+
+@pytest.fixture
+def busy() -> World:
+    """A build that runs and was cancelled, a good one before it, and a broken one before that."""
+    there = World(config=config(diskimage(), provider("north"), provider("south")))
+    there.store.put(
+        ready(
+            1,
+            NOW - DAY,
+            timings=TIMINGS,
+            checked=NOW - 2 * HOUR,
+            changes=("packages: openssl 3.0.1 -> 3.0.2", "elements: vm \x1b[31m"),
+            inputs={"packages": "0d"},
+            work_bytes=4_200_000_000,
+            pruned=("raw",),
+        )
+    )
+    there.store.put(failed(3, NOW - 2 * DAY, next_try=NOW - 2 * DAY + MINUTE))
+    there.store.put(failed(4, NOW - 3 * DAY))
+    there.store.put(
+        building(
+            2,
+            NOW - 80 * timedelta(seconds=1),
+            phase="convert",
+            timings={"bootstrap": 30.0, "packages": 40.0},
+            bytes_done=800_000_000,
+            bytes_total=1_800_000_000,
+        )
+    )
+    there.store.cancel_build(
+        Cancellation(image=IMAGE, build_id=build_id(2), by="ann", time=NOW, why="wrong \x1b[31mmirror")
+    )
+    return there
+
+
+def test_a_build_that_runs_tells_how_far_it_is(busy: World) -> None:
+    shown = busy.json("build", "show", "00000002")
+    # 0.8 GB took 10 s, so 1 GB takes 12.5.
+    assert shown["bytes"] == {"done": 800_000_000, "total": 1_800_000_000}
+    assert shown["estimate"] == {
+        "total": 92.5,
+        "left": 12.5,
+        "share": 0.865,
+        "over": 0.0,
+        "ends": "2026-11-21T14:30:12Z",
+    }
+    assert (shown["progress"], shown["left"]) == (0.865, 12.5)
+    table = busy.run("build", "show", "00000002").out
+    assert "44 %, 0.8 of 1.8 GB" in table and "about 10s left of 1m 32s" in table
+    row = next(r for r in busy.json("build", "list") if r["state"] == "building")
+    assert (row["phase"], row["progress"], row["left"]) == ("convert", 0.865, 12.5)
+    assert "86 %" in busy.run("build", "list").out
+
+
+def test_a_build_that_takes_longer_than_ever_says_so(busy: World) -> None:
+    busy.now = NOW + MINUTE
+    shown = busy.json("build", "show", "00000002")["estimate"]
+    assert shown["over"] == 50.0
+    assert "50s longer than ever" in busy.run("build", "show", "00000002").out
+
+
+def test_an_image_tells_how_far_its_build_is_and_how_long_one_takes(busy: World) -> None:
+    shown = busy.json("image", "show", IMAGE)
+    assert shown["estimate"]["left"] == 12.5
+    assert shown["expected_duration"] == 90.0
+    assert shown["cancellation"]["by"] == "ann"
+    assert shown["checked"] == "2026-11-21T12:30:00Z"
+    assert shown["changes"] == ["packages: openssl 3.0.1 -> 3.0.2", "elements: vm \x1b[31m"]
+    assert shown["builds"][0] == {"id": build_id(2), "state": "building", "phase": "convert"}
+    table = busy.run("image", "show", IMAGE).out
+    assert "unchanged at 2026-11-21 12:30:00 UTC" in table and "building (convert)" in table
+    (row,) = busy.json("image", "list")
+    assert row["checked"] == "2026-11-21T12:30:00Z"
+
+
+def test_who_cancels_a_build_is_shown_with_it_and_with_no_other(busy: World) -> None:
+    assert busy.json("build", "show", "00000002")["cancellation"] == {
+        "build_id": build_id(2),
+        "by": "ann",
+        "why": "wrong \x1b[31mmirror",
+        "time": "2026-11-21T14:30:00Z",
+    }
+    shown = busy.run("build", "show", "00000002").out
+    assert "cancelled by ann at 2026-11-21 14:30:00 UTC: wrong \\x1b[31mmirror" in shown
+    assert busy.json("build", "show", "00000001")["cancellation"] is None
+
+
+def test_a_good_build_tells_what_went_in_and_what_went_away(busy: World) -> None:
+    shown = busy.json("build", "show", "00000001")
+    assert shown["inputs"] == {"packages": "0d"}
+    assert (shown["work_bytes"], shown["pruned"]) == (4_200_000_000, ["raw"])
+    assert shown["checked"] == "2026-11-21T12:30:00Z"
+    assert (shown["progress"], shown["left"], shown["estimate"], shown["bytes"]) == (None,) * 4
+    assert "\x1b" not in busy.run("build", "show", "00000001").out
+
+
+def test_timings_stand_in_the_order_of_the_phases_with_their_formats_below(busy: World) -> None:
+    timings = busy.json("build", "show", "00000001")["timings"]
+    assert list(timings) == ["bootstrap", "packages", "convert", "convert qcow2", "convert raw"]
+    lines = [line.strip("| ") for line in busy.run("build", "show", "00000001").out.splitlines()]
+    at = next(i for i, line in enumerate(lines) if line.endswith("bootstrap: 30s"))
+    assert lines[at + 1 : at + 5] == [
+        "packages: 40s",
+        "convert: 20s",
+        "convert qcow2: 11s",
+        "convert raw: 2s",
+    ]
+
+
+def test_a_failed_build_tells_when_it_is_tried_again(busy: World) -> None:
+    assert busy.json("build", "show", "00000003")["next_try"] == "2026-11-19T14:31:00Z"
+    assert busy.json("build", "show", "00000004")["next_try"] is None
+    assert "not before the schedule or somebody asks" in busy.run("build", "show", "00000004").out
+    assert "not before" not in busy.run("build", "show", "00000001").out
+
+
+def test_an_image_whose_good_build_was_checked_after_a_failure_is_ready() -> None:
+    there = World(config=config(diskimage()))
+    there.store.put(ready(1, NOW - DAY))
+    there.store.put(failed(2, NOW - HOUR, next_try=NOW + MINUTE))
+    assert there.json("image", "show", IMAGE)["next_try"] == "2026-11-21T14:31:00Z"
+    (row,) = there.json("image", "list")
+    assert row["state"] == "failed"
+    there.store.put(ready(1, NOW - DAY, checked=NOW))
+    (row,) = there.json("image", "list")
+    assert (row["state"], row["reason"]) == ("ready", None)
+    assert there.json("image", "show", IMAGE)["next_try"] is None

@@ -327,6 +327,35 @@ def test_a_log_on_this_machine_is_printed_as_it_is(world: World, tmp_path: Path)
     assert shown.out == "one\n\x1b[1mtwo\x1b[0m\n\ufffd\n" + "x" * 200_000
 
 
+def test_a_log_is_printed_from_its_last_lines_on(world: World, tmp_path: Path) -> None:
+    log = logfiles.path(tmp_path, IMAGE, build_id(1))
+    log.write_text("".join(f"line {number} {'x' * 40}\n" for number in range(5000)) + "no end")
+    world.store.put(ready(1, NOW - DAY, log=str(log)))
+    for packed in (False, True):
+        assert logfiles.finish(log) if packed else log.exists()
+        shown = world.run("build", "log", "00000001", "--tail", "2")
+        assert (shown.code, shown.out) == (0, f"line 4999 {'x' * 40}\nno end")
+        assert world.run("build", "log", "00000001", "--tail", "0").out == ""
+    assert world.run("build", "log", "00000001", "--tail", "-1").code == 2
+
+
+def test_a_compressed_log_is_printed_as_any_other(world: World, tmp_path: Path) -> None:
+    log = logfiles.path(tmp_path, IMAGE, build_id(1))
+    log.write_text("one\ntwo\n")
+    logfiles.finish(log)
+    world.store.put(ready(1, NOW - DAY, log=str(log)))
+    for arguments in ((), ("--follow",)):
+        assert world.run("build", "log", "00000001", *arguments).out == "one\ntwo\n"
+
+
+def test_a_broken_compressed_log_is_no_bug(world: World, tmp_path: Path) -> None:
+    log = logfiles.path(tmp_path, IMAGE, build_id(1))
+    logfiles.compressed(log).write_bytes(b"no gzip at all")
+    world.store.put(ready(1, NOW - DAY, log=str(log)))
+    done = world.run("build", "log", "00000001")
+    assert done.code == 5 and "can't be read" in done.err
+
+
 def test_a_log_elsewhere_is_said_to_be_there(world: World) -> None:
     log = str(logfiles.path(Path("/var/log/imagepool"), IMAGE, build_id(1)))
     world.store.put(ready(1, NOW - DAY, builder="faraway.test", log=log))
@@ -406,6 +435,7 @@ class Writing(FakeStore):
             with self.log.open("ab") as stream:
                 stream.write(self.chunks.pop(0))
             if not self.chunks:
+                logfiles.finish(self.log)
                 return self.update_build(build.become(BuildState.READY, NOW))
         return build
 
@@ -440,7 +470,7 @@ def test_render_prints_command_and_environment_without_secrets() -> None:
     lines = shown.out.splitlines()
     assert shown.code == 0 and "s3cret" not in shown.out
     assert "DIB_X='a b'" in lines and "TOKEN='********'" in lines
-    assert lines[-1].startswith("disk-image-create ") and lines[-1].endswith("debian-minimal vm")
+    assert lines[-1].startswith("disk-image-create ") and " debian-minimal vm" in lines[-1]
 
 
 def test_render_prints_a_script_that_asks_for_secrets() -> None:

@@ -44,6 +44,34 @@ def test_a_size_has_one_digit_after_the_point(count: int, shown: str) -> None:
     assert text.size(count) == shown
 
 
+@pytest.mark.parametrize(
+    ("done", "total", "shown"),
+    [
+        (0, 10, "0 %, 0 of 10 B"),
+        (810_000_000, 1_800_000_000, "45 %, 0.8 of 1.8 GB"),
+        (8_100, 1_800_000_000, "0 %, 0.0 of 1.8 GB"),
+        (1_800_000_001, 1_800_000_000, "100 %, 1.8 of 1.8 GB"),
+        (-5, 10, "0 %, 0 of 10 B"),
+        (5, 0, "0 %, 5 of 0 B"),
+    ],
+)
+def test_bytes_that_move_are_shown_in_the_unit_of_the_whole(done: int, total: int, shown: str) -> None:
+    assert text.progress(done, total) == shown
+
+
+@pytest.mark.parametrize(
+    ("left", "over", "shown"),
+    [
+        (0, 0, "about 5s left"),
+        (38, 0, "about 40s left"),
+        (101, 0, "about 1m 40s left"),
+        (0, 123, "2m 3s longer than ever"),
+    ],
+)
+def test_what_is_left_is_no_more_exact_than_it_can_be(left: float, over: float, shown: str) -> None:
+    assert text.rest(left, over) == shown
+
+
 def test_times_are_shown_in_utc_wherever_they_come_from() -> None:
     there = datetime(2026, 1, 31, 16, 14, tzinfo=timezone(timedelta(hours=2)))
     assert text.iso(there) == "2026-01-31T14:14:00Z"

@@ -172,3 +172,42 @@ def test_a_file_is_checked_against_its_record(images: Path) -> None:
     assert "22 bytes, 23 are on record" in (artifacts.check(file, good) or "")
     file.unlink()
     assert "No such file" in (artifacts.check(file, good) or "")
+
+
+# -- one file of several ----------------------------------------------------------------------------
+
+
+def delete_one(images: Path, image_format: ImageFormat, installation: str = INSTALLATION) -> None:
+    artifacts.delete_artifact(images, IMAGE, BUILD, image_format, installation)
+
+
+def test_one_file_goes_and_all_else_stays(images: Path) -> None:
+    before = everything_in(images)
+    raw = artifacts.path(images, IMAGE, BUILD, ImageFormat.RAW)
+    raw.write_bytes(CONTENT)
+    delete_one(images, ImageFormat.RAW)
+    assert everything_in(images) == before
+    delete_one(images, ImageFormat.RAW)
+    delete_one(images, ImageFormat.QCOW2)
+    assert [name for name in before if name not in everything_in(images)] == [f"{IMAGE}-{BUILD}.qcow2"]
+    delete(images)
+    assert everything_in(images) == []
+
+
+def test_one_file_of_somebody_else_is_refused_and_untouched(images: Path) -> None:
+    before = everything_in(images)
+    with pytest.raises(RefusedError, match="installation_id"):
+        delete_one(images, ImageFormat.QCOW2, "f" * 32)
+    assert everything_in(images) == before
+
+
+def test_one_file_without_a_proof_is_refused_and_untouched(images: Path) -> None:
+    (images / f"{IMAGE}-{BUILD}.d" / "build.json").unlink()
+    with pytest.raises(RefusedError, match="no readable"):
+        delete_one(images, ImageFormat.QCOW2)
+    assert artifacts.path(images, IMAGE, BUILD, ImageFormat.QCOW2).exists()
+
+
+def test_a_file_that_is_gone_with_all_its_build_is_fine(tmp_path: Path) -> None:
+    delete_one(tmp_path, ImageFormat.QCOW2)
+    assert everything_in(tmp_path) == []

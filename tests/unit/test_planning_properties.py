@@ -8,13 +8,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.config.model import Config
-from builder.model import BuildState, ImageRecords, UploadState
-from builder.planning.actions import CleanupKind, Verdict
-from builder.planning.builds import decide_build, decide_builds
+from builder.model import Build, BuildState, ImageRecords, UploadState
+from builder.planning.actions import CleanupKind, Trigger, Verdict
+from builder.planning.builds import decide_build, decide_builds, next_try
 from builder.planning.cleanup import plan_cleanup
 from builder.planning.explain import explain
 from builder.planning.uploads import claimable, decide_uploads
-from tests.unit.planning_world import HERE, IMAGE, NOW, configs, image_records, snapshot, unhurried
+from tests.unit.planning_world import (
+    HERE,
+    IMAGE,
+    MINUTE,
+    NOW,
+    builds,
+    configs,
+    image_records,
+    snapshot,
+    unhurried,
+)
 
 GOING = (
     CleanupKind.RETIRE_BUILD,
@@ -75,13 +85,18 @@ def test_each_action_fits_the_state_of_what_it_is_done_to(config: Config, known:
         CleanupKind.RETIRE_UPLOAD: {"ready", "failed"},
         CleanupKind.REMOVE_BUILD: {"deleting"},
         CleanupKind.REMOVE_UPLOAD: {"deleting"},
+        CleanupKind.PRUNE_BUILD: {"ready"},
     }
     subjects = []
     for action in plan(config, known):
+        if action.kind is CleanupKind.WITHDRAW_CANCELLATION:
+            assert action.build is None or action.build.state is not BuildState.BUILDING
+            continue
         subject = action.upload or action.build
         assert subject is not None
         assert subject.state in wanted[action.kind]
-        subjects.append(subject)
+        if action.kind is not CleanupKind.PRUNE_BUILD:  # it may be superseded besides
+            subjects.append(subject)
     assert len(subjects) == len(set(map(repr, subjects))), "one record is planned for once"
 
 
@@ -89,10 +104,12 @@ def test_each_action_fits_the_state_of_what_it_is_done_to(config: Config, known:
 @given(configs(), image_records(), st.data())
 def test_what_is_active_is_never_touched(config: Config, known: ImageRecords, data: st.DataObject) -> None:
     names = [b.id for b in known.builds] + [u.name for u in known.uploads]
+    names += [known.cancellation.build_id] if known.cancellation else []
     active = frozenset(data.draw(st.sets(st.sampled_from(names)))) if names else frozenset()
     for action in plan(config, known, active):
         assert action.upload is None or action.upload.name not in active
-        assert action.upload or (action.build and action.build.id not in active)
+        assert action.build is None or action.upload or action.build.id not in active
+        assert action.cancellation is None or action.cancellation.build_id not in active
 
 
 @unhurried
@@ -134,11 +151,12 @@ def test_a_build_decision_is_the_same_each_time_and_its_due_time_fits(
 def test_what_is_due_later_changes_its_mind_at_that_time_and_not_just_before(
     config: Config, known: ImageRecords
 ) -> None:
-    """The daemon sleeps until `due`: then there must be something to decide anew."""
+    """The daemon sleeps until `due`: then it is time, unless failures since stand in the way."""
     for image in config.diskimages.values():
         decision = decide_build(image, known, config, NOW)
         if decision.verdict is Verdict.LATER and decision.due:
-            assert decide_build(image, known, config, decision.due).verdict is Verdict.NOW
+            then = decide_build(image, known, config, decision.due)
+            assert then.verdict is Verdict.NOW or "failed, " in then.reason
 
 
 @unhurried
@@ -185,3 +203,67 @@ def test_every_record_is_explained_once(config: Config, known: ImageRecords) -> 
     assert len(rows) == 1 + len(config.diskimages) * len(config.providers) + len(known.builds) + len(
         known.uploads
     )
+
+
+@unhurried
+@given(configs(), image_records())
+def test_no_file_goes_that_a_provider_may_still_need(config: Config, known: ImageRecords) -> None:
+    """Each provider that takes its format has that build, or one that became ready later."""
+    for action in doing(config, known):
+        if action.kind is not CleanupKind.PRUNE_BUILD:
+            continue
+        image, build = config.diskimages[IMAGE], action.build
+        assert build is not None
+        assert image.delete_after_upload
+        assert build.builder_id == HERE
+        for each in action.formats:
+            assert build.artifact(each)
+            assert each not in build.pruned and each not in image.keep_formats
+            takers = [p for p in config.providers_of(IMAGE) if p.image_format is each]
+            assert takers, "nobody else has it"
+            for provider in takers:
+                there = {u.build_id for u in known.uploads_to(provider.name) if u.state is UploadState.READY}
+                assert any(b.id in there and b.state_time >= build.state_time for b in known.ready_builds)
+
+
+@unhurried
+@given(configs(), image_records())
+def test_only_what_the_clock_makes_due_may_be_left_out(config: Config, known: ImageRecords) -> None:
+    for image in config.diskimages.values():
+        decision = decide_build(image, known, config, NOW)
+        if decision.skippable:
+            assert decision.verdict is Verdict.NOW
+            assert image.skip_unchanged
+            assert decision.trigger in (Trigger.SCHEDULE, Trigger.AGE)
+            assert any(b.inputs for b in known.ready_builds)
+
+
+@unhurried
+@given(configs(), image_records())
+def test_once_checked_a_build_is_not_due_by_the_clock_again_at_once(
+    config: Config, known: ImageRecords
+) -> None:
+    """Else the scheduler would ask, and the builder would check, without an end."""
+    for image in config.diskimages.values():
+        if not decide_build(image, known, config, NOW).skippable:
+            continue
+        newest = max(known.ready_builds, key=lambda b: (b.state_time, b.id))
+        builds = tuple(replace(b, checked=NOW) if b is newest else b for b in known.builds)
+        assert not decide_build(image, replace(known, builds=builds), config, NOW).skippable
+
+
+@unhurried
+@given(configs(), image_records(), builds(9))
+def test_the_next_try_on_record_is_when_a_build_is_due(
+    config: Config, known: ImageRecords, build: Build
+) -> None:
+    failed = replace(build, state=BuildState.FAILED, state_time=NOW, started=NOW - MINUTE)
+    after = replace(known, builds=(failed, *known.builds), build_claimed=False)
+    for image in config.diskimages.values():
+        time = next_try(image, known, failed, config, NOW)
+        if time is None:
+            assert decide_build(image, after, config, NOW).verdict is Verdict.NO
+        else:
+            assert time >= NOW
+            then = decide_build(image, after, config, time)
+            assert then.verdict is Verdict.NOW or "failed, " in then.reason

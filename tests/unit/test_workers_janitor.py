@@ -11,8 +11,19 @@ import pytest
 
 from builder.cloud import transfer
 from builder.cloud.base import CloudImage, NewImage
+from builder.dib import artifacts
 from builder.errors import CloudUnavailableError
-from builder.model import Artifact, Build, BuildState, Failure, FailureClass, ImageFormat, Upload, UploadState
+from builder.model import (
+    Artifact,
+    Build,
+    BuildState,
+    Cancellation,
+    Failure,
+    FailureClass,
+    ImageFormat,
+    Upload,
+    UploadState,
+)
 from builder.workers.janitor import FIRST_RETRY, Backoff, Janitor
 from tests.unit.worker_world import NOW, Stage, build, upload
 
@@ -235,3 +246,157 @@ def test_files_of_another_machine_are_left_to_it(stage: Stage, janitor: Janitor)
     stage.store.put(theirs)
     work(janitor)
     assert stage.store.get_build("img", theirs.id).state is BuildState.DELETING
+
+
+# -- cancellations --------------------------------------------------------------------------------
+
+
+def cancel(stage: Stage, of: Build, why: str = "") -> None:
+    wish = Cancellation(image=of.image, build_id=of.id, by="ann@here", time=stage.now, why=why)
+    stage.store.cancel_build(wish)
+
+
+def test_a_cancelled_build_whose_builder_died_is_failed_as_cancelled(stage: Stage, janitor: Janitor) -> None:
+    dead = build(1, BuildState.BUILDING, phase="packages", builder="gone.test", builder_id="gone")
+    stage.store.put(dead)
+    cancel(stage, dead, "wrong mirror")
+    work(janitor)
+    record = stage.store.get_build("img", dead.id)
+    assert record.state is BuildState.FAILED and record.reason is not None
+    assert record.reason.failure_class is FailureClass.CANCELLED
+    assert record.reason.message.startswith("cancelled by ann@here: wrong mirror; the builder gone.test")
+    assert record.reason.phase == "packages"
+    assert record.next_try is None  # it has no schedule, and nobody wants it
+    assert stage.store.snapshot().image("img").cancellation is None
+
+
+def test_the_wish_to_cancel_another_build_does_not_cancel_a_dead_one(stage: Stage, janitor: Janitor) -> None:
+    dead, alive = build(1, BuildState.BUILDING), build(2, BuildState.BUILDING)
+    stage.store.put(dead)
+    stage.store.put(alive)
+    claim = stage.store.another_daemon().claim_image("img")
+    cancel(stage, alive)
+    work(janitor)
+    assert stage.store.snapshot().image("img").cancellation is not None
+    assert claim is not None
+    with stage.world.active.hold(alive.id):  # its claim is lost, its work goes on
+        claim.release()
+        work(janitor)
+        record = stage.store.get_build("img", dead.id)
+        assert record.reason is not None and record.reason.failure_class is FailureClass.INTERRUPTED
+        assert record.next_try == stage.now
+        wish = stage.store.snapshot().image("img").cancellation
+        assert wish is not None and wish.build_id == alive.id
+
+
+@pytest.mark.parametrize("left", [BuildState.READY, BuildState.FAILED, None])
+def test_a_wish_to_cancel_what_is_over_is_withdrawn(
+    stage: Stage, janitor: Janitor, left: BuildState | None
+) -> None:
+    over = build(1, left or BuildState.READY)
+    if left:
+        stage.store.put(over)
+    cancel(stage, over)
+    work(janitor)
+    assert stage.store.snapshot().image("img").cancellation is None
+    if left:
+        assert stage.store.get_build("img", over.id) == over
+
+
+# -- files that nobody needs any more -------------------------------------------------------------
+
+
+def published(stage: Stage, number: int, *formats: ImageFormat, **more: object) -> Build:
+    """A ready build with its files."""
+    made = tuple(
+        Artifact(format=each, size=5, virtual_size=5, md5="m", sha256="s2", sha512="s5") for each in formats
+    )
+    record = build(number, formats=tuple(sorted(formats)), artifacts=made, **more)
+    proof = artifacts.Proof(
+        installation_id=stage.store.installation_id(),
+        image="img",
+        build_id=record.id,
+        created=stage.now,
+        environment={},
+        tools={},
+    )
+    drafts = [(stage.root / f"draft.{each}", each) for each in formats]
+    for draft, _ in drafts:
+        draft.write_text("bytes")
+    artifacts.publish(stage.config.images_dir, proof, drafts)
+    stage.store.put(record)
+    return record
+
+
+def files(stage: Stage, of: Build) -> set[str]:
+    """The formats of a build whose files are there."""
+    names = stage.config.images_dir.glob(f"img-{of.id}.*")
+    return {name.suffix[1:] for name in names if name.suffix != ".d"}
+
+
+def sparing(stage: Stage, **more: object) -> None:
+    image = replace(stage.config.diskimages["img"], delete_after_upload=True, **more)
+    stage.config = replace(stage.config, diskimages={"img": image})
+
+
+def test_a_file_goes_when_every_provider_has_it_and_the_record_says_so(
+    stage: Stage, janitor: Janitor
+) -> None:
+    sparing(stage)
+    made = published(stage, 1, ImageFormat.QCOW2, ImageFormat.RAW)
+    ready_upload(stage, made, "one")
+    work(janitor)
+    assert files(stage, made) == {"qcow2", "raw"}
+    ready_upload(stage, made, "two")
+    work(janitor)
+    assert files(stage, made) == {"raw"}  # nobody takes it, so it is nowhere else
+    record = stage.store.get_build("img", made.id)
+    assert record == replace(made, pruned=("qcow2",))
+    assert len(stage.clouds["one"].images) == 1 and len(stage.clouds["two"].images) == 1
+
+
+def test_formats_to_keep_stay_on_disk(stage: Stage, janitor: Janitor) -> None:
+    sparing(stage, keep_formats=(ImageFormat.QCOW2,))
+    made = published(stage, 1, ImageFormat.QCOW2)
+    for provider in ("one", "two"):
+        ready_upload(stage, made, provider)
+    work(janitor)
+    assert files(stage, made) == {"qcow2"}
+    assert stage.store.get_build("img", made.id) == made
+
+
+def test_a_crash_between_the_file_and_the_record_is_made_good(stage: Stage, janitor: Janitor) -> None:
+    sparing(stage)
+    made = published(stage, 1, ImageFormat.QCOW2)
+    for provider in ("one", "two"):
+        ready_upload(stage, made, provider)
+    artifacts.path(stage.config.images_dir, "img", made.id, ImageFormat.QCOW2).unlink()
+    work(janitor)
+    assert stage.store.get_build("img", made.id).pruned == ("qcow2",)
+
+
+def test_a_file_that_is_not_provably_ours_stays_and_so_does_the_record(
+    stage: Stage, janitor: Janitor
+) -> None:
+    sparing(stage)
+    made = published(stage, 1, ImageFormat.QCOW2)
+    for provider in ("one", "two"):
+        ready_upload(stage, made, provider)
+    (artifacts.directory(stage.config.images_dir, "img", made.id) / artifacts.PROOF).write_text("{}")
+    work(janitor)
+    assert files(stage, made) == {"qcow2"}
+    assert stage.store.get_build("img", made.id).pruned == ()
+    assert janitor.failures == 1
+
+
+def test_what_is_planned_on_an_old_view_is_decided_again_before_a_file_goes(
+    stage: Stage, janitor: Janitor
+) -> None:
+    sparing(stage)
+    made = published(stage, 1, ImageFormat.QCOW2)
+    uploads = [ready_upload(stage, made, provider) for provider in ("one", "two")]
+    before = stage.store.snapshot()
+    stage.store.put(replace(uploads[1], state=UploadState.DELETING))
+    janitor.act(stage.config, before, stage.now)
+    janitor.drain()
+    assert files(stage, made) == {"qcow2"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.model import Request
+from builder.model import BuildState, Failure, FailureClass, Request
 from builder.workers.builder import Builder
 from builder.workers.scheduler import DOUBT, Scheduler
 from tests.unit.worker_world import NOW, Stage, build
@@ -72,3 +72,32 @@ def test_a_builder_whose_clock_is_behind_wakes_when_its_own_tick_comes(stage: St
     stage.now = tick - timedelta(milliseconds=50)
     waits = Builder(stage.world, "builder").step()
     assert (waits.did, waits.due) == (False, tick)
+
+
+def test_what_was_checked_is_not_asked_for_again(stage: Stage) -> None:
+    image = replace(stage.config.diskimages["img"], rebuild_age=timedelta(hours=1), skip_unchanged=True)
+    stage.config = replace(stage.config, diskimages={"img": image})
+    old = build(1, formats=("qcow2",), inputs={"packages": "a1"})
+    stage.store.put(old)
+    scheduler = Scheduler(stage.world, "scheduler")
+    assert scheduler.step().did
+    wish = request(stage)
+    assert wish is not None and "unless nothing that goes into it has changed" in wish.why
+    stage.store.update_build(replace(stage.store.get_build("img", old.id), checked=stage.now))
+    stage.store.withdraw_request(wish)
+    waits = scheduler.step()
+    assert request(stage) is None
+    assert waits.due == NOW + timedelta(hours=1)
+
+
+def test_a_wish_whose_builds_kill_their_daemons_is_taken_back_in_the_end(stage: Stage) -> None:
+    wish = stage.store.request_build(Request(image="img", by="me", why="now", time=NOW))
+    scheduler = Scheduler(stage.world, "scheduler")
+    why = Failure(failure_class=FailureClass.INTERRUPTED, message="gone")
+    for number in range(1, 6):
+        assert request(stage) == wish
+        stage.store.put(build(number, BuildState.FAILED, reason=why, request=wish))
+        scheduler.step()
+    assert request(stage) is None
+    scheduler.step()
+    assert request(stage) is None

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import codecs
-import errno
-import os
-import stat
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
-from builder.cli import guard, lookup, render, text
+from builder.cli import buildlog, guard, lookup, render, text
 from builder.cli.base import Action, Lister, Shower
-from builder.dib import logfiles
-from builder.errors import ConflictError, NotFoundError, RefusedError, UnavailableError
-from builder.host import host_name
-from builder.model import Build, BuildState, Snapshot
+from builder.errors import ActionFailedError, ConflictError, RefusedError
+from builder.model import Build, BuildState, Cancellation, ImageRecords, Snapshot
+from builder.planning import words
 from builder.store.base import Store
 
-#: Seconds between two looks at a log that grows: files have no way to wake us.
-LOG_PAUSE: Final = 0.3
-#: Bytes of a log that are read at once.
-CHUNK: Final = 1 << 16
+#: Seconds that a cancelled build may take to end before it is worth a word.
+CANCEL_PATIENCE: Final = 20.0
 
 
 class ListBuilds(Lister):
@@ -45,7 +37,8 @@ class ListBuilds(Lister):
         if image is not None:
             image = lookup.image_name(snapshot, tuple(config.diskimages), image)
         builds = [b for b in snapshot.builds() if image in (None, b.image)]
-        return render.table(render.BUILD_COLUMNS, [render.build_row(b, now) for b in builds])
+        rows = [render.build_row(b, snapshot.image(b.image), now) for b in builds]
+        return render.table(render.BUILD_COLUMNS, rows)
 
 
 class ShowBuild(Shower):
@@ -60,8 +53,7 @@ class ShowBuild(Shower):
         with self.context.store(self.context.config_for_records()) as store:
             snapshot = store.snapshot()
         build = lookup.build(snapshot, options.build)
-        uploads = snapshot.image(build.image).uploads_of(build.id)
-        return render.build_details(build, uploads, self.context.now())
+        return render.build_details(build, snapshot.image(build.image), self.context.now())
 
 
 class ShowLog(Action):
@@ -71,27 +63,98 @@ class ShowLog(Action):
     """
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Which build, and until when."""
+        """Which build, from where, and until when."""
         _build_argument(parser)
         parser.add_argument(
             "-F", "--follow", action="store_true", help="go on printing until the build has ended"
         )
+        parser.add_argument("--tail", metavar="N", type=_lines, help="begin with the last N lines")
 
     def act(self, options: argparse.Namespace) -> int:
         """Print it, to the end of the file or of the build."""
         with self.context.store(self.context.config_for_records()) as store:
             build = lookup.build(store.snapshot(), options.build)
-            with _opened_log(build) as log:
-                written = _Text(log)
-                for chunk in written.following(store, build) if options.follow else written.rest():
-                    self._write(chunk)
+            with buildlog.opened(build) as log:
+                written = buildlog.Text(log, str(build.log))
+                self._write(written.rest() if options.tail is None else written.last(options.tail))
+                if options.follow:
+                    self._write(written.coming(store, build))
         return 0
 
-    def _write(self, chunk: str) -> None:
+    def _write(self, chunks: Iterator[str]) -> None:
         out = self.app.stdout
-        # A file or another program gets the log as it is; a terminal must not obey it.
-        out.write("".join(map(_harmless, chunk.splitlines(keepends=True))) if out.isatty() else chunk)
-        out.flush()
+        for chunk in chunks:
+            # A file or another program gets the log as it is; a terminal must not obey it.
+            out.write(buildlog.harmless(chunk) if out.isatty() else chunk)
+            out.flush()
+
+
+class CancelBuild(Action):
+    """Cancel a build that runs
+
+    It ends within seconds, in the state failed, with who cancelled it and why on its record. The
+    command waits for that (exit code 0); it ends with 1 when the build ended otherwise, or not yet.
+    """
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Which build, why, and whether to wait."""
+        _build_argument(parser)
+        parser.add_argument("--reason", metavar="TEXT", default="", help="the reason to put on record")
+        parser.add_argument("--no-wait", action="store_true", help="don't wait for the build to end")
+
+    def act(self, options: argparse.Namespace) -> int:
+        """Write the wish, and wait until it has come true."""
+        with self.context.store(self.context.config_for_records(), watch=not options.no_wait) as store:
+            snapshot = store.snapshot()
+            build = lookup.build(snapshot, options.build)
+            build = store.get_build(build.image, build.id)
+            if guard.is_cancelled(build):
+                self.say(_was_cancelled(build))
+                return 0
+            if build.state is not BuildState.BUILDING:
+                raise RefusedError(f"build {build.id} of {build.image} is {build.state}, not in progress")
+            self._wish(store, snapshot.image(build.image), build, options.reason.strip())
+            if not guard.is_alive(snapshot.image(build.image), build):
+                self.note("no builder works on it any more; the janitor of a running daemon ends it")
+            if options.no_wait:
+                self.say(f"build {build.id} of {build.image} will be cancelled")
+                return 0
+            self.say(_was_cancelled(self._ended(store, build)))
+        return 0
+
+    def _wish(self, store: Store, records: ImageRecords, build: Build, why: str) -> None:
+        """Put on record who cancels it; who did so first stays."""
+        first = records.cancellation
+        if first is not None and first.build_id == build.id:
+            self.note(text.one_line(f"it was {words.cancelled(first)} already"))
+            return
+        store.cancel_build(
+            Cancellation(
+                image=build.image,
+                build_id=build.id,
+                by=self.context.who(),
+                time=self.context.now(),
+                why=why,
+            )
+        )
+
+    def _ended(self, store: Store, build: Build) -> Build:
+        """The build once it was cancelled; ActionFailedError when it ended otherwise, or does not end."""
+        seen, deadline = -1, time.monotonic() + CANCEL_PATIENCE
+        while (left := deadline - time.monotonic()) > 0:
+            seen = store.wait(seen, left)
+            now = store.snapshot().image(build.image).build(build.id)
+            if now is None or now.state is BuildState.DELETING:
+                raise ActionFailedError(f"build {build.id} of {build.image} was deleted meanwhile")
+            if guard.is_cancelled(now):
+                return now
+            if now.state is not BuildState.BUILDING:
+                why = f": {now.reason.summary}" if now.reason is not None else ""
+                raise ActionFailedError(f"build {build.id} was {now.state} before it could be cancelled{why}")
+        raise ActionFailedError(
+            f"build {build.id} has not ended yet after {CANCEL_PATIENCE:.0f} s; it stays cancelled",
+            hint=f"See 'imagepool build show {build.id}'; the daemon that builds, or a janitor, ends it.",
+        )
 
 
 class DeleteBuild(Action):
@@ -130,85 +193,31 @@ class DeleteBuild(Action):
         return "will be deleted"
 
 
+def _was_cancelled(build: Build) -> str:
+    how = build.reason.message if build.reason is not None else "cancelled"
+    return text.one_line(f"build {build.id} of {build.image} was {how}")
+
+
+def _lines(word: str) -> int:
+    number = int(word)
+    if number < 0:
+        raise argparse.ArgumentTypeError("less than no line")
+    return number
+
+
 def _build_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("build", metavar="BUILD", help="the id of a build, or its beginning")
 
 
 def _refuse_to_delete(snapshot: Snapshot, build: Build, force: bool) -> None:
     if build.state is BuildState.BUILDING:
-        raise RefusedError(f"build {build.id} is in progress", hint="Delete it when it has ended.")
+        raise RefusedError(
+            f"build {build.id} is in progress",
+            hint=f"Delete it when it has ended; 'imagepool build cancel {build.id}' ends it.",
+        )
     reasons = guard.against_deleting_build(snapshot.image(build.image), build)
     if reasons and not force:
         raise RefusedError(
             f"build {build.id} is still needed: {'; '.join(reasons)}",
             hint="Use --force to delete it all the same.",
         )
-
-
-# -- logs -----------------------------------------------------------------------------------------
-
-
-def _opened_log(build: Build) -> BinaryIO:
-    """The log file; NotFoundError says where it is when it isn't here."""
-    if build.log is None:
-        raise NotFoundError(f"build {build.id} has no log on record")
-    # Whoever may write records could name any file here, and the reader may be root.
-    if Path(build.log).name != logfiles.path(Path(), build.image, build.id).name:
-        raise RefusedError(f"{build.log}, which is on record, is no name of the log of build {build.id}")
-    try:
-        descriptor = os.open(build.log, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return os.fdopen(descriptor, "rb")
-        os.close(descriptor)
-        raise RefusedError(f"{build.log} is no plain file")
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise RefusedError(f"{build.log} is no plain file") from error
-        raise UnavailableError(
-            f"{build.log} can't be read: {error.strerror}", hint="Run this command as the user of the daemon."
-        ) from error
-    if build.builder in (None, host_name()):
-        raise NotFoundError(
-            f"the log of build {build.id} is gone: {build.log}",
-            hint="Old logs are removed (build-log-retention).",
-        )
-    raise NotFoundError(
-        f"the log of build {build.id} is on {build.builder}: {build.log}", hint="Run this command there."
-    )
-
-
-class _Text:
-    """The text of a log; a character that is half written yet waits for its other half."""
-
-    def __init__(self, log: BinaryIO) -> None:
-        self._log = log
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-
-    def rest(self) -> Iterator[str]:
-        """All there is and was not read yet."""
-        while chunk := self._log.read(CHUNK):
-            yield self._decoder.decode(chunk)
-
-    def following(self, store: Store, build: Build) -> Iterator[str]:
-        """All there is, then what comes, until the build has ended and the file was read to its end."""
-        running = True
-        while running:
-            # Ask first: what is written between the question and the reading belongs to the build.
-            running = _is_running(store, build)
-            yield from self.rest()
-            if running:
-                time.sleep(LOG_PAUSE)
-
-
-def _is_running(store: Store, build: Build) -> bool:
-    try:
-        return store.get_build(build.image, build.id).state is BuildState.BUILDING
-    except NotFoundError:
-        return False
-
-
-def _harmless(line: str) -> str:
-    body = line.rstrip("\r\n")
-    return "\t".join(text.visible(part) for part in body.split("\t")) + line[len(body) :].replace("\r", "")

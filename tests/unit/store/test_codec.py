@@ -17,6 +17,7 @@ from builder.model import (
     Artifact,
     Build,
     BuildState,
+    Cancellation,
     Failure,
     FailureClass,
     ImageFormat,
@@ -82,6 +83,14 @@ builds = st.builds(
     tools=st.dictionaries(texts, texts, max_size=3),
     log=st.none() | texts,
     request=st.none() | requests,
+    bytes_done=sizes,
+    bytes_total=sizes,
+    next_try=st.none() | times,
+    work_bytes=st.none() | sizes,
+    pruned=st.sets(st.sampled_from([str(f) for f in ImageFormat])).map(lambda f: tuple(sorted(f))),
+    inputs=st.dictionaries(texts, texts, max_size=3),
+    checked=st.none() | times,
+    changes=st.lists(texts, max_size=3).map(tuple),
     **nodepools,
     **ours,
 )
@@ -217,6 +226,26 @@ def test_what_is_no_record_is_told_by_name(record: object) -> None:
         read_build(record)
     with pytest.raises(RecordError, match=r"0000000001 of debian|a reason"):
         read_upload(record)
+
+
+@given(texts, texts, times)
+def test_a_cancellation_comes_back_as_it_was(by: str, why: str, time: datetime) -> None:
+    wish = Cancellation(image="debian", build_id="a" * 32, by=by, time=time, why=why)
+    assert codec.decode_cancellation(stored(codec.encode_cancellation(wish)), image="debian") == wish
+
+
+@pytest.mark.parametrize("more", [{}, {"by": None, "why": 7, "time": math.inf}, {"by": [], "time": -1}])
+def test_a_cancellation_that_names_its_build_is_obeyed_whatever_else_it_says(more: dict[str, Any]) -> None:
+    data = json.dumps({"build_id": "a" * 32, **more}).encode()
+    assert codec.decode_cancellation(stored(data), image="debian") == Cancellation(
+        image="debian", build_id="a" * 32, by="somebody", time=CREATED
+    )
+
+
+@pytest.mark.parametrize("data", [b"", b"{broken", b"[]", b"{}", b'{"build_id": 7}', b'{"build_id": null}'])
+def test_a_cancellation_that_names_no_build_is_none(data: bytes) -> None:
+    with pytest.raises(RecordError, match="cancellation for debian"):
+        codec.decode_cancellation(stored(data), image="debian")
 
 
 def test_an_empty_request_is_nodepools() -> None:

@@ -20,6 +20,7 @@ def test_paths_are_nodepools() -> None:
     assert paths.image("debian-12") == IMAGE
     assert paths.pause("debian-12") == f"{IMAGE}/pause"
     assert paths.request("debian-12") == f"{IMAGE}/request-build"
+    assert paths.cancellation("debian-12") == f"{IMAGE}/cancel-build"
     assert paths.image_lock("debian-12") == f"{IMAGE}/builds/lock"
     assert paths.build("debian-12", ID) == f"{IMAGE}/builds/{ID}"
     assert paths.build("debian-12", "0000000042") == f"{IMAGE}/builds/0000000042"
@@ -39,6 +40,7 @@ def test_paths_are_nodepools() -> None:
         (IMAGE, Kind.IMAGE),
         (f"{IMAGE}/pause", Kind.PAUSE),
         (f"{IMAGE}/request-build", Kind.REQUEST),
+        (f"{IMAGE}/cancel-build", Kind.CANCELLATION),
         (f"{IMAGE}/builds", Kind.PARENT),
         (f"{IMAGE}/builds/lock", Kind.PARENT),
         (f"{IMAGE}/builds/lock/x__lock__0000000001", Kind.IMAGE_CONTENDER),
@@ -86,7 +88,7 @@ def test_only_a_good_name_gets_a_path(name: str) -> None:
     if name_problem(name) is None:
         assert paths.image(name) == f"/nodepool/images/{name}"
         return
-    for path in (paths.image, paths.pause, paths.request, paths.builds, paths.component, paths.daemon):
+    for path in (paths.image, paths.pause, paths.request, paths.cancellation, paths.builds, paths.daemon):
         with pytest.raises(ValueError):
             path(name)
     with pytest.raises(ValueError):

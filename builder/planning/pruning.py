@@ -1,0 +1,69 @@
+"""Decide which files of ready builds nobody needs any more: `delete-after-upload` and `keep-formats`.
+
+A file goes when every provider that takes its format has the image, from this build or a newer
+one. A format that no provider takes stays: its file is the only copy there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from builder.config.model import Config, Provider
+from builder.model import Build, ImageFormat, ImageRecords, UploadState
+from builder.planning.actions import CleanupAction, CleanupKind, Verdict
+from builder.planning.records import has_file, is_there, ready_builds
+from builder.planning.words import listed, short
+
+
+def spent_files(config: Config, records: ImageRecords, builder_id: str) -> Iterator[CleanupAction]:
+    """The files to delete from the machine whose id is `builder_id`, and those that other machines will."""
+    image = config.diskimages.get(records.name)
+    if image is None or not image.delete_after_upload:
+        return
+    builds = ready_builds(records)
+    for position, build in enumerate(builds):
+        this_or_newer = builds[: position + 1]
+        spent = tuple(
+            artifact.format
+            for artifact in build.artifacts
+            if has_file(build, artifact.format)
+            and artifact.format not in image.keep_formats
+            and _everywhere(config.providers_of(image.name), records, artifact.format, this_or_newer)
+        )
+        if spent and not _moving(records, build):
+            yield _prune(build, spent, builder_id)
+
+
+def _everywhere(
+    providers: Iterable[Provider], records: ImageRecords, image_format: str, builds: tuple[Build, ...]
+) -> bool:
+    """Whether every provider that takes the format has one of the builds, and there is such a provider."""
+    takers = [provider for provider in providers if provider.image_format == image_format]
+    return bool(takers) and all(
+        any(is_there(records, build, provider.name) for build in builds) for provider in takers
+    )
+
+
+def _moving(records: ImageRecords, build: Build) -> bool:
+    """Whether an upload of the build is under way, which reads a file of it."""
+    claimed = any(build_id == build.id for build_id, _ in records.uploads_claimed)
+    return claimed or any(u.state is UploadState.UPLOADING for u in records.uploads_of(build.id))
+
+
+def _prune(build: Build, formats: tuple[ImageFormat, ...], builder_id: str) -> CleanupAction:
+    here = build.builder_id == builder_id
+    files = f"The {listed(formats)} of build {short(build.id)}"
+    reason = f"{files} can go from the disk: who takes {_it(formats)} has this build or a newer one"
+    if not here:
+        reason += f"; {build.builder or 'an unknown machine'} has the files and deletes them"
+    return CleanupAction(
+        kind=CleanupKind.PRUNE_BUILD,
+        build=build,
+        formats=formats,
+        verdict=Verdict.NOW if here else Verdict.NO,
+        reason=f"{reason}.",
+    )
+
+
+def _it(formats: tuple[ImageFormat, ...]) -> str:
+    return "it" if len(formats) == 1 else "them"
