@@ -23,19 +23,32 @@ setup(
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
     ],
-    packages=find_packages(include=["builder", "builder.*"]),
-    package_data={"builder": ["py.typed", "dib/sandbox/*"]},
+    # The elements are data that ship with the package; in a checkout they are beside it.
+    packages=[*find_packages(include=["builder", "builder.*"]), "builder.elements"],
+    package_dir={"builder.elements": "elements"},
+    package_data={"builder": ["py.typed", "dib/sandbox/*"], "builder.elements": ["**/*"]},
     install_requires=[
         "cliff>=4.0",
         "croniter>=2.0",
+        "cyclonedx-python-lib>=11",
+        "debian-inspector>=31.1",
         "diskimage-builder>=3.43",
         "Jinja2>=3.1",
         "kazoo>=2.10",
         "openstacksdk>=4.0",
+        "packageurl-python>=0.15",
         "pydantic>=2.5",
         "PyYAML>=6.0",
+        "requests>=2.31",
         "stevedore>=5.0",
+        "urllib3>=2.0",
         "watchdog>=4.0",
     ],
-    entry_points={"console_scripts": ["imagepool = builder.cli.main:main"]},
+    entry_points={
+        "console_scripts": [
+            "imagepool = builder.cli.main:main",
+            # The one program that a daemon of a service user runs by sudo (docs/service-user.md).
+            "imagepool-root = builder.dib.asroot:main",
+        ]
+    },
 )

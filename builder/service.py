@@ -27,7 +27,7 @@ from builder.cloud.pool import CloudPool
 from builder.config import loader
 from builder.config.model import Config
 from builder.config.watch import ConfigWatch
-from builder.dib import artifacts, tools, workspace
+from builder.dib import artifacts, logfiles, tools, workspace
 from builder.errors import ConfigError, RefusedError, StoreUnavailableError, UsageError
 from builder.host import host_name
 from builder.model import BuildState
@@ -146,6 +146,7 @@ class Service:
                 released = workspace.sweep(config.work_dir)
                 for text in released:
                     LOG.warning("left behind by an interrupted build, released: %s", text)
+                logfiles.finish_all(config.log_dir)
             store = stack.enter_context(self._store(config))
             if store is None:
                 return 0  # told to stop before ZooKeeper answered

@@ -2,76 +2,137 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import shlex
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Final
 
-from builder.config.model import DiskImage
-from builder.dib import artifacts, command, convert, mirrors, sandbox, tools, workspace
-from builder.dib.limits import Limits
-from builder.dib.log import LogFile, Masker, Reader
+from builder.config.model import masked_credentials
+from builder.dib import (
+    artifacts,
+    cache,
+    cgroups,
+    command,
+    convert,
+    preflight,
+    sandbox,
+    space,
+    tools,
+    workspace,
+)
+from builder.dib.contents import inputs, manifest, unchanged
+from builder.dib.contents.inputs import Inputs
+from builder.dib.contents.unchanged import Comparison
+from builder.dib.failures import failure_of, usable
+from builder.dib.job import Job, render
+from builder.dib.limits import Limits, Stop
+from builder.dib.log import LogFile, Output
+from builder.dib.masking import Masker
+from builder.dib.reasons import Reader
 from builder.dib.workspace import Workspace
-from builder.errors import ActionFailedError, ImagepoolError, RefusedError, UnavailableError
-from builder.model import Artifact, BuildPhase, Failure, FailureClass, ImageFormat
+from builder.errors import ActionFailedError, ImagepoolError
+from builder.model import Artifact, Build, BuildPhase, Failure, FailureClass, ImageFormat
 
 LOG = logging.getLogger(__name__)
 
 #: Seconds that disk-image-create gets to clean up after TERM. What it does not, we do.
-GRACE: Final = 10.0
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What to build, and where things are."""
-
-    image: DiskImage
-    build_id: str
-    installation_id: str
-    images_dir: Path
-    work_dir: Path  #: a directory for this build is made in it, and removed
-    cache_dir: Path  #: shared by all builds, below it one for each image; kept
-    log_path: Path
-    elements_dirs: tuple[Path, ...] = ()
+GRACE: Final = 8.0
+_IN_DIB: Final = frozenset({BuildPhase.BOOTSTRAP, BuildPhase.PACKAGES, BuildPhase.IMAGE, BuildPhase.FINALISE})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
-    """What a build made: its files, and the versions of what took part."""
+    """What a build made: its files, what took part and what went in."""
 
     artifacts: tuple[Artifact, ...]
     tools: Mapping[str, str]
+    timings: Mapping[str, float]  #: seconds by "convert qcow2" and the like; phases are not in it
+    inputs: Mapping[str, str]  #: see Build.inputs
+    work_bytes: int  #: disk the work directory took at most
 
 
-def run(job: Job, *, on_phase: Callable[[BuildPhase], None], cancelled: threading.Event) -> Product:
-    """Build, convert, hash and publish; `on_phase` is told each phase as it begins, on this thread.
+def run(
+    job: Job,
+    *,
+    on_phase: Callable[[BuildPhase], None],
+    on_bytes: Callable[[int, int], None] = lambda done, total: None,
+    stop: Stop,
+) -> Product:
+    """Build, convert, hash, describe and publish.
+
+    `on_phase` is told each phase as it begins, `on_bytes` how much of it is done where bytes can be
+    counted, both on this thread; `stop` is asked from any thread whether to go on.
 
     Call it on a thread that outlives it: disk-image-create dies with the thread. Raises
     ActionFailedError, with the Failure, for whatever ends the build: a failing step, a full disk,
-    a missing tool, the diskimage's build-timeout, `cancelled`. What `on_phase` raises passes
-    through. In every case the build's work directory, devices and processes are gone by then, and
-    only a build that succeeded has files in the images directory.
+    a missing tool, the diskimage's build-timeout, `stop`. What `on_phase` and `on_bytes` raise
+    passes through. In every case the build's work directory, devices and processes are gone by
+    then, and only a build that succeeded has files in the images directory.
     """
-    return _Run(job, on_phase, cancelled).run()
+    return _Run(job, on_phase, on_bytes, stop).run()
+
+
+def compare(job: Job, last: Build, *, here: bool, stop: Stop) -> Comparison:
+    """Whether the build of `job` would come out as `last` did; see `unchanged.compare`.
+
+    `here`: the files of `last` are this machine's.
+    """
+    records = artifacts.directory(job.images_dir, last.image, last.id) if here else None
+    nowhere = job.work_dir / last.id
+    return unchanged.compare(
+        unchanged.CompareJob(
+            image=job.image,
+            rendered=render(job, output=nowhere, work_dir=nowhere),
+            key=inputs.secret_key(job.state_dir),
+            last=last,
+            records=records,
+            cache_dir=job.cache_dir,
+        ),
+        stop,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """What a build has in hand once it is rendered."""
+
+    space: Workspace
+    rendered: command.Command
+    mask: Masker
+    known: Inputs
+    versions: Mapping[str, str]
+
+    @property
+    def raw(self) -> Path:
+        """What disk-image-create makes."""
+        return self.space.output.with_name(f"{self.space.output.name}.{ImageFormat.RAW}")
+
+    @property
+    def manifests(self) -> Path:
+        """What describes the build, to be published beside its files."""
+        return self.space.output.with_name(f"{self.space.output.name}.d")
 
 
 class _Run:
-    def __init__(self, job: Job, on_phase: Callable[[BuildPhase], None], cancelled: threading.Event) -> None:
+    def __init__(
+        self,
+        job: Job,
+        on_phase: Callable[[BuildPhase], None],
+        on_bytes: Callable[[int, int], None],
+        stop: Stop,
+    ) -> None:
         self._job = job
         self._on_phase = on_phase
-        self._limits = Limits(cancelled=cancelled, allowed=job.image.build_timeout.total_seconds())
+        self._on_bytes = on_bytes
+        self._limits = Limits(stop=stop, allowed=job.image.build_timeout.total_seconds())
         self._reader = Reader()
         self._phase: BuildPhase | None = None
+        self._started = datetime.now(UTC)
         self._began = time.monotonic()
 
     def run(self) -> Product:
@@ -82,7 +143,7 @@ class _Run:
             ending = f"imagepool: the build is done after {time.monotonic() - self._began:.0f} s"
             return product
         except (ImagepoolError, OSError) as error:
-            failure = self._located(_failure(error))
+            failure = self._located(failure_of(error))
             for line in failure.lines:
                 LOG.debug("build %s: %s", self._job.build_id, line)
             ending = f"imagepool: the build failed: {failure.summary}"
@@ -94,95 +155,137 @@ class _Run:
 
     def _open_log(self) -> LogFile:
         try:
-            with _usable("build-log-dir", self._job.log_path.parent):
+            with usable("build-log-dir", self._job.log_path.parent):
                 return LogFile(self._job.log_path)
         except (ImagepoolError, OSError) as error:
-            failure = self._located(_failure(error))
+            failure = self._located(failure_of(error))
             raise ActionFailedError(failure.summary, failure) from error
 
     def _build(self, log: LogFile) -> Product:
-        job = self._job
-        self._enter(BuildPhase.PREPARE)
+        self._enter(BuildPhase.RENDER)
+        # Before anything is made that only they could take away again.
         tools.require()
-        versions = tools.versions()
-        _check_images_dir(job.images_dir)
-        with _workspace(job) as space:
-            rendered = self._render(space)
-            mask = Masker(rendered.secrets)
-            _introduce(log, job, rendered, versions)
-            self._create(rendered, space, log, mask)
-            self._enter(BuildPhase.CONVERT)
-            raw = space.output.with_name(f"{space.output.name}.{ImageFormat.RAW}")
-            files = convert.make(raw, job.image.formats, self._limits)
-            self._enter(BuildPhase.PUBLISH)
-            self._publish(space, rendered, files, versions, mask)
-        return Product(artifacts=tuple(files.values()), tools=versions)
+        with _workspace(self._job) as place:
+            work = self._prepare(place)
+            _introduce(log, self._job, work)
+            self._enter(BuildPhase.PREFLIGHT)
+            self._check(work)
+            with _caches(self._job, work.rendered):
+                self._create(work, log)
+            return self._finish(work, log)
 
     # -- steps --------------------------------------------------------------------------------
 
-    def _render(self, space: Workspace) -> command.Command:
-        job, platform = self._job, self._job.image.platform
-        rendered = command.render(
-            job.image,
-            build_id=job.build_id,
-            output=space.output,
-            work_dir=space.directory,
-            cache_dir=job.cache_dir,
-            elements_dirs=job.elements_dirs,
-            mirrors={} if platform is None else mirrors.mirror_environment(platform),
-            proxies=command.proxies(os.environ),
-            programs=tools.programs(job.image.dib_cmd[0]),
+    def _prepare(self, place: Workspace) -> _Work:
+        job = self._job
+        rendered = render(job, output=place.output, work_dir=place.directory)
+        with usable("state-dir", job.state_dir):
+            key = inputs.secret_key(job.state_dir)
+        return _Work(
+            space=place,
+            rendered=rendered,
+            mask=Masker(rendered.secrets),
+            known=inputs.collect(job.image, rendered, key=key),
+            versions=tools.versions(),
         )
-        with _usable("cache-dir", job.cache_dir):
-            for name in ("DIB_IMAGE_CACHE", "DIB_LOCKFILES"):
-                Path(rendered.environment[name]).mkdir(parents=True, exist_ok=True)
-        return rendered
 
-    def _create(self, rendered: command.Command, space: Workspace, log: LogFile, mask: Masker) -> None:
-        def take(line: str) -> None:
-            text = self._reader.bare(mask(line))
-            self._reader.feed(text)
-            log.write(text)
+    def _check(self, work: _Work) -> None:
+        job = self._job
+        taken = space.on_disk(job.images_dir, job.earlier)
+        preflight.check_build(
+            preflight.Preflight(
+                image=job.image,
+                environment=work.rendered.environment,
+                work_dir=job.work_dir,
+                images_dir=job.images_dir,
+                cache_dir=job.cache_dir,
+                log_dir=job.log_path.parent,
+                needs=space.needs(job.image.formats, job.earlier, taken),
+                reserve=job.disk_reserve,
+            ),
+            self._limits,
+        )
 
-        child = sandbox.start(rendered.argv, env=rendered.environment, workspace=space, on_line=take)
+    def _create(self, work: _Work, log: LogFile) -> None:
+        child = sandbox.start(
+            work.rendered.argv,
+            env=work.rendered.environment,
+            workspace=work.space,
+            on_line=Output(self._reader, log, work.mask).take,
+            limits=self._job.limits,
+        )
         code = self._limits.watch(child, grace=GRACE, on_look=self._follow)
         self._follow()
         if code != 0:
-            failure = self._reader.diagnose(code)
+            failure = self._reader.diagnose(code, oom_killed=cgroups.ran_out_of_memory(work.space))
             raise ActionFailedError(failure.summary, failure)
-        if not space.output.with_name(f"{space.output.name}.{ImageFormat.RAW}").is_file():
+        if not work.raw.is_file():
             message = "disk-image-create reported success but made no image"
             raise ActionFailedError(
                 message,
                 Failure(failure_class=FailureClass.UNKNOWN, message=message, lines=self._reader.tail),
             )
 
-    def _publish(
-        self,
-        space: Workspace,
-        rendered: command.Command,
-        files: Mapping[Path, Artifact],
-        versions: Mapping[str, str],
-        mask: Masker,
-    ) -> None:
+    def _finish(self, work: _Work, log: LogFile) -> Product:
+        raw_bytes = _allocated(work.raw)
+        self._enter(BuildPhase.CONVERT)
+        made = convert.make(
+            work.raw,
+            self._job.image.formats,
+            options=self._job.image.format_options,
+            limits=self._limits,
+            on_phase=self._enter,
+            on_bytes=self._on_bytes,
+            prefix=sandbox.ionice(self._job.limits.io),
+            nice=self._job.limits.nice,
+        )
+        self._enter(BuildPhase.MANIFEST)
+        written = self._describe(work, tuple(made.artifacts.values()))
+        for problem in written.problems:
+            log.write(f"imagepool: {problem}")
+        # The tree and the raw image are there at the same time, and later the raw image and all files.
+        files = sum(_allocated(file) for file in made.artifacts if file != work.raw)
+        self._enter(BuildPhase.PUBLISH)
+        self._publish(work, made.artifacts)
+        return Product(
+            artifacts=tuple(made.artifacts.values()),
+            tools=work.versions,
+            timings=made.timings,
+            inputs=written.inputs.digests,
+            work_bytes=raw_bytes + max(raw_bytes, files),
+        )
+
+    def _describe(self, work: _Work, files: tuple[Artifact, ...]) -> manifest.Written:
+        # Only what diskimage-builder wrote may have secrets in it: its environment, for one.
+        _mask_files(work.manifests, work.mask)
+        return manifest.write(
+            work.manifests,
+            image=self._job.image.name,
+            build_id=self._job.build_id,
+            started=self._started,
+            rendered=work.rendered,
+            known=work.known,
+            tools=work.versions,
+            artifacts=files,
+        )
+
+    def _publish(self, work: _Work, files: Mapping[Path, Artifact]) -> None:
         job = self._job
-        manifests = space.output.with_name(f"{space.output.name}.d")
-        _mask_files(manifests, mask)
         proof = artifacts.Proof(
             installation_id=job.installation_id,
             image=job.image.name,
             build_id=job.build_id,
             created=datetime.now(UTC),
-            command=rendered.argv,
-            environment=rendered.shown_environment,
-            tools=versions,
+            command=work.rendered.argv,
+            environment=work.rendered.shown_environment,
+            tools=work.versions,
         )
         try:
             artifacts.publish(
                 job.images_dir,
                 proof,
                 [(file, artifact.format) for file, artifact in files.items()],
-                manifests=manifests,
+                manifests=work.manifests,
                 limits=self._limits,
             )
         except BaseException:
@@ -193,7 +296,7 @@ class _Run:
 
     def _follow(self) -> None:
         # Lines are read on another thread; the phase is told on ours, where it may raise.
-        if self._reader.phase is not BuildPhase.PREPARE:
+        if self._reader.phase is not None:
             self._enter(self._reader.phase)
 
     def _enter(self, phase: BuildPhase) -> None:
@@ -203,7 +306,7 @@ class _Run:
 
     def _located(self, failure: Failure) -> Failure:
         """The failure with where the build was, as far as it does not say so itself."""
-        in_dib = self._phase in (BuildPhase.BOOTSTRAP, BuildPhase.PACKAGES, BuildPhase.FINALISE)
+        in_dib = self._phase in _IN_DIB
         return replace(
             failure,
             phase=failure.phase or self._phase,
@@ -214,7 +317,7 @@ class _Run:
 
 @contextmanager
 def _workspace(job: Job) -> Iterator[Workspace]:
-    with _usable("work-dir", job.work_dir):
+    with usable("work-dir", job.work_dir):
         space = workspace.create(
             job.work_dir,
             image=job.image.name,
@@ -229,35 +332,38 @@ def _workspace(job: Job) -> Iterator[Workspace]:
 
 
 @contextmanager
-def _usable(key: str, directory: Path) -> Iterator[None]:
-    """Blame the setting `key` for what the block can't do in its directory, but for a full disk."""
+def _caches(job: Job, rendered: command.Command) -> Iterator[None]:
+    """The image's caches, in use while the block runs and cut down to the limit afterwards."""
+    own = Path(rendered.environment["DIB_IMAGE_CACHE"])
+    with usable("cache-dir", job.cache_dir):
+        for directory in (own, Path(rendered.environment["DIB_LOCKFILES"])):
+            directory.mkdir(parents=True, exist_ok=True)
     try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise
-        where = f" ({error.filename})" if error.filename not in (None, str(directory)) else ""
-        raise RefusedError(
-            f"the {key} {directory} can't be used: {error.strerror}{where}",
-            hint=f"Name a directory with {key} that can be made and written.",
-        ) from error
+        with cache.in_use(own):
+            yield
+    finally:
+        _prune(job)
 
 
-def _check_images_dir(images_dir: Path) -> None:
-    # Needed last, and an hour of building would be lost.
-    with _usable("images-dir", images_dir):
-        images_dir.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=images_dir):
-            pass
+def _prune(job: Job) -> None:
+    """Cut the cache down; a build is none the worse where that fails."""
+    try:
+        cache.prune(job.cache_dir, job.cache_limit)
+    except (ImagepoolError, OSError) as error:
+        LOG.warning("the cache %s is not cut down to its limit: %s", job.cache_dir, error)
 
 
-def _introduce(log: LogFile, job: Job, rendered: command.Command, versions: Mapping[str, str]) -> None:
+def _allocated(file: Path) -> int:
+    return file.stat().st_blocks * 512
+
+
+def _introduce(log: LogFile, job: Job, work: _Work) -> None:
     """The first lines of the log: what is built, with what, by which command."""
     log.write(f"imagepool: build {job.build_id} of {job.image.name}")
-    log.write(f"imagepool: {', '.join(f'{name} {version}' for name, version in versions.items())}")
-    for name, value in sorted(rendered.shown_environment.items()):
+    log.write(f"imagepool: {', '.join(f'{name} {version}' for name, version in work.versions.items())}")
+    for name, value in sorted(work.rendered.shown_environment.items()):
         log.write(f"imagepool: {name}={shlex.quote(value)}")
-    log.write(f"imagepool: {shlex.join(rendered.argv)}")
+    log.write(f"imagepool: {shlex.join(work.rendered.argv)}")
 
 
 def _mask_files(tree: Path, mask: Masker) -> None:
@@ -265,25 +371,7 @@ def _mask_files(tree: Path, mask: Masker) -> None:
     for file in sorted(tree.rglob("*")):
         if file.is_file() and not file.is_symlink():
             text = file.read_text(encoding="utf-8", errors="surrogateescape")
-            masked = mask(text)
+            # Where a repository was cloned from may have a token in it that no variable holds.
+            masked = masked_credentials(mask(text))
             if masked != text:
                 file.write_text(masked, encoding="utf-8", errors="surrogateescape")
-
-
-def _failure(error: ImagepoolError | OSError) -> Failure:
-    """What an error that ended the build means to the one who reads the record."""
-    if isinstance(error, ActionFailedError) and error.failure is not None:
-        return error.failure
-    if isinstance(error, ImagepoolError):
-        message = f"{error.message}. {error.hint}".strip() if error.hint else error.message
-        return Failure(failure_class=_class_of(error), message=message)
-    if error.errno in _FULL:
-        where = f" ({error.filename})" if error.filename else ""
-        return Failure(failure_class=FailureClass.DISK, message=f"no space left on the disk{where}")
-    return Failure(failure_class=FailureClass.UNKNOWN, message=f"{type(error).__name__}: {error}")
-
-
-def _class_of(error: ImagepoolError) -> FailureClass:
-    if isinstance(error, UnavailableError):
-        return FailureClass.TOOL
-    return FailureClass.CONFIG if isinstance(error, RefusedError) else FailureClass.UNKNOWN

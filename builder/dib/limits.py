@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,21 +13,31 @@ from builder.process.child import Child
 #: Seconds between two looks at whether to go on, while a child process runs.
 LOOK = 0.2
 
+#: Why the work shall end before it is done, None to go on. Asked often, from any thread.
+Stop = Callable[[], Failure | None]
+
+
+def _go_on() -> Failure | None:
+    return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """Ends work of this process and its children in time; the default never ends anything."""
 
-    cancelled: threading.Event = field(default_factory=threading.Event)
+    stop: Stop = _go_on
     allowed: float = float("inf")  #: seconds in all
     began: float = field(default_factory=time.monotonic)
 
     def check(self) -> None:
-        """Raise ActionFailedError (class cancelled or timeout) when it is time to end."""
-        if self.cancelled.is_set():
-            raise _failed(FailureClass.CANCELLED, "the build was stopped")
-        if time.monotonic() - self.began > self.allowed:
-            raise _failed(FailureClass.TIMEOUT, f"the build took longer than its {self.allowed:.0f} s")
+        """Raise ActionFailedError, with the Failure that `stop` tells or one of class timeout, when
+        it is time to end."""
+        failure = self.stop()
+        if failure is None and time.monotonic() - self.began > self.allowed:
+            message = f"the build took longer than its {self.allowed:.0f} s"
+            failure = Failure(failure_class=FailureClass.TIMEOUT, message=message)
+        if failure is not None:
+            raise ActionFailedError(failure.message, failure)
 
     def watch(self, child: Child, *, grace: float, on_look: Callable[[], None] = lambda: None) -> int:
         """Wait for a child's end and return its exit code (negative: the signal).
@@ -46,7 +55,3 @@ class Limits:
         finally:
             if code is None:
                 child.stop(grace)
-
-
-def _failed(failure_class: FailureClass, message: str) -> ActionFailedError:
-    return ActionFailedError(message, Failure(failure_class=failure_class, message=message))

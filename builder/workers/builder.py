@@ -1,4 +1,4 @@
-"""The builder takes a request under the image's claim, builds, and records how it ended and why.
+"""The builder takes a request under the image's claim, and builds unless the same would come out again.
 
 Which crash leaves what, step by step:
     after the claim                      nothing: the lock dies with the session
@@ -10,28 +10,22 @@ Which crash leaves what, step by step:
 from __future__ import annotations
 
 import logging
-import uuid
+from dataclasses import replace
 from datetime import datetime
 
 from builder.config.model import Config, DiskImage
-from builder.dib import artifacts, engine, logfiles
-from builder.errors import ActionFailedError
-from builder.model import (
-    Build,
-    BuildPhase,
-    BuildState,
-    Failure,
-    FailureClass,
-    ImageRecords,
-    Request,
-    Snapshot,
-)
+from builder.dib import engine
+from builder.dib.contents.unchanged import Comparison
+from builder.errors import ConflictError, NotFoundError
+from builder.model import Build, BuildState, ImageRecords, Request, Snapshot
 from builder.planning.actions import Verdict
-from builder.planning.builds import decide_build, decide_builds
-from builder.store.base import Claim
-from builder.workers.base import Pass, Worker, World, blame, earliest, unforeseen
-from builder.workers.progress import Progress
-from builder.workers.settle import Ending, Settler
+from builder.planning.builds import decide_build, decide_builds, next_try
+from builder.planning.records import newest_ready
+from builder.store.base import Claim, builds_newest_first
+from builder.workers.base import Pass, Worker, World, earliest
+from builder.workers.building import Task, build, job_for
+from builder.workers.settle import Settler
+from builder.workers.stopping import BuildStop, abandoned
 
 LOG = logging.getLogger(__name__)
 
@@ -69,112 +63,59 @@ class Builder(Worker):
         request = store.get_request(image.name)
         if request is None:
             return False
-        builds = tuple(self._fail_abandoned(build, now) for build in store.list_builds(image.name))
-        paused = self.world.store.snapshot().image(image.name).paused
-        records = ImageRecords(name=image.name, builds=builds, request=request, paused=paused)
+        records = self._records(config, image, request, now)
         decision = decide_build(image, records, config, now)
         if decision.verdict is not Verdict.NOW:
             return False
         LOG.info("%s: building: %s", image.name, decision.reason)
-        self._build(config, image, request, claim)
+        task = Task(config=config, image=image, request=request, records=records, claim=claim)
+        last = newest_ready(records)
+        if decision.skippable and last is not None:
+            found = self._compare(task, last)
+            if self.world.stopping.is_set() or not claim.valid:
+                return False  # it took a while: nothing is begun, and the request is there for whoever comes
+            if found.same and self._checked(task, last, now):
+                return True
+            task = replace(task, changes=(*found.changes, *filter(None, [found.unknown])))
+        self._count(build(self.world, self._settler, task))
         return True
 
-    def _fail_abandoned(self, build: Build, now: datetime) -> Build:
-        # We hold the image's claim, so nobody else can be building it: whoever wrote this is gone.
-        if build.state is not BuildState.BUILDING:
-            return build
-        return self.world.store.update_build(abandoned(build, now))
+    def _count(self, ended: Build) -> None:
+        if ended.state is BuildState.READY:
+            self.done += 1
+        else:
+            self.failures += 1
 
-    def _build(self, config: Config, image: DiskImage, request: Request, claim: Claim) -> None:
-        world = self.world
-        record = self._new_record(config, image, request)
-        with world.active.hold(record.id):
-            record = world.store.create_build(record)
-            progress = Progress(record, world.store.update_build, world.clock)
-            final = self._run(config, image, progress)
-            ending = self._settler.finish_build(final, claim)
-            if ending is Ending.OVERRULED or final.state is BuildState.FAILED:
-                # Not when the ending is unknown: the record may say `ready`, and then it must be so.
-                artifacts.delete(config.images_dir, image.name, record.id, world.identity.installation_id)
-            if ending is Ending.WRITTEN and not _interrupted(final):
-                world.store.withdraw_request(request)
-            logfiles.prune(config.log_dir, image.name, config.log_retention)
+    def _compare(self, task: Task, last: Build) -> Comparison:
+        """Whether a build made now would be the last one over again."""
+        here = last.builder_id == self.world.identity.builder_id
+        job = job_for(self.world, task, last.id)
+        return engine.compare(job, last, here=here, stop=BuildStop(self.world, last))
 
-    def _new_record(self, config: Config, image: DiskImage, request: Request) -> Build:
-        now, build_id = self.world.clock(), uuid.uuid4().hex
-        return Build(
-            id=build_id,
-            image=image.name,
-            state=BuildState.BUILDING,
-            state_time=now,
-            builder=self.world.identity.hostname,
-            builder_id=self.world.identity.builder_id,
-            username=image.username,
-            python_path=image.python_path,
-            shell_type=image.shell_type,
-            phase=BuildPhase.PREPARE,
-            started=now,
-            elements=image.elements,
-            log=str(logfiles.path(config.log_dir, image.name, build_id)),
-            request=request,
-        )
-
-    def _run(self, config: Config, image: DiskImage, progress: Progress[Build]) -> Build:
-        """Run the build to its end; the last word on its record, whatever happens."""
-        world, record = self.world, progress.record
-        job = engine.Job(
-            image=image,
-            build_id=record.id,
-            installation_id=world.identity.installation_id,
-            images_dir=config.images_dir,
-            work_dir=config.work_dir,
-            cache_dir=config.cache_dir,
-            log_path=logfiles.path(config.log_dir, image.name, record.id),
-            elements_dirs=config.elements_dirs,
-        )
+    def _checked(self, task: Task, last: Build, at: datetime) -> bool:
+        """Put on record that the last build is what a new one would have been `at` that time, which
+        answers the request; False when that build went its way meanwhile."""
+        store = self.world.store
         try:
-            product = engine.run(job, on_phase=progress.phase, cancelled=world.stopping)
-        except ActionFailedError as error:
-            return self._failed(progress, error.failure or unforeseen(error, progress.record.phase))
-        except Exception as error:
-            # A bug or a broken disk: the record must say so all the same, or nobody ever learns.
-            LOG.exception("build %s of %s broke", record.id, image.name)
-            return self._failed(progress, unforeseen(error, progress.record.phase))
-        now = world.clock()
-        LOG.info("build %s of %s is ready", record.id, image.name)
-        self.done += 1
-        return progress.timed().become(
-            BuildState.READY,
-            now,
-            ended=now,
-            phase=None,
-            artifacts=product.artifacts,
-            formats=tuple(sorted(a.format for a in product.artifacts)),
-            tools=product.tools,
-        )
+            current = store.get_build(last.image, last.id)
+            if current.state is not BuildState.READY:
+                return False
+            store.update_build(replace(current, checked=at))
+        except (ConflictError, NotFoundError):
+            return False
+        LOG.info("%s: build %s is unchanged, nothing is built", task.image.name, last.id)
+        store.withdraw_request(task.request)
+        return True
 
-    def _failed(self, progress: Progress[Build], failure: Failure) -> Build:
-        self.failures += 1
-        failure = blame(failure, self.world.stopping)
-        now = self.world.clock()
-        record = progress.timed()
-        LOG.error("build %s of %s failed: %s", record.id, record.image, failure.summary)
-        return record.become(BuildState.FAILED, now, ended=now, reason=failure)
-
-
-def _interrupted(build: Build) -> bool:
-    return build.reason is not None and build.reason.failure_class is FailureClass.INTERRUPTED
-
-
-def abandoned(build: Build, now: datetime) -> Build:
-    """The record of a build whose builder went away: failed, as interrupted, due again at once."""
-    return build.become(
-        BuildState.FAILED,
-        now,
-        ended=now,
-        reason=Failure(
-            failure_class=FailureClass.INTERRUPTED,
-            message=f"the builder {build.builder or 'of unknown name'} went away while it built",
-            phase=build.phase,
-        ),
-    )
+    def _records(self, config: Config, image: DiskImage, request: Request, now: datetime) -> ImageRecords:
+        """What is true under the claim: nobody else can be building, whoever wrote `building` is gone."""
+        known = replace(self.world.store.snapshot().image(image.name), request=request, build_claimed=False)
+        known = replace(known, builds=self.world.store.list_builds(image.name))
+        for each in known.builds:
+            if each.state is BuildState.BUILDING:
+                gone = abandoned(each, now, known.cancellation)
+                gone = replace(gone, next_try=next_try(image, known, gone, config, now))
+                gone = self.world.store.update_build(gone)
+                others = tuple(other for other in known.builds if other.id != gone.id)
+                known = replace(known, builds=builds_newest_first((gone, *others)))
+        return known

@@ -62,6 +62,22 @@ class Progress(Generic[Record]):
             LOG.info("progress of %s is not on record: %s", self.record.id, error.message)
 
 
+class BuildProgress(Progress[Build]):
+    """What a build has to tell besides: bytes of the phase that runs."""
+
+    def phase(self, phase: BuildPhase | UploadPhase) -> None:
+        """The next phase begins; its bytes are not known yet."""
+        if phase != self.record.phase:
+            self.record = replace(self.record, bytes_done=0, bytes_total=0)
+        super().phase(phase)
+
+    def bytes(self, done: int, total: int) -> None:
+        """So much of the phase is done; written at most every PAUSE seconds."""
+        self.record = replace(self.record, bytes_done=done, bytes_total=total)
+        if time.monotonic() - self._written >= PAUSE:
+            self.try_write()
+
+
 class UploadProgress(Progress[Upload]):
     """What an upload has to tell besides: the cloud's id, and bytes."""
 

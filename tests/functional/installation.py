@@ -204,7 +204,7 @@ class Installation:
         """The tree now."""
         return self.store.snapshot()
 
-    def until(self, ask: Callable[[Snapshot], Value], timeout: float = DEADLINE) -> Value:
+    def until(self, ask: Callable[[Snapshot], Value | None], timeout: float = DEADLINE) -> Value:
         """Wait until `ask` finds in the tree what it looks for; fails with the daemons' logs."""
         deadline, seen = time.monotonic() + timeout, -1
         while True:

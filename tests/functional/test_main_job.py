@@ -42,7 +42,7 @@ def test_an_image_is_built_and_reaches_every_region(place: Installation) -> None
 
     # The record tells the whole story.
     assert build.reason is None and build.phase is None
-    assert set(build.timings) >= {"prepare", "convert", "publish"}
+    assert set(build.timings) >= {"render", "preflight", "convert", "convert qcow2", "hash qcow2", "manifest", "publish"}
     assert build.elements == ("fake", "vm")
     assert "qemu-img" in " ".join(build.tools)
     assert build.request is not None and not build.request.manual
@@ -85,6 +85,8 @@ def test_the_commands_show_it(place: Installation) -> None:
         "age",
         "duration",
         "reason",
+        "progress",
+        "left",
     ]
     assert (row["id"], row["state"], row["formats"], row["reason"]) == (build.id, "ready", ["qcow2"], None)
     rows = place.json("upload", "list", "--image", "img")

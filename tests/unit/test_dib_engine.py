@@ -15,13 +15,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from builder.config.model import Platform
 from builder.dib import artifacts, engine, sandbox, workspace
+from builder.dib.job import Job
+from builder.dib.limits import Stop
 from builder.errors import ActionFailedError
 from builder.model import BuildPhase, Failure, FailureClass, ImageFormat
+from tests.unit import reachable_world
 from tests.unit.dib_world import (
     BUILD,
     INSTALLATION,
@@ -46,18 +50,24 @@ def control(tmp_path: Path) -> Path:
     return directory
 
 
-def build(work: engine.Job, cancelled: threading.Event | None = None) -> engine.Product:
-    return engine.run(work, on_phase=lambda _: None, cancelled=cancelled or threading.Event())
+def stop_at(cancelled: threading.Event) -> Stop:
+    """Go on until the event is set, then end as somebody's wish."""
+    wish = Failure(failure_class=FailureClass.CANCELLED, message="cancelled by ops@host")
+    return lambda: wish if cancelled.is_set() else None
 
 
-def failure_of(work: engine.Job) -> Failure:
+def build(work: Job, cancelled: threading.Event | None = None) -> engine.Product:
+    return engine.run(work, on_phase=lambda _: None, stop=stop_at(cancelled or threading.Event()))
+
+
+def failure_of(work: Job) -> Failure:
     with pytest.raises(ActionFailedError) as caught:
         build(work)
     assert caught.value.failure is not None
     return caught.value.failure
 
 
-def assert_nothing_left(work: engine.Job, control: Path) -> None:
+def assert_nothing_left(work: Job, control: Path) -> None:
     assert list(work.work_dir.iterdir()) == []
     assert processes_naming(control) == []
     assert [file for file in bound_loops().values() if str(work.work_dir) in file] == []
@@ -65,7 +75,7 @@ def assert_nothing_left(work: engine.Job, control: Path) -> None:
 
 
 @contextmanager
-def in_background(work: engine.Job, cancelled: threading.Event) -> Iterator[Future[engine.Product]]:
+def in_background(work: Job, cancelled: threading.Event) -> Iterator[Future[engine.Product]]:
     with ThreadPoolExecutor(1) as pool:
         try:
             yield pool.submit(build, work, cancelled)
@@ -78,12 +88,12 @@ def test_a_build_passes_all_phases_and_publishes_what_its_record_says(tmp_path: 
     work = job(tmp_path, image(control, formats=formats))
     phases: list[BuildPhase] = []
 
-    product = engine.run(work, on_phase=phases.append, cancelled=threading.Event())
+    product = engine.run(work, on_phase=phases.append, stop=stop_at(threading.Event()))
 
     # A phase of some milliseconds may pass between two looks; none comes twice or out of order.
     assert phases == sorted(set(phases), key=list(BuildPhase).index)
-    assert phases[0] is BuildPhase.PREPARE
-    assert phases[-2:] == [BuildPhase.CONVERT, BuildPhase.PUBLISH]
+    assert phases[:2] == [BuildPhase.RENDER, BuildPhase.PREFLIGHT]
+    assert phases[-2:] == [BuildPhase.MANIFEST, BuildPhase.PUBLISH]
     assert {artifact.format for artifact in product.artifacts} == set(formats)
     for artifact in product.artifacts:
         file = artifacts.path(work.images_dir, "debian-bookworm", BUILD, artifact.format)
@@ -115,14 +125,16 @@ def test_each_phase_of_dib_is_told_while_it_lasts(tmp_path: Path, control: Path)
     told: list[BuildPhase] = []
     work = job(tmp_path, image(control))
     with ThreadPoolExecutor(1) as pool:
-        run = pool.submit(engine.run, work, on_phase=told.append, cancelled=cancelled)
+        run = pool.submit(engine.run, work, on_phase=told.append, stop=stop_at(cancelled))
         try:
             eventually(lambda: told[-1:] == [BuildPhase.BOOTSTRAP], "the build waits in root.d")
-            (control / "pause.install").touch()
-            (control / "pause.finalise").touch()
+            for phase in ("install", "block-device", "finalise"):
+                (control / f"pause.{phase}").touch()
             (control / "pause").unlink()
             eventually(lambda: told[-1:] == [BuildPhase.PACKAGES], "the build waits in install.d")
             (control / "pause.install").unlink()
+            eventually(lambda: told[-1:] == [BuildPhase.IMAGE], "the build waits at the block device")
+            (control / "pause.block-device").unlink()
             eventually(lambda: told[-1:] == [BuildPhase.FINALISE], "the build waits in finalise.d")
             (control / "pause.finalise").unlink()
             run.result(timeout=30)
@@ -154,13 +166,16 @@ def test_secrets_reach_dib_and_nobody_else(tmp_path: Path, control: Path) -> Non
 def test_credentials_of_proxies_and_mirrors_are_told_to_dib_alone(
     tmp_path: Path, control: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proxy, mirror = "http://ann:p4ssw0rd@proxy.test:3128", "http://bob:s3cr3t@mirror.test/debian"
-    monkeypatch.setenv("http_proxy", proxy)
+    mirror = "http://bob:s3cr3t@mirror.test/debian"
     platform = Platform(name="p", distribution="debian", release="bookworm", mirror=mirror)
-    (control / "print").write_text(f"+ curl -x {proxy}\nusing ann:p4ssw0rd\nI: Retrieving {mirror}/dists\n")
     work = job(tmp_path, image(control, platform=platform))
-
-    build(work)
+    with reachable_world.mirror() as server:
+        server.paths = {"http://mirror.test/debian/dists/bookworm/InRelease"}
+        proxy = f"http://ann:p4ssw0rd@{urlsplit(server.url).netloc}"
+        monkeypatch.setenv("http_proxy", proxy)
+        told = f"+ curl -x {proxy}\nusing ann:p4ssw0rd\nI: Retrieving {mirror}/dists\n"
+        (control / "print").write_text(told)
+        build(work)
 
     (run,) = map(json.loads, (control / "runs").read_text().splitlines())
     assert run["environment"]["http_proxy"] == proxy
@@ -242,7 +257,7 @@ def test_a_directory_that_cannot_be_used_is_a_matter_of_the_configuration(
     (tmp_path / "file").touch()
     bad = read_only if where == "ro" else tmp_path / where
     value = bad / "build.log" if key == "build-log-dir" else bad
-    work = engine.Job(**{**vars(job(tmp_path, image(control))), PLACES[key]: value})
+    work = Job(**{**vars(job(tmp_path, image(control))), PLACES[key]: value})
 
     failure = failure_of(work)
 
@@ -330,10 +345,17 @@ def test_a_full_images_directory_leaves_no_half_published_build(
     tmp_path: Path, small_disk: Path, control: Path
 ) -> None:
     (control / "size").write_text("4")
-    (small_disk / "ballast").write_bytes(bytes(23 << 20))
     work = job(tmp_path, image(control))
-    work = engine.Job(**{**vars(work), "images_dir": small_disk / "images"})
-    failure = failure_of(work)
+    work = Job(**{**vars(work), "images_dir": small_disk / "images"})
+
+    def fill(phase: BuildPhase) -> None:
+        if phase is BuildPhase.CONVERT:
+            (small_disk / "ballast").write_bytes(bytes(23 << 20))
+
+    with pytest.raises(ActionFailedError) as caught:
+        engine.run(work, on_phase=fill, stop=lambda: None)
+    failure = caught.value.failure
+    assert failure is not None
     assert failure.failure_class is FailureClass.DISK
     assert failure.phase == BuildPhase.PUBLISH
     assert list(work.images_dir.iterdir()) == []
@@ -342,7 +364,7 @@ def test_a_full_images_directory_leaves_no_half_published_build(
 
 def test_work_and_images_may_be_on_different_disks(tmp_path: Path, small_disk: Path, control: Path) -> None:
     work = job(tmp_path, image(control, formats=(ImageFormat.RAW,)))
-    work = engine.Job(**{**vars(work), "images_dir": small_disk / "images"})
+    work = Job(**{**vars(work), "images_dir": small_disk / "images"})
     (artifact,) = build(work).artifacts
     file = artifacts.path(work.images_dir, "debian-bookworm", BUILD, ImageFormat.RAW)
     assert artifacts.check(file, artifact, hashes=True) is None
@@ -359,7 +381,7 @@ def test_what_the_listener_raises_ends_the_build(tmp_path: Path, control: Path) 
             raise LookupError("the claim is lost")
 
     with pytest.raises(LookupError):
-        engine.run(work, on_phase=listener, cancelled=threading.Event())
+        engine.run(work, on_phase=listener, stop=stop_at(threading.Event()))
     assert_nothing_left(work, control)
 
 
@@ -369,7 +391,7 @@ from pathlib import Path
 from builder.dib import engine
 from tests.unit.dib_world import image, job
 place, control = map(Path, sys.argv[1:])
-engine.run(job(place, image(control)), on_phase=lambda _: None, cancelled=threading.Event())
+engine.run(job(place, image(control)), on_phase=lambda _: None, stop=lambda: None)
 """
 
 

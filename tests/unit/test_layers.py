@@ -33,6 +33,8 @@ LAYERS: Mapping[str, Row] = {
     # L0: the words
     "builder.model": Row(0),
     "builder.errors": Row(0, ("builder.model",)),  # for types alone; see test_no_cycles
+    "builder.bounded": Row(0),
+    "builder.findings": Row(0, ("builder.model",)),
     "builder.host": Row(0),
     "builder.signals": Row(0),
     # L1: what is configured, and how programs are run
@@ -41,7 +43,7 @@ LAYERS: Mapping[str, Row] = {
     # L2: decisions, and the doors to the three outside things; they never meet
     "builder.planning": Row(2, SEES),
     "builder.store": Row(2, (*SEES, "builder.process")),
-    "builder.dib": Row(2, (*SEES, "builder.process")),
+    "builder.dib": Row(2, (*SEES, "builder.process", "builder.bounded", "builder.findings")),
     "builder.cloud": Row(2, SEES),
     # L3: the roles, which know the contracts and not who keeps them
     "builder.workers": Row(
@@ -70,17 +72,35 @@ LAYERS: Mapping[str, Row] = {
             "builder.workers",
         ),
     ),
+    # L4 as well: looks at everything and changes nothing
+    "builder.doctor": Row(
+        4,
+        (
+            *SEES,
+            "builder.bounded",
+            "builder.findings",
+            "builder.store.base",
+            "builder.store.embedded",
+            "builder.store.probe",
+            "builder.store.zookeeper",
+            "builder.dib",
+            "builder.cloud",
+        ),
+    ),
     # L5: what people type
     "builder.cli": Row(
         5,
         (
             *WORDS,
+            "builder.findings",
             "builder.host",
             "builder.config",
+            "builder.doctor",
             "builder.planning",
             "builder.store.base",
             "builder.dib.artifacts",
             "builder.dib.command",
+            "builder.dib.contents.reproduce",
             "builder.dib.log",
             "builder.dib.logfiles",
             "builder.dib.mirrors",
@@ -109,7 +129,12 @@ DOORS: Mapping[str, tuple[str, ...]] = {
     "kazoo": ("builder.store",),
     "openstack": ("builder.cloud.openstack",),
     "keystoneauth1": ("builder.cloud.openstack",),
-    "requests": ("builder.cloud.openstack",),
+    "requests": ("builder.cloud.openstack", "builder.dib.contents.download", "builder.dib.reachable"),
+    "urllib3": ("builder.cloud.openstack", "builder.dib.contents.download"),
+    "debian_inspector": ("builder.dib.contents.indexes",),
+    "cyclonedx": ("builder.dib.contents.sbom",),
+    "packageurl": ("builder.dib.contents.sbom",),
+    "diskimage_builder": ("builder.dib.contents",),
     "cliff": ("builder.cli",),
     "rich": ("builder.cli",),
     "jinja2": ("builder.config",),
@@ -121,7 +146,10 @@ DOORS: Mapping[str, tuple[str, ...]] = {
 #: All that decisions are made of besides our own words: nothing that can see or touch the world.
 PURE_PACKAGE = "builder.planning"
 PURE_MODULES = frozenset(
-    {"__future__", "collections", "croniter", "dataclasses", "datetime", "enum", "hashlib", "typing"}
+    {
+        *("__future__", "collections", "croniter", "dataclasses", "datetime", "enum", "hashlib", "itertools"),
+        *("statistics", "typing"),
+    }
 )
 IMPURE_CALLS = frozenset({"now", "utcnow", "today", "open", "print", "input", "exec", "eval", "__import__"})
 

@@ -1,0 +1,47 @@
+"""What one build is to make, where things are, and the command that comes of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from builder.config.model import BuildLimits, Config, DiskImage
+from builder.dib import command, mirrors, tools
+from builder.model import Build
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to build, and where things are."""
+
+    image: DiskImage
+    build_id: str
+    installation_id: str
+    state_dir: Path  #: has the key for digests of secrets
+    images_dir: Path
+    work_dir: Path  #: a directory for this build is made in it, and removed
+    cache_dir: Path  #: shared by all builds, below it one for each image; kept
+    log_path: Path
+    elements_dirs: tuple[Path, ...] = ()
+    limits: BuildLimits = field(default_factory=BuildLimits)
+    disk_reserve: int = 0  #: bytes to leave free on each disk
+    cache_limit: int = Config.cache_limit  #: bytes that `cache_dir` may have in it afterwards
+    earlier: tuple[Build, ...] = ()  #: the image's ready builds, newest first: what this one will need
+
+
+def render(job: Job, *, output: Path, work_dir: Path) -> command.Command:
+    """The command that makes `output` + ".raw" in this build's own `work_dir`, with what this
+    machine adds to it: proxies, mirrors, where programs are."""
+    platform = job.image.platform
+    return command.render(
+        job.image,
+        build_id=job.build_id,
+        output=output,
+        work_dir=work_dir,
+        cache_dir=job.cache_dir,
+        elements_dirs=job.elements_dirs,
+        mirrors={} if platform is None else mirrors.mirror_environment(platform),
+        proxies=command.proxies(os.environ),
+        programs=tools.programs(job.image.dib_cmd[0]),
+    )

@@ -1,0 +1,143 @@
+"""Run one build under its claim, and keep its record true from the first word to the last."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from dataclasses import dataclass, replace
+
+from builder.config.model import Config, DiskImage
+from builder.dib import artifacts, engine, logfiles
+from builder.dib.job import Job
+from builder.errors import ActionFailedError, StoreUnavailableError
+from builder.model import Build, BuildPhase, BuildState, Failure, ImageRecords, Request
+from builder.planning.builds import next_try, served
+from builder.store.base import Claim
+from builder.workers.base import World, unforeseen
+from builder.workers.progress import BuildProgress
+from builder.workers.settle import Ending, Settler
+from builder.workers.stopping import BuildStop
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is to be built, for whom, and what is true under the claim."""
+
+    config: Config
+    image: DiskImage
+    request: Request
+    records: ImageRecords
+    claim: Claim
+    changes: tuple[str, ...] = ()  #: what is known to have changed since the build before
+
+
+def job_for(world: World, task: Task, build_id: str) -> Job:
+    """The engine's view of a task."""
+    config = task.config
+    return Job(
+        image=task.image,
+        build_id=build_id,
+        installation_id=world.identity.installation_id,
+        state_dir=config.state_dir,
+        images_dir=config.images_dir,
+        work_dir=config.work_dir,
+        cache_dir=config.cache_dir,
+        log_path=logfiles.path(config.log_dir, task.image.name, build_id),
+        elements_dirs=config.elements_dirs,
+        limits=config.build_limits,
+        disk_reserve=config.disk_reserve,
+        cache_limit=config.cache_limit,
+        earlier=task.records.ready_builds,
+    )
+
+
+def build(world: World, settler: Settler, task: Task) -> Build:
+    """Build, and write how it ended; the last word, whether or not it could be written."""
+    record = _new_record(world, task)
+    config, image = task.config, task.image
+    with world.active.hold(record.id):
+        record = world.store.create_build(record)
+        final = _run(world, task, BuildProgress(record, world.store.update_build, world.clock))
+        ending = settler.finish_build(final, task.claim)
+        _forget_cancellation(world, record)
+        if ending is Ending.OVERRULED or final.state is BuildState.FAILED:
+            # Not when the ending is unknown: the record may say `ready`, and then it must be so.
+            artifacts.delete(config.images_dir, image.name, record.id, world.identity.installation_id)
+        known = replace(task.records, builds=(final, *task.records.builds))
+        if ending is Ending.WRITTEN and served(known, task.request):
+            world.store.withdraw_request(task.request)
+        logfiles.prune(config.log_dir, image.name, keep=config.log_retention, limit=config.log_limit)
+    return final
+
+
+def _new_record(world: World, task: Task) -> Build:
+    now, build_id, image = world.clock(), uuid.uuid4().hex, task.image
+    return Build(
+        id=build_id,
+        image=image.name,
+        state=BuildState.BUILDING,
+        state_time=now,
+        builder=world.identity.hostname,
+        builder_id=world.identity.builder_id,
+        username=image.username,
+        python_path=image.python_path,
+        shell_type=image.shell_type,
+        phase=BuildPhase.RENDER,
+        started=now,
+        elements=image.elements,
+        log=str(logfiles.path(task.config.log_dir, image.name, build_id)),
+        request=task.request,
+        changes=task.changes,
+    )
+
+
+def _run(world: World, task: Task, progress: BuildProgress) -> Build:
+    """Run the build to its end; the last word on its record, whatever happens."""
+    record = progress.record
+    job = job_for(world, task, record.id)
+    try:
+        stop = BuildStop(world, record)
+        product = engine.run(job, on_phase=progress.phase, on_bytes=progress.bytes, stop=stop)
+    except ActionFailedError as error:
+        return _failed(world, task, progress, error.failure or unforeseen(error, progress.record.phase))
+    except Exception as error:
+        # A bug or a broken disk: the record must say so all the same, or nobody ever learns.
+        LOG.exception("build %s of %s broke", record.id, record.image)
+        return _failed(world, task, progress, unforeseen(error, progress.record.phase))
+    LOG.info("build %s of %s is ready", record.id, record.image)
+    return _ready(world, progress, product)
+
+
+def _ready(world: World, progress: BuildProgress, product: engine.Product) -> Build:
+    now, record = world.clock(), progress.timed()
+    return record.become(
+        BuildState.READY,
+        now,
+        ended=now,
+        phase=None,
+        bytes_done=0,
+        bytes_total=0,
+        timings={**record.timings, **product.timings},
+        inputs=product.inputs,
+        work_bytes=product.work_bytes,
+        artifacts=product.artifacts,
+        formats=tuple(sorted(artifact.format for artifact in product.artifacts)),
+        tools=product.tools,
+    )
+
+
+def _failed(world: World, task: Task, progress: BuildProgress, failure: Failure) -> Build:
+    now, record = world.clock(), progress.timed()
+    LOG.error("build %s of %s failed: %s", record.id, record.image, failure.summary)
+    failed = record.become(BuildState.FAILED, now, ended=now, reason=failure)
+    return replace(failed, next_try=next_try(task.image, task.records, failed, task.config, now))
+
+
+def _forget_cancellation(world: World, build: Build) -> None:
+    """Take away the wish that the build ends, now that it has; the janitor does it if we can't."""
+    try:
+        world.store.withdraw_cancellation(build.image, build.id)
+    except StoreUnavailableError as error:
+        LOG.info("the wish to cancel build %s stays for now: %s", build.id, error.message)
