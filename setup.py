@@ -26,7 +26,7 @@ setup(
     # The elements are data that ship with the package; in a checkout they are beside it.
     packages=[*find_packages(include=["builder", "builder.*"]), "builder.elements"],
     package_dir={"builder.elements": "elements"},
-    package_data={"builder": ["py.typed", "dib/sandbox/*"], "builder.elements": ["**/*"]},
+    package_data={"builder": ["py.typed", "dib/isolation/sandbox/*"], "builder.elements": ["**/*"]},
     install_requires=[
         "cliff>=4.0",
         "croniter>=2.0",
@@ -48,7 +48,7 @@ setup(
         "console_scripts": [
             "imagepool = builder.cli.main:main",
             # The one program that a daemon of a service user runs by sudo (docs/service-user.md).
-            "imagepool-root = builder.dib.asroot:main",
+            "imagepool-root = builder.dib.isolation.asroot:main",
         ]
     },
 )

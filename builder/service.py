@@ -27,7 +27,10 @@ from builder.cloud.pool import CloudPool
 from builder.config import loader
 from builder.config.model import Config
 from builder.config.watch import ConfigWatch
-from builder.dib import artifacts, logfiles, tools, workspace
+from builder.dib import tools
+from builder.dib.isolation import workspace
+from builder.dib.logs import logfiles
+from builder.dib.output import artifacts
 from builder.errors import ConfigError, RefusedError, StoreUnavailableError, UsageError
 from builder.host import host_name
 from builder.model import BuildState

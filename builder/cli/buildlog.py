@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from builder.cli import text
-from builder.dib import logfiles
+from builder.dib.logs import logfiles
 from builder.errors import NotFoundError, RefusedError, UnavailableError
 from builder.host import host_name
 from builder.model import Build, BuildState

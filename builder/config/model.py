@@ -60,7 +60,7 @@ class Platform:
 
 @dataclass(frozen=True, kw_only=True)
 class FormatOptions:
-    """How files of a format are made; None is that format's own default (see dib/convert.py)."""
+    """How files of a format are made; None is that format's own default (see dib/output/convert.py)."""
 
     compression: str | None = None  #: "zstd", "zlib" or "none"
     compat: str | None = None  #: "1.1" or "0.10", of qcow2 alone

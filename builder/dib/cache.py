@@ -27,7 +27,7 @@ from operator import attrgetter
 from pathlib import Path, PurePath
 from typing import Final
 
-from builder.dib import sudo
+from builder.dib.isolation import sudo
 
 LOG = logging.getLogger(__name__)
 

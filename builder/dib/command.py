@@ -16,7 +16,8 @@ from typing import Final
 
 import builder
 from builder.config.model import MASK, DiskImage, FormatOptions, credentials_in
-from builder.dib import convert, sandbox
+from builder.dib.isolation import sandbox
+from builder.dib.output import convert
 from builder.model import ImageFormat
 
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})

@@ -13,28 +13,20 @@ from pathlib import Path
 from typing import Final
 
 from builder.config.model import masked_credentials
-from builder.dib import (
-    artifacts,
-    cache,
-    cgroups,
-    command,
-    convert,
-    preflight,
-    sandbox,
-    space,
-    tools,
-    workspace,
-)
+from builder.dib import cache, command, tools
+from builder.dib.checks import preflight, space
 from builder.dib.contents import inputs, manifest, unchanged
 from builder.dib.contents.inputs import Inputs
 from builder.dib.contents.unchanged import Comparison
 from builder.dib.failures import failure_of, usable
+from builder.dib.isolation import cgroups, sandbox, workspace
+from builder.dib.isolation.workspace import Workspace
 from builder.dib.job import Job, render
 from builder.dib.limits import Limits, Stop
-from builder.dib.log import LogFile, Output
-from builder.dib.masking import Masker
-from builder.dib.reasons import Reader
-from builder.dib.workspace import Workspace
+from builder.dib.logs.log import LogFile, Output
+from builder.dib.logs.masking import Masker
+from builder.dib.logs.reasons import Reader
+from builder.dib.output import artifacts, convert
 from builder.errors import ActionFailedError, ImagepoolError
 from builder.model import Artifact, Build, BuildPhase, Failure, FailureClass, ImageFormat
 

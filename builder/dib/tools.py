@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import builder
-from builder.dib import sudo
+from builder.dib.isolation import sudo
 from builder.errors import ToolMissingError
 from builder.process.child import find_tool, run
 

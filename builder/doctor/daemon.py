@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from builder.config.model import Config
-from builder.dib import preflight
+from builder.dib.checks import preflight
 from builder.findings import Finding, Level, fine, warning
 
 LOCK: Final = "daemon.lock"

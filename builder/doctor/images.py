@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Final
 
 from builder.config.model import DiskImage
-from builder.dib import command, preflight, reachable, space, tools
+from builder.dib import command, tools
 from builder.dib import mirrors as host_mirrors
+from builder.dib.checks import preflight, reachable, space
 from builder.dib.contents.inputs import resolve
 from builder.dib.limits import Limits
 from builder.doctor.world import World

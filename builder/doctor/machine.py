@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from builder.dib import cgroups, nosync, preflight, sandbox, sudo, tools, workspace
-from builder.dib.space import human
+from builder.dib import tools
+from builder.dib.checks import preflight
+from builder.dib.checks.space import human
+from builder.dib.isolation import cgroups, nosync, sandbox, sudo, workspace
 from builder.doctor.world import World
 from builder.errors import ImagepoolError
 from builder.findings import Finding, fine, problem, warning

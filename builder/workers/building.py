@@ -7,8 +7,10 @@ import uuid
 from dataclasses import dataclass, replace
 
 from builder.config.model import Config, DiskImage
-from builder.dib import artifacts, engine, logfiles
+from builder.dib import engine
 from builder.dib.job import Job
+from builder.dib.logs import logfiles
+from builder.dib.output import artifacts
 from builder.errors import ActionFailedError, StoreUnavailableError
 from builder.model import Build, BuildPhase, BuildState, Failure, ImageRecords, Request
 from builder.planning.builds import next_try, served

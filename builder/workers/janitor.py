@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 
 from builder.cloud import transfer
 from builder.config.model import Config
-from builder.dib import artifacts
+from builder.dib.output import artifacts
 from builder.errors import ConflictError, ImagepoolError, NotFoundError
 from builder.model import (
     Build,

@@ -17,7 +17,7 @@ from datetime import datetime
 
 from builder.cloud import transfer
 from builder.config.model import Config, Provider
-from builder.dib import artifacts
+from builder.dib.output import artifacts
 from builder.errors import ImagepoolError
 from builder.model import (
     Artifact,

@@ -19,7 +19,7 @@ from typing import Any
 import openstack
 import pytest
 
-from builder.dib.hashing import hash_file
+from builder.dib.output.hashing import hash_file
 from tests.e2e.machine import booted, left_of, run, ssh_banner
 from tests.realparts.devcloud import DevCloud, devcloud
 

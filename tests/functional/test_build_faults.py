@@ -21,8 +21,9 @@ from typing import Any
 import pytest
 
 from builder.config.model import DiskImage
-from builder.dib import engine, logfiles
+from builder.dib import engine
 from builder.dib.job import Job
+from builder.dib.logs import logfiles
 from builder.errors import ActionFailedError
 from builder.model import Artifact, Build, BuildPhase, BuildState, Failure, FailureClass, ImageFormat
 from tests.functional.installation import Installation

@@ -42,7 +42,15 @@ def test_an_image_is_built_and_reaches_every_region(place: Installation) -> None
 
     # The record tells the whole story.
     assert build.reason is None and build.phase is None
-    assert set(build.timings) >= {"render", "preflight", "convert", "convert qcow2", "hash qcow2", "manifest", "publish"}
+    assert set(build.timings) >= {
+        "render",
+        "preflight",
+        "convert",
+        "convert qcow2",
+        "hash qcow2",
+        "manifest",
+        "publish",
+    }
     assert build.elements == ("fake", "vm")
     assert "qemu-img" in " ".join(build.tools)
     assert build.request is not None and not build.request.manual

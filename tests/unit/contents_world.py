@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from builder.config.model import DiskImage, FormatOptions
-from builder.dib import artifacts, command
+from builder.dib import command
 from builder.dib.contents import inputs, manifest, reproduce
+from builder.dib.output import artifacts
 from builder.model import ImageFormat
 from tests.unit.dib_world import BUILD, INSTALLATION, image, need_root
 

@@ -44,7 +44,7 @@ class ServiceUser:
         program = self.bin / "imagepool-root"
         program.write_text(
             f"#!{python}\nimport sys\nsys.path.insert(0, {str(PROJECT)!r})\n"
-            "from builder.dib.asroot import main\nsys.exit(main())\n"
+            "from builder.dib.isolation.asroot import main\nsys.exit(main())\n"
         )
         program.chmod(0o755)
         self._users()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from builder.config.model import BuildLimits, Config, Platform, Provider, ZooKeeper
-from builder.dib import cgroups, sudo, workspace
+from builder.dib.isolation import cgroups, sudo, workspace
 from builder.doctor import clouds, daemon, examination, images, machine, records
 from builder.doctor.world import World
 from builder.errors import CloudError, CloudUnavailableError

@@ -12,7 +12,7 @@ import pytest
 
 from builder.cli.context import Parts
 from builder.config.model import Config, Platform
-from builder.dib import logfiles
+from builder.dib.logs import logfiles
 from builder.errors import ConflictError
 from builder.host import host_name
 from builder.model import Build, BuildState, Request, Upload, UploadState

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.dib import artifacts
+from builder.dib.output import artifacts
 from builder.errors import RefusedError
 from builder.model import Artifact, ImageFormat
 from tests.unit.dib_world import BUILD, INSTALLATION

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from builder.config.model import BuildLimits
-from builder.dib import cgroups, workspace
-from builder.dib.workspace import Workspace
+from builder.dib.isolation import cgroups, workspace
+from builder.dib.isolation.workspace import Workspace
 from tests.unit.dib_world import BUILD
 
 GIB = 1 << 30

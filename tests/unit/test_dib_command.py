@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from builder.config.model import MASK, DiskImage, FormatOptions
-from builder.dib import command, sandbox
+from builder.dib import command
+from builder.dib.isolation import sandbox
 from builder.model import ImageFormat
 from tests.unit.dib_world import BUILD, FAKE_DIB, eventually, image, need_root, shellcheck, traces
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from builder.dib import artifacts
 from builder.dib.contents import archive, inputs
+from builder.dib.output import artifacts
 from builder.errors import ImagepoolError, NotFoundError, RefusedError
 from tests.unit.contents_world import STATUS, Past, past_build
 from tests.unit.dib_world import BUILD, FAKE_DIB, image, shellcheck

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from builder.config.model import FormatOptions
-from builder.dib import convert
-from builder.dib.convert import Made
 from builder.dib.limits import Limits
+from builder.dib.output import convert
+from builder.dib.output.convert import Made
 from builder.errors import ActionFailedError, ToolMissingError
 from builder.model import BuildPhase, Failure, FailureClass, ImageFormat
 from builder.process.child import find_tool

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import pytest
 
-from builder.dib import workspace
-from builder.dib.workspace import Workspace
+from builder.dib.isolation import workspace
+from builder.dib.isolation.workspace import Workspace
 from tests.unit.cgroup_world import cgroup_corner
 from tests.unit.dib_world import (
     BUILD,
@@ -41,7 +41,7 @@ DAEMON = f"""
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from builder.dib import cgroups, sandbox, workspace
+from builder.dib.isolation import cgroups, sandbox, workspace
 place, hierarchy, then = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 space = workspace.create(
     place / "work", image="image", build_id="{BUILD}", installation_id="{INSTALLATION}", now=datetime.now(UTC)

@@ -20,9 +20,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from builder.config.model import Platform
-from builder.dib import artifacts, engine, sandbox, workspace
+from builder.dib import engine
+from builder.dib.isolation import sandbox, workspace
 from builder.dib.job import Job
 from builder.dib.limits import Stop
+from builder.dib.output import artifacts
 from builder.errors import ActionFailedError
 from builder.model import BuildPhase, Failure, FailureClass, ImageFormat
 from tests.unit import reachable_world

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from builder.dib import hashing, sparse
-from builder.dib.hashing import hash_file
 from builder.dib.limits import Limits
+from builder.dib.output import hashing, sparse
+from builder.dib.output.hashing import hash_file
 from builder.errors import ActionFailedError
 from builder.model import Failure, FailureClass
 

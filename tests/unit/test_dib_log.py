@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from builder.config.model import MASK
-from builder.dib import log as build_log
-from builder.dib.log import LogFile, Output
-from builder.dib.masking import Masker
-from builder.dib.reasons import Reader
+from builder.dib.logs import log as build_log
+from builder.dib.logs.log import LogFile, Output
+from builder.dib.logs.masking import Masker
+from builder.dib.logs.reasons import Reader
 from builder.model import BuildPhase
 from builder.process.child import LINE_LIMIT
 

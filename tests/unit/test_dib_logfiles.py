@@ -13,8 +13,8 @@ from typing import IO, Any
 
 import pytest
 
-from builder.dib import logfiles
-from builder.dib.log import LogFile
+from builder.dib.logs import logfiles
+from builder.dib.logs.log import LogFile
 
 ARM, PLAIN = "ubuntu-noble-arm64", "ubuntu-noble"
 

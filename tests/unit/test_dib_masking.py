@@ -14,7 +14,7 @@ from urllib.parse import quote, quote_plus, urlencode
 import pytest
 
 from builder.config.model import MASK
-from builder.dib.masking import Masker
+from builder.dib.logs.masking import Masker
 
 SECRETS = [
     "it's $ecret",

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from builder.dib import nosync
+from builder.dib.isolation import nosync
 
 #: AUDIT_ARCH_* by name.
 ARCH = {

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from builder.config.model import Platform
-from builder.dib import preflight
+from builder.dib.checks import preflight
+from builder.dib.checks.preflight import Preflight, check_build
+from builder.dib.checks.space import Needs
 from builder.dib.limits import Limits
-from builder.dib.preflight import Preflight, check_build
-from builder.dib.space import Needs
 from builder.errors import ActionFailedError
 from builder.findings import Level
 from builder.model import Failure, FailureClass
@@ -138,7 +138,7 @@ def test_a_program_that_is_not_installed(tmp_path: Path) -> None:
 def test_a_machine_that_may_not_make_namespaces(tmp_path: Path) -> None:
     need_root()
     # Without this capability, as in most containers, root is not allowed to.
-    program = "from builder.dib import preflight; print(preflight.namespaces())"
+    program = "from builder.dib.checks import preflight; print(preflight.namespaces())"
     bare = ["setpriv", "--bounding-set=-sys_admin", sys.executable, "-c", program]
     told = subprocess.run(bare, check=True, capture_output=True, text=True).stdout
     assert "the namespaces of a build can't be made: unshare: unshare failed: Operation not permitted" in told

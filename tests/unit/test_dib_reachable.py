@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from builder.config.model import DiskImage, Platform
-from builder.dib import reachable
-from builder.dib.reachable import Mirror, mirrors_of
+from builder.dib.checks import reachable
+from builder.dib.checks.reachable import Mirror, mirrors_of
 from builder.findings import Finding, Level
 from builder.model import FailureClass
 from tests.unit.dib_world import image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from builder.dib.reasons import Reader
+from builder.dib.logs.reasons import Reader
 from builder.model import BuildPhase, FailureClass
 
 DIB = "+ diskimage_builder/lib/"

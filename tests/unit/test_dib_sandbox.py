@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from builder.config.model import BuildLimits
-from builder.dib import cgroups, nosync, sandbox, workspace
-from builder.dib.workspace import Workspace
+from builder.dib.isolation import cgroups, nosync, sandbox, workspace
+from builder.dib.isolation.workspace import Workspace
 from builder.process.child import Child
 from tests.unit.cgroup_world import cgroup_corner
 from tests.unit.dib_world import BUILD, eventually, need_root, processes_naming

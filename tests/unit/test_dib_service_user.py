@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from builder.dib import asroot, workspace
-from builder.dib.workspace import Workspace
+from builder.dib.isolation import asroot, workspace
+from builder.dib.isolation.workspace import Workspace
 from tests.unit.dib_world import (
     BUILD,
     FAKE_DIB,
@@ -35,7 +35,8 @@ DAEMON = f"""
 import json, os, sys
 from datetime import UTC, datetime
 from pathlib import Path
-from builder.dib import sandbox, tools, workspace
+from builder.dib import tools
+from builder.dib.isolation import sandbox, workspace
 work, control, then = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 tools.require()
 space = workspace.create(
@@ -62,7 +63,7 @@ print(json.dumps(answer | {{"devices": released.devices, "problem": released.pro
 SWEEP = f"""
 import sys
 from pathlib import Path
-from builder.dib import workspace
+from builder.dib.isolation import workspace
 for released in workspace.sweep(Path(sys.argv[1]), "{INSTALLATION}"):
     print(released)
 """

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from builder.dib import space
-from builder.dib.space import FileSystem, Needs, Use, needs
+from builder.dib.checks import space
+from builder.dib.checks.space import FileSystem, Needs, Use, needs
 from builder.findings import Level
 from builder.model import Artifact, Build, FailureClass, ImageFormat
 from tests.unit.dib_world import need_root

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from builder.dib import workspace
-from builder.dib.workspace import Workspace
+from builder.dib.isolation import workspace
+from builder.dib.isolation.workspace import Workspace
 from builder.errors import RefusedError
 from tests.unit.dib_world import BUILD, INSTALLATION, bound_loops, eventually, need_root, traces
 

@@ -11,7 +11,7 @@ import pytest
 
 from builder.cloud import transfer
 from builder.cloud.base import CloudImage, NewImage
-from builder.dib import artifacts
+from builder.dib.output import artifacts
 from builder.errors import CloudUnavailableError
 from builder.model import (
     Artifact,

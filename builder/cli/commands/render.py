@@ -13,7 +13,7 @@ from builder.cli import text
 from builder.cli.base import Action
 from builder.config.model import Config, DiskImage, masked_credentials
 from builder.dib import command, mirrors, tools
-from builder.dib.workspace import Ledger, Workspace
+from builder.dib.isolation.workspace import Ledger, Workspace
 from builder.errors import NotFoundError
 
 #: Stands where the id of the build will be.

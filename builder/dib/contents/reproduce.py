@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from builder.config.model import MASK, DiskImage
-from builder.dib import artifacts, command
+from builder.dib import command
 from builder.dib.command import MANIFEST_ELEMENT, Additions, Command
 from builder.dib.contents import archive, inputs, packages
 from builder.dib.contents.packages import Package
+from builder.dib.output import artifacts
 from builder.errors import NotFoundError, RefusedError, UnavailableError
 
 _SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

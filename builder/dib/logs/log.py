@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from builder.dib.masking import Masker
-from builder.dib.reasons import Reader
+from builder.dib.logs.masking import Masker
+from builder.dib.logs.reasons import Reader
 from builder.process.child import LINE_LIMIT
 
 __all__ = ["LogFile", "Masker", "Output", "Reader"]

@@ -22,8 +22,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from builder.dib import hashing
 from builder.dib.limits import Limits
+from builder.dib.output import hashing
 from builder.errors import RefusedError
 from builder.model import Artifact, ImageFormat, is_build_id, name_problem
 

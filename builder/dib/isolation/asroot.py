@@ -20,8 +20,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from builder.dib import cache, sandbox, workspace
-from builder.dib.workspace import Workspace
+from builder.dib import cache
+from builder.dib.isolation import sandbox, workspace
+from builder.dib.isolation.workspace import Workspace
 from builder.errors import ImagepoolError, RefusedError, UsageError
 
 _USAGE: Final = "usage: imagepool-root check | sandbox DIRECTORY | release DIRECTORY | prune CACHE BYTES"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from builder.dib.limits import Limits
-from builder.dib.sparse import extents
+from builder.dib.output.sparse import extents
 
 _CHUNK: Final = 1 << 20
 #: Chunks that the slowest hash may be behind the fastest: none waits for another at each chunk, and

@@ -12,8 +12,10 @@ from typing import Final
 
 from builder.bounded import at_once
 from builder.config.model import DiskImage
-from builder.dib import reachable, sandbox, space, sudo, tools
+from builder.dib import tools
+from builder.dib.checks import reachable, space
 from builder.dib.failures import failure_of, usable
+from builder.dib.isolation import sandbox, sudo
 from builder.dib.limits import Limits
 from builder.errors import ActionFailedError, ImagepoolError
 from builder.findings import Finding, Level, fine, problem, warning

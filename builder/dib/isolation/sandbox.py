@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Final
 
 from builder.config.model import BuildLimits
-from builder.dib import cgroups, init, nosync, sudo
-from builder.dib.workspace import Workspace
+from builder.dib.isolation import cgroups, init, nosync, sudo
+from builder.dib.isolation.workspace import Workspace
 from builder.errors import ToolMissingError
 from builder.process.child import Child, find_tool, run
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from builder.dib import artifacts
+from builder.dib.output import artifacts
 from builder.errors import RefusedError
 from builder.findings import Finding, fine, problem
 from builder.model import Build, FailureClass, ImageFormat

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from builder.config.model import BuildLimits
-from builder.dib.workspace import Workspace
+from builder.dib.isolation.workspace import Workspace
 
 ROOT: Final = Path("/sys/fs/cgroup")
 #: Microseconds over which cpu.max is meant.

@@ -21,9 +21,9 @@ from types import MappingProxyType
 from typing import Final
 
 from builder.config.model import FormatOptions
-from builder.dib import sparse
-from builder.dib.hashing import hash_file
 from builder.dib.limits import LOOK, Limits
+from builder.dib.output import sparse
+from builder.dib.output.hashing import hash_file
 from builder.errors import ActionFailedError
 from builder.model import Artifact, BuildPhase, Failure, FailureClass, ImageFormat
 from builder.process.child import Child, Completed, find_tool, run

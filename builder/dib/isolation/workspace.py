@@ -31,7 +31,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from builder.dib import sudo
+from builder.dib.isolation import sudo
 from builder.errors import RefusedError, ToolMissingError
 from builder.model import is_build_id, name_problem
 from builder.process.child import find_tool, run, wait_for

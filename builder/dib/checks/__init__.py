@@ -1,0 +1,1 @@
+"""What would make a build fail, found out before it starts."""
