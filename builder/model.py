@@ -159,7 +159,10 @@ class Failure:
             )
             if text
         ]
-        return f"{self.failure_class}: {self.message}" + (f" ({', '.join(details)})" if details else "")
+        # "cancelled by whom" says the class by itself.
+        said = self.message.startswith(f"{self.failure_class} ")
+        text = self.message if said else f"{self.failure_class}: {self.message}"
+        return text + (f" ({', '.join(details)})" if details else "")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ A command says its arguments and what it does: `Action.act`, `Lister.table`, `Sh
 from __future__ import annotations
 
 import argparse
+import unicodedata
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,17 @@ class Base(Command):
         """Write a line about what is going on to stderr, at once."""
         self.app.stderr.write(f"{line}\n")
         self.app.stderr.flush()
+
+
+def words_on_record(option: str, value: str) -> str:
+    """What somebody says for the record, without the white space around it; UsageError when it has line
+    ends or control characters, with which it could look like more than one line of a log or a list."""
+    words = value.strip()
+    if any(not c.isprintable() and unicodedata.category(c) != "Zs" for c in words):
+        raise UsageError(
+            f"{option} has line ends or control characters in it: {words!r}", hint="Say it in one line."
+        )
+    return words
 
 
 class Action(Base):

@@ -20,6 +20,7 @@ from builder.planning import words
 from builder.planning.actions import UploadDecision, Verdict
 from builder.planning.estimate import estimate
 from builder.planning.records import newest_first, newest_ready
+from builder.planning.retry import counts
 from builder.planning.uploads import decide_upload
 
 #: How long nobody needs to take a request before it is worth a word, and how long a request may be
@@ -31,9 +32,11 @@ STEP: Final = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How it ended; `reason` is None when all is well, `lines` are the last ones that matter."""
+    """How it ended; `reason` is None when all is well, `lines` are the last ones that matter, `hint`
+    says where there is more."""
 
     reason: str | None = None
+    hint: str = ""
     lines: tuple[str, ...] = ()
 
 
@@ -64,6 +67,8 @@ class Follower:
         outcome: Outcome | None = None
         if build.state is BuildState.FAILED:
             outcome = self._build_failed(records, build)
+            if outcome is None and not counts(build):
+                said[f"build {build.id}"] = f"build {build.id}: interrupted; it is begun again"
         elif build.state is BuildState.DELETING:
             outcome = Outcome(reason=f"build {build.id} is being deleted")
         elif build.state is BuildState.READY:
@@ -94,11 +99,12 @@ class Follower:
     def _build_failed(self, records: ImageRecords, build: Build) -> Outcome | None:
         if records.request == self.request:
             return None
-        why = build.reason.summary if build.reason is not None else "its record doesn't say why"
+        why = text.summary(build.reason) or "its record doesn't say why"
         if build.next_try is not None:
             why += f"; the next try is at {text.moment(build.next_try)}"
         return Outcome(
             reason=f"build {build.id} failed: {why}",
+            hint=f"See 'imagepool build show {build.id}'.",
             lines=build.reason.lines if build.reason is not None else (),
         )
 
@@ -218,9 +224,7 @@ def _progress(upload: Upload) -> str:
 
 def _why(upload: _Upload) -> str:
     record = upload.newest
-    reason = (
-        record.reason.summary if record is not None and record.reason is not None else "no reason on record"
-    )
+    reason = (text.summary(record.reason) if record is not None else None) or "no reason on record"
     if upload.decision.due is not None:
         return f"{reason}; the next try is at {text.moment(upload.decision.due)}"
     return reason

@@ -51,6 +51,13 @@ def is_cancelled(build: Build) -> bool:
     return reason is not None and reason.failure_class is FailureClass.CANCELLED
 
 
+def nobody_works(records: ImageRecords, build: Build) -> str | None:
+    """Why a build that says it runs will never end by itself; None when it doesn't say so, or is alive."""
+    if build.state is not BuildState.BUILDING or is_alive(records, build):
+        return None
+    return "no builder works on it any more; a janitor ends it"
+
+
 def is_alive(records: ImageRecords, build: Build) -> bool:
     """Whether somebody may work on a build that says it runs.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from builder.cli import text
+from builder.cli import guard, text
 from builder.cli.cells import (
     BuildId,
     Bytes,
@@ -35,7 +35,8 @@ from builder.model import (
     Request,
     Upload,
 )
-from builder.planning.estimate import Estimate, estimate, expected_duration
+from builder.planning import words
+from builder.planning.estimate import Estimate, estimate, expected_duration, phase_seconds
 
 BUILD_COLUMNS: Final = (
     "id", "image", "state", "phase", "builder", "formats", "size", "age", "duration", "reason",
@@ -84,9 +85,9 @@ def build_row(build: Build, records: ImageRecords, now: datetime) -> Row:
         "size": Bytes(sum(a.size for a in build.artifacts) if build.artifacts else None),
         "age": Seconds((now - build.began).total_seconds()),
         "duration": Seconds(build.duration),
-        "reason": Reason(_summary(build.reason)),
+        "reason": Reason(_why(build, records)),
         "progress": Share(expected.share if expected is not None else None),
-        "left": Seconds(expected.left if expected is not None else None),
+        "left": Seconds(expected.known_left if expected is not None else None),
     }
 
 
@@ -94,15 +95,17 @@ def build_details(build: Build, records: ImageRecords, now: datetime) -> Row:
     """What `build show` shows: the row, and everything else on record."""
     uploads = records.uploads_of(build.id)
     wish = records.cancellation
+    in_phase = phase_seconds(build, now) if _runs(build, records) else None
     return {
         **build_row(build, records, now),
         "id": Cell(build.id),
-        "reason": Cell(_summary(build.reason)),
+        "reason": Cell(_why(build, records)),
         "failure": _failure(build.reason),
         "state_time": Moment(build.state_time),
         "started": Moment(build.started),
         "ended": Moment(build.ended),
-        "timings": _timings(build.timings),
+        "timings": _timings(build.timings, build.phase, in_phase),
+        "phase_seconds": Seconds(in_phase),
         "artifacts": Lines(
             [_artifact(a) for a in build.artifacts], [_artifact_line(a) for a in build.artifacts]
         ),
@@ -142,7 +145,7 @@ def upload_row(upload: Upload, now: datetime) -> Row:
         "size": Bytes(upload.size),
         "age": Seconds((now - began).total_seconds()),
         "duration": Seconds(upload.duration),
-        "reason": Reason(_summary(upload.reason)),
+        "reason": Reason(text.summary(upload.reason)),
     }
 
 
@@ -152,7 +155,7 @@ def upload_details(upload: Upload, now: datetime) -> Row:
         **upload_row(upload, now),
         "id": Cell(upload.name),
         "build_id": Cell(upload.build_id),
-        "reason": Cell(_summary(upload.reason)),
+        "reason": Cell(text.summary(upload.reason)),
         "failure": _failure(upload.reason),
         "phase": Cell(upload.phase),
         "sent": Bytes(upload.sent),
@@ -216,8 +219,8 @@ def image_details(status: ImageStatus, now: datetime) -> Row:
     }
 
 
-def _summary(failure: Failure | None) -> str | None:
-    return failure.summary if failure is not None else None
+def _why(build: Build, records: ImageRecords) -> str | None:
+    return text.summary(build.reason) or guard.nobody_works(records, build)
 
 
 def _failure(failure: Failure | None) -> Lines:
@@ -234,12 +237,17 @@ def _failure(failure: Failure | None) -> Lines:
     return Lines(data, failure.lines or (failure.message,))
 
 
-def _timings(timings: Mapping[str, float]) -> Lines:
-    """Phases in the order in which they happen, each followed by its parts, such as the formats it made."""
-    ordered = sorted(timings.items(), key=lambda item: _when(item[0]))
+def _timings(timings: Mapping[str, float], running: str | None = None, so_far: float | None = None) -> Lines:
+    """Phases in the order in which they happen, each followed by its parts, such as the formats it made.
+
+    People see the phase that is running as well, with the seconds `so_far`.
+    """
+    shown = {phase: text.duration(seconds) for phase, seconds in timings.items()}
+    if running is not None and so_far is not None:
+        shown[running] = f"{text.duration(so_far)} so far"
     return Lines(
-        {str(phase): round(seconds, 3) for phase, seconds in ordered},
-        [f"{'  ' if ' ' in phase else ''}{phase}: {text.duration(seconds)}" for phase, seconds in ordered],
+        {str(phase): round(timings[phase], 3) for phase in sorted(timings, key=_when)},
+        [f"{'  ' if ' ' in phase else ''}{phase}: {shown[phase]}" for phase in sorted(shown, key=_when)],
     )
 
 
@@ -273,31 +281,37 @@ def _request(request: Request | None) -> Lines:
         "time": text.iso(request.time),
         "manual": request.manual,
     }
-    return Lines(data, [f"{request.why} ({request.by}, {text.moment(request.time)})"])
+    why, by = words.line(request.why), words.line(request.by)
+    return Lines(data, [f"{why} ({by}, {text.moment(request.time)})"])
+
+
+def _runs(build: Build, records: ImageRecords) -> bool:
+    return build.state is BuildState.BUILDING and guard.is_alive(records, build)
 
 
 def _estimate(build: Build, records: ImageRecords, now: datetime) -> Estimate | None:
-    return estimate(build, records, now) if build.state is BuildState.BUILDING else None
+    return estimate(build, records, now) if _runs(build, records) else None
 
 
 def _running_estimate(records: ImageRecords, now: datetime) -> Estimate | None:
-    running = next((b for b in records.builds if b.state is BuildState.BUILDING), None)
+    running = next((b for b in records.builds if _runs(b, records)), None)
     return estimate(running, records, now) if running is not None else None
 
 
 def _expected(expected: Estimate | None, now: datetime) -> Lines:
     if expected is None:
         return Lines(None, ())
+    left = expected.known_left
     ends = now + timedelta(seconds=expected.left)
     data = {
         "total": round(expected.total, 3),
-        "left": round(expected.left, 3),
+        "left": round(left, 3) if left is not None else None,
         "share": round(expected.share, 3),
         "over": round(expected.over, 3),
-        "ends": text.iso(ends),
+        "ends": text.iso(ends) if left is not None else None,
     }
     rest = text.rest(expected.left, expected.over)
-    whole = "" if expected.over else f" of {text.duration(expected.total)}, until {text.moment(ends)}"
+    whole = "" if left is None else f" of {text.duration(expected.total)}, until {text.moment(ends)}"
     return Lines(data, [f"{rest}{whole}"])
 
 
@@ -314,8 +328,8 @@ def _cancellation(wish: Cancellation | None) -> Lines:
     if wish is None:
         return Lines(None, ())
     data = {"build_id": wish.build_id, "by": wish.by, "why": wish.why, "time": text.iso(wish.time)}
-    why = f": {wish.why}" if wish.why else ""
-    return Lines(data, [f"cancelled by {wish.by} at {text.moment(wish.time)}{why}"])
+    why = f": {words.line(wish.why)}" if wish.why else ""
+    return Lines(data, [f"cancelled by {words.line(wish.by)} at {text.moment(wish.time)}{why}"])
 
 
 class _NextTry(Moment):
@@ -359,7 +373,7 @@ def _place(place: Place, now: datetime) -> dict[str, Any]:
         "current": place.current,
         "decision": str(decision.verdict) if decision is not None else None,
         "decision_reason": decision.reason if decision is not None else None,
-        "reason": _summary(newest.reason) if newest is not None else None,
+        "reason": text.summary(newest.reason) if newest is not None else None,
     }
 
 

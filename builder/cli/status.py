@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from builder.cli import guard, text
 from builder.config.model import Config, DiskImage, Provider
 from builder.model import Build, BuildState, ImageRecords, Snapshot, Upload, UploadState
 from builder.planning.actions import BuildDecision, UploadDecision, Verdict
@@ -129,13 +130,21 @@ def newest_ended(records: ImageRecords) -> Build | None:
 
 def _reason(state: ImageState, records: ImageRecords, places: tuple[Place, ...]) -> str | None:
     failed = newest_ended(records)
+    if state is ImageState.BUILDING:
+        return _nobody_works(records)
     if state is ImageState.FAILED and failed is not None:
-        return failed.reason.summary if failed.reason else "the build failed; its record doesn't say why"
+        return text.summary(failed.reason) or "the build failed; its record doesn't say why"
     for place in places:
         if place.newest is not None and place.newest.state is UploadState.FAILED and not place.current:
-            reason = place.newest.reason
-            return f"{place.provider}: {reason.summary if reason else 'the upload failed'}"
+            return f"{place.provider}: {text.summary(place.newest.reason) or 'the upload failed'}"
     return None
+
+
+def _nobody_works(records: ImageRecords) -> str | None:
+    """Why none of the builds that say they run will be ready; None when one of them is alive."""
+    running = [b for b in records.builds if b.state is BuildState.BUILDING]
+    stale = [guard.nobody_works(records, build) for build in running]
+    return f"build {running[0].id}: {stale[0]}" if all(stale) else None
 
 
 def _places(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
+from builder.model import Failure
+
 _UNITS: Final = ("B", "KB", "MB", "GB", "TB")
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
@@ -33,6 +35,11 @@ def one_line(text: str, limit: int | None = None) -> str:
     if limit is not None and len(line) > limit:
         return line[: limit - 1].rstrip() + "…"
     return line
+
+
+def summary(failure: Failure | None) -> str | None:
+    """`Failure.summary`, None without one."""
+    return None if failure is None else failure.summary
 
 
 def duration(seconds: float) -> str:
@@ -67,9 +74,11 @@ def progress(done: int, total: int) -> str:
 
 
 def rest(left: float, over: float) -> str:
-    """How long something still takes: `about 40s left`, `2m 3s longer than ever`."""
+    """How long something still takes: `about 40s left`, `about to end`, `2m 3s longer than ever`."""
     if over > 0:
         return f"{duration(over)} longer than ever"
+    if left <= 0:
+        return "about to end"
     # Nobody knows it to the second; to the next five is as near as it gets.
     return f"about {duration(max(5.0, 5 * round(left / 5)))} left"
 

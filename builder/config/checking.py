@@ -84,13 +84,20 @@ def check(document: Document, schema: type[FileT], problems: Problems, *, secret
 
 
 def keys_of(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every key a file of that schema can have, with the path to it: "diskimages[].name"."""
+    """Every key a file of that schema can have, with the path to it: "diskimages[].name". Where names of a
+    kind are keys, that kind stands for them: "diskimages[].format-options.<format>.compat"."""
     for name, field in schema.model_fields.items():
         path = prefix + (field.alias or name)
         yield path
-        is_list = "list[" in str(field.annotation).lower()
         for inner in _models_in(field.annotation):
-            yield from keys_of(inner, f"{path}[]." if is_list else f"{path}.")
+            yield from keys_of(inner, f"{path}{_entries(str(field.annotation).lower(), inner)}.")
+
+
+def _entries(annotation: str, inner: type[BaseModel]) -> str:
+    """What follows a key to reach an entry of it."""
+    if "dict[str" in annotation:
+        return f".<{inner.__name__.removesuffix('Entry').lower()}>"
+    return "[]" if "list[" in annotation else ""
 
 
 def _report(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from builder.config.checking import Checked, check
 from builder.config.directories import build_directories
@@ -17,6 +18,9 @@ from builder.config.providers import ImageFormatOf, build_providers, wanted_form
 from builder.config.schema import ConfigFile, LimitsEntry, RetryEntry, SecureFile
 from builder.config.servers import build_zookeeper
 from builder.config.values import BadValueError, seconds, size
+
+#: Bytes without which not even the first programs of a build start.
+_LEAST_MEMORY: Final = 64 << 20
 
 
 def load(
@@ -77,7 +81,7 @@ def load(
         cache_limit=sizes["cache-limit"],
         disk_reserve=sizes["disk-reserve"],
         stall_timeout=seconds(content.stall_timeout or Config.stall_timeout.total_seconds()),
-        notes=notes_of(file),
+        notes=notes_of(file, images),
     )
 
 
@@ -99,9 +103,12 @@ def _limits(file: Checked[ConfigFile], problems: Problems) -> BuildLimits:
 def _memory(file: Checked[ConfigFile], value: str | None, problems: Problems) -> int | None:
     if value is None:
         return None
-    memory = _size(file, value, 1, problems, "build-limits", "memory")
-    if memory == 0:
-        problems.add(file.place("build-limits", "memory"), f"must be more than 0, not {value}")
+    memory = _size(file, value, _LEAST_MEMORY, problems, "build-limits", "memory")
+    if memory < _LEAST_MEMORY:
+        place = file.place("build-limits", "memory")
+        problems.add(
+            place, f"must be at least {_LEAST_MEMORY >> 20}M, without which no build begins, not {value}"
+        )
     return memory
 
 

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from builder.config.checking import Checked
-from builder.config.problems import KeyPath
+from builder.config.model import DiskImage
+from builder.config.problems import Place
 from builder.config.schema import WITHOUT_EFFECT, ConfigFile
 
 
-def notes_of(file: Checked[ConfigFile]) -> tuple[str, ...]:
-    """One "file:line: key: has no effect: why" for each such key, in the order of the file."""
-    found = sorted(file.place(*path) for path in _paths(file))
-    return tuple(f"{place}has no effect: {WITHOUT_EFFECT[place.path.rpartition('.')[2]]}" for place in found)
+def notes_of(file: Checked[ConfigFile], images: Mapping[str, DiskImage]) -> tuple[str, ...]:
+    """One "file:line: key: has no effect: why" for each such key, in the order of the file.
+
+    `images` are the diskimages that the file comes to.
+    """
+    found = sorted([*_unknown_here(file), *_keeps_what_stays(file, images)])
+    return tuple(f"{place}has no effect: {why}" for place, why in found)
 
 
-def _paths(file: Checked[ConfigFile]) -> Iterator[KeyPath]:
-    """Where such keys are written: right below a diskimage or provider, never deeper."""
+def _unknown_here(file: Checked[ConfigFile]) -> Iterator[tuple[Place, str]]:
+    """Keys of nodepool's: written right below a diskimage or provider, never deeper."""
     for path in file.document.lines:
         if len(path) == 3 and path[0] in ("diskimages", "providers") and path[2] in WITHOUT_EFFECT:
-            yield path
+            yield file.place(*path), WITHOUT_EFFECT[str(path[2])]
+
+
+def _keeps_what_stays(
+    file: Checked[ConfigFile], images: Mapping[str, DiskImage]
+) -> Iterator[tuple[Place, str]]:
+    """`keep-formats` of diskimages whose files all stay anyway."""
+    for position, entry in enumerate(file.content.diskimages or ()):
+        image = images.get(entry.name)
+        if entry.keep_formats and image is not None and not image.delete_after_upload:
+            yield (
+                file.place("diskimages", position, "keep-formats"),
+                "without delete-after-upload, all files stay",
+            )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
 
 #: A hundred years: longer than any duration makes sense, short enough for every date.
 MAX_SECONDS: Final = 3_153_600_000
@@ -102,6 +103,22 @@ class FormatEntry(Entry):
     compat: Literal["1.1", "0.10"] | None = None
 
 
+#: How each option of a format may be given, for messages.
+_FORMAT_OPTIONS: Final = {"compression": "zstd", "compat": "'0.10'"}
+
+
+def _options_below_formats(value: object) -> object:
+    """Options that stand where formats do are told what they miss."""
+    for option, example in _FORMAT_OPTIONS.items():
+        if isinstance(value, dict) and option in value:
+            raise PydanticCustomError(
+                "option_without_format",
+                "`{option}` is no format; options stand below one, as in qcow2: {example}",
+                {"option": option, "example": f"{{{option}: {example}}}"},
+            )
+    return value
+
+
 class PlatformEntry(Entry):
     """`platforms[]`."""
 
@@ -137,7 +154,7 @@ class DiskImageEntry(Entry):
     metadata: dict[str, Property] | None = None
     keep_formats: list[str] | None = None
     delete_after_upload: bool | None = None
-    format_options: dict[str, FormatEntry] | None = None
+    format_options: Annotated[dict[str, FormatEntry] | None, BeforeValidator(_options_below_formats)] = None
     if_unchanged: Literal["skip", "build"] | None = None
     max_age: Seconds | None = None
 

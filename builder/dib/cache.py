@@ -19,15 +19,17 @@ import logging
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterable, Iterator, Set
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path, PurePath
 from typing import Final
 
 from builder.dib.isolation import sudo
+from builder.dib.limits import LOOK, Limits
 
 LOG = logging.getLogger(__name__)
 
@@ -62,14 +64,17 @@ class _Entry:
 
 
 @contextmanager
-def in_use(directory: Path) -> Iterator[None]:
+def in_use(directory: Path, limits: Limits) -> Iterator[None]:
     """Keep `prune` away from a directory below the cache, which is made if it is not there.
 
-    Any number of builds can use one directory at a time. Raises OSError.
+    Any number of builds can use one directory at a time. While it is being pruned this waits, until
+    the limits end it (ActionFailedError). Raises OSError.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with _opened(directory) as descriptor:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        while not _locked(descriptor, fcntl.LOCK_SH):
+            limits.check()
+            time.sleep(LOOK)
         yield
 
 
@@ -84,7 +89,9 @@ def prune(cache_dir: Path, limit: int) -> Pruned:
         return Pruned()
     if sudo.needed():
         # Much of it is what the sandbox's root wrote.
-        return Pruned(**sudo.ask("prune", str(cache_dir), str(limit), timeout=_ROOTS_TIMEOUT))
+        words = ("prune", str(cache_dir), str(limit))
+        members = [field.name for field in fields(Pruned)]
+        return Pruned(**sudo.ask(*words, members=members, timeout=_ROOTS_TIMEOUT))
     with ExitStack() as locks:
         root = locks.enter_context(_opened(cache_dir))
         if not _locked(root):
@@ -216,9 +223,9 @@ def _directories_in(path: Path) -> list[str]:
         return []
 
 
-def _locked(descriptor: int) -> bool:
+def _locked(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -79,8 +79,9 @@ class Command:
     def secrets(self) -> tuple[str, ...]:
         """The values that must never be seen."""
         values = [v for k, v in self.environment.items() if k in self.secret_names and v]
-        # Of a URL, what matters is also shown without the rest of it.
-        return (*values, *(each for value in values for each in credentials_in(value)))
+        # Of a URL, what matters is also shown without the rest of it; words such as "env http_proxy=..."
+        # before the program may have one too.
+        return (*values, *(each for text in (*values, *self.argv) for each in credentials_in(text)))
 
 
 def shipped_elements() -> Path:
@@ -168,6 +169,8 @@ def _places(image: str, *, output: Path, work_dir: Path, cache_dir: Path) -> Map
         # Of each image its own: dib binds apt's cache from here, and apt locks it.
         "DIB_IMAGE_CACHE": str(cache_dir / "image-create" / image),
         "DIB_LOCKFILES": str(cache_dir / "locks"),
+        # Base trees (our element base-cache) appear whole, and are for every image that fits them.
+        "DIB_BASE_CACHE": str(cache_dir / "base-cache"),
     }
 
 

@@ -72,21 +72,23 @@ def run(
 def compare(job: Job, last: Build, *, here: bool, stop: Stop) -> Comparison:
     """Whether the build of `job` would come out as `last` did; see `unchanged.compare`.
 
-    `here`: the files of `last` are this machine's.
+    `here`: the files of `last` are this machine's. What keeps a build from being rendered is in `unknown`
+    as well: the build itself will fail with it.
     """
     records = artifacts.directory(job.images_dir, last.image, last.id) if here else None
     nowhere = job.work_dir / last.id
-    return unchanged.compare(
-        unchanged.CompareJob(
+    try:
+        wanted = unchanged.CompareJob(
             image=job.image,
             rendered=render(job, output=nowhere, work_dir=nowhere),
-            key=inputs.secret_key(job.state_dir),
+            key=_secret_key(job),
             last=last,
             records=records,
             cache_dir=job.cache_dir,
-        ),
-        stop,
-    )
+        )
+    except (ImagepoolError, OSError) as error:
+        return Comparison(same=False, unknown=failure_of(error).message)
+    return unchanged.compare(wanted, stop)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +110,12 @@ class _Work:
     def manifests(self) -> Path:
         """What describes the build, to be published beside its files."""
         return self.space.output.with_name(f"{self.space.output.name}.d")
+
+    @property
+    def shown_argv(self) -> tuple[str, ...]:
+        """The command without secrets, fit for the record; where it writes to has none, and is looked for."""
+        output = str(self.space.output)
+        return tuple(word if word == output else _masked(word, self.mask) for word in self.rendered.argv)
 
 
 class _Run:
@@ -162,7 +170,7 @@ class _Run:
             _introduce(log, self._job, work)
             self._enter(BuildPhase.PREFLIGHT)
             self._check(work)
-            with _caches(self._job, work.rendered):
+            with _caches(self._job, work.rendered, self._limits):
                 self._create(work, log)
             return self._finish(work, log)
 
@@ -171,13 +179,11 @@ class _Run:
     def _prepare(self, place: Workspace) -> _Work:
         job = self._job
         rendered = render(job, output=place.output, work_dir=place.directory)
-        with usable("state-dir", job.state_dir):
-            key = inputs.secret_key(job.state_dir)
         return _Work(
             space=place,
             rendered=rendered,
             mask=Masker(rendered.secrets),
-            known=inputs.collect(job.image, rendered, key=key),
+            known=inputs.collect(job.image, rendered, key=_secret_key(job)),
             versions=tools.versions(),
         )
 
@@ -194,6 +200,7 @@ class _Run:
                 log_dir=job.log_path.parent,
                 needs=space.needs(job.image.formats, job.earlier, taken),
                 reserve=job.disk_reserve,
+                promised=job.promised,
             ),
             self._limits,
         )
@@ -248,6 +255,7 @@ class _Run:
         )
 
     def _describe(self, work: _Work, files: tuple[Artifact, ...]) -> manifest.Written:
+        manifest.sanitise(work.manifests)
         # Only what diskimage-builder wrote may have secrets in it: its environment, for one.
         _mask_files(work.manifests, work.mask)
         return manifest.write(
@@ -268,7 +276,7 @@ class _Run:
             image=job.image.name,
             build_id=job.build_id,
             created=datetime.now(UTC),
-            command=work.rendered.argv,
+            command=work.shown_argv,
             environment=work.rendered.shown_environment,
             tools=work.versions,
         )
@@ -281,8 +289,16 @@ class _Run:
                 limits=self._limits,
             )
         except BaseException:
-            artifacts.delete(job.images_dir, job.image.name, job.build_id, job.installation_id)
+            self._unpublish()
             raise
+
+    def _unpublish(self) -> None:
+        job = self._job
+        try:
+            artifacts.delete(job.images_dir, job.image.name, job.build_id, job.installation_id)
+        except (ImagepoolError, OSError) as error:
+            # The next start deletes them; what ended the build is what the record has to say.
+            LOG.warning("files of the failed build %s stay for now: %s", job.build_id, error)
 
     # -- phases -------------------------------------------------------------------------------
 
@@ -324,25 +340,22 @@ def _workspace(job: Job) -> Iterator[Workspace]:
 
 
 @contextmanager
-def _caches(job: Job, rendered: command.Command) -> Iterator[None]:
-    """The image's caches, in use while the block runs and cut down to the limit afterwards."""
+def _caches(job: Job, rendered: command.Command, limits: Limits) -> Iterator[None]:
+    """The image's caches, in use while the block runs."""
     own = Path(rendered.environment["DIB_IMAGE_CACHE"])
     with usable("cache-dir", job.cache_dir):
+        # Whoever can open a directory can lock it, and so keep every build waiting.
+        job.cache_dir.mkdir(parents=True, exist_ok=True)
+        job.cache_dir.chmod(0o700)
         for directory in (own, Path(rendered.environment["DIB_LOCKFILES"])):
             directory.mkdir(parents=True, exist_ok=True)
-    try:
-        with cache.in_use(own):
-            yield
-    finally:
-        _prune(job)
+    with cache.in_use(own, limits):
+        yield
 
 
-def _prune(job: Job) -> None:
-    """Cut the cache down; a build is none the worse where that fails."""
-    try:
-        cache.prune(job.cache_dir, job.cache_limit)
-    except (ImagepoolError, OSError) as error:
-        LOG.warning("the cache %s is not cut down to its limit: %s", job.cache_dir, error)
+def _secret_key(job: Job) -> bytes:
+    with usable("state-dir", job.state_dir):
+        return inputs.secret_key(job.state_dir)
 
 
 def _allocated(file: Path) -> int:
@@ -351,11 +364,18 @@ def _allocated(file: Path) -> int:
 
 def _introduce(log: LogFile, job: Job, work: _Work) -> None:
     """The first lines of the log: what is built, with what, by which command."""
-    log.write(f"imagepool: build {job.build_id} of {job.image.name}")
-    log.write(f"imagepool: {', '.join(f'{name} {version}' for name, version in work.versions.items())}")
+    lines = [f"build {job.build_id} of {job.image.name}"]
+    lines.append(", ".join(f"{name} {version}" for name, version in work.versions.items()))
     for name, value in sorted(work.rendered.shown_environment.items()):
-        log.write(f"imagepool: {name}={shlex.quote(value)}")
-    log.write(f"imagepool: {shlex.join(work.rendered.argv)}")
+        lines.append(f"{name}={shlex.quote(value)}")
+    lines.append(shlex.join(work.rendered.argv))
+    for line in lines:
+        log.write(f"imagepool: {_masked(line, work.mask)}")
+
+
+def _masked(text: str, mask: Masker) -> str:
+    # A URL may have a token in it that no variable holds.
+    return masked_credentials(mask(text))
 
 
 def _mask_files(tree: Path, mask: Masker) -> None:
@@ -363,7 +383,6 @@ def _mask_files(tree: Path, mask: Masker) -> None:
     for file in sorted(tree.rglob("*")):
         if file.is_file() and not file.is_symlink():
             text = file.read_text(encoding="utf-8", errors="surrogateescape")
-            # Where a repository was cloned from may have a token in it that no variable holds.
-            masked = masked_credentials(mask(text))
+            masked = _masked(text, mask)
             if masked != text:
                 file.write_text(masked, encoding="utf-8", errors="surrogateescape")

@@ -1,12 +1,13 @@
-"""What one build is to make, where things are, and the command that comes of it."""
+"""What one build is to make, where things are, and the command that comes of it on this machine."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from builder.config.model import BuildLimits, Config, DiskImage
+from builder.config.model import BuildLimits, DiskImage
 from builder.dib import command, mirrors, tools
 from builder.model import Build
 
@@ -26,22 +27,44 @@ class Job:
     elements_dirs: tuple[Path, ...] = ()
     limits: BuildLimits = field(default_factory=BuildLimits)
     disk_reserve: int = 0  #: bytes to leave free on each disk
-    cache_limit: int = Config.cache_limit  #: bytes that `cache_dir` may have in it afterwards
+    promised: int = 0  #: bytes that this machine's other running builds may still take in `work_dir`
     earlier: tuple[Build, ...] = ()  #: the image's ready builds, newest first: what this one will need
 
 
 def render(job: Job, *, output: Path, work_dir: Path) -> command.Command:
-    """The command that makes `output` + ".raw" in this build's own `work_dir`, with what this
-    machine adds to it: proxies, mirrors, where programs are."""
-    platform = job.image.platform
-    return command.render(
+    """The command that makes `output` + ".raw" in this build's own `work_dir`."""
+    return render_here(
         job.image,
         build_id=job.build_id,
         output=output,
         work_dir=work_dir,
         cache_dir=job.cache_dir,
         elements_dirs=job.elements_dirs,
+        environ=os.environ,
+    )
+
+
+def render_here(
+    image: DiskImage,
+    *,
+    build_id: str,
+    output: Path,
+    work_dir: Path,
+    cache_dir: Path,
+    elements_dirs: Sequence[Path],
+    environ: Mapping[str, str],
+) -> command.Command:
+    """`command.render` with what this machine adds to it: mirrors, where programs are, and the proxies
+    that the environment `environ` names."""
+    platform = image.platform
+    return command.render(
+        image,
+        build_id=build_id,
+        output=output,
+        work_dir=work_dir,
+        cache_dir=cache_dir,
+        elements_dirs=elements_dirs,
         mirrors={} if platform is None else mirrors.mirror_environment(platform),
-        proxies=command.proxies(os.environ),
-        programs=tools.programs(job.image.dib_cmd[0]),
+        proxies=command.proxies(environ),
+        programs=tools.programs(image.dib_cmd[0]),
     )

@@ -17,7 +17,8 @@ LOOK = 0.2
 Stop = Callable[[], Failure | None]
 
 
-def _go_on() -> Failure | None:
+def go_on() -> Failure | None:
+    """Never tells a reason to end."""
     return None
 
 
@@ -25,7 +26,7 @@ def _go_on() -> Failure | None:
 class Limits:
     """Ends work of this process and its children in time; the default never ends anything."""
 
-    stop: Stop = _go_on
+    stop: Stop = go_on
     allowed: float = float("inf")  #: seconds in all
     began: float = field(default_factory=time.monotonic)
 

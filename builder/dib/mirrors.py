@@ -122,6 +122,13 @@ def _deb822(text: str) -> Iterator[_Source]:
 def _usable(urls: list[str], suites: list[str]) -> Iterator[_Source]:
     for url in urls:
         # debootstrap and the image's own apt must reach it too: no cdrom:, no mirror+file:.
-        if urlsplit(url).scheme in ("http", "https"):
+        if _scheme(url) in ("http", "https"):
             for suite in suites:
                 yield _Source(url=url.rstrip("/"), suite=suite.rstrip("/"))
+
+
+def _scheme(url: str) -> str:
+    try:
+        return urlsplit(url).scheme
+    except ValueError:
+        return ""  # what is no URL is nobody's mirror; apt itself tells of it

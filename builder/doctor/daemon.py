@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from builder.config.model import Config
-from builder.dib.checks import preflight
-from builder.findings import Finding, Level, fine, warning
+from builder.dib.checks import preflight, space
+from builder.findings import Finding, Level, fine, problem, warning
+from builder.model import FailureClass
 
 LOCK: Final = "daemon.lock"
 
@@ -30,14 +31,33 @@ def configuration(config: Config) -> Iterator[Finding]:
 
 
 def state_directory(config: Config) -> Iterator[Finding]:
-    """Whether a daemon could run on the state directory, or does."""
+    """Whether a daemon could run on the state directory, or does.
+
+    Raises OSError when its disk can't be looked at.
+    """
     written = preflight.directory("state-dir", config.state_dir, make=False)
+    disk = space.file_system(config.state_dir)
+    if disk.free == 0 or disk.free_inodes == 0:
+        yield _full(config.state_dir, disk)
+        return
     if written.level is not Level.OK:
         yield written
         return
     holder = holder_of(config.state_dir / LOCK)
     runs = "no daemon runs here" if holder is None else f"a daemon runs here, process {holder}"
-    yield fine("state directory", f"{config.state_dir}: {runs}")
+    yield fine(
+        "state directory", f"{config.state_dir}: {runs}; {space.human(disk.free)} free on {disk.mount}"
+    )
+
+
+def _full(directory: Path, disk: space.FileSystem) -> Finding:
+    what = "bytes" if disk.free == 0 else "inodes"
+    return problem(
+        "state directory",
+        f"{directory} can't be written: 0 {what} are free on {disk.mount}",
+        hint="Free some, or name a directory on another disk with state-dir.",
+        failure_class=FailureClass.DISK,
+    )
 
 
 def holder_of(lock: Path, locks: Path = Path("/proc/locks")) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,11 +10,13 @@ from typing import Final
 
 from builder.bounded import at_once
 from builder.cloud.openstack import OpenStackCloud
-from builder.config.model import Provider
+from builder.config.model import Provider, masked_credentials
 from builder.doctor import clouds, daemon, images, machine, records
 from builder.doctor.world import World
 from builder.errors import ImagepoolError
 from builder.findings import Finding, problem
+
+LOG = logging.getLogger(__name__)
 
 #: Who needs it: a role, or all of them.
 EVERY_ROLE: Final = "all"
@@ -53,9 +56,7 @@ def examine(world: World, roles: Sequence[str]) -> tuple[Diagnosis, ...]:
 
     The records are looked at first: what builds took tells what the next will need.
     """
-    (looked,) = at_once(
-        [lambda: records.look(world.config, world.environ, world.now)], seconds=RECORDS_TIMEOUT
-    )
+    (looked,) = at_once([partial(_records, world)], seconds=RECORDS_TIMEOUT)
     if looked is None:
         late = problem(records.NAME, _NO_ANSWER.format(seconds=RECORDS_TIMEOUT))
         looked = records.Records(findings=(late,))
@@ -71,6 +72,13 @@ def examine(world: World, roles: Sequence[str]) -> tuple[Diagnosis, ...]:
     return tuple(found)
 
 
+def _records(world: World) -> records.Records:
+    try:
+        return records.look(world.config, world.environ, world.now)
+    except Exception as error:  # noqa: BLE001 - as for the other checks
+        return records.Records(findings=(_bug(records.NAME, error),))
+
+
 def _findings(check: Check) -> tuple[Finding, ...]:
     # Most of them are generators: they have to run on their own thread, and to their end.
     try:
@@ -80,6 +88,14 @@ def _findings(check: Check) -> tuple[Finding, ...]:
     except OSError as error:
         hint = "Run this as the user that the daemon runs as."
         return (problem(check.name, f"can't be looked at: {error}", hint=hint),)
+    except Exception as error:  # noqa: BLE001 - a bug in one check must not hide what the others find
+        return (_bug(check.name, error),)
+
+
+def _bug(name: str, error: Exception) -> Finding:
+    LOG.debug("the check %s broke", name, exc_info=error)
+    text = f"can't be checked: {type(error).__name__}: {masked_credentials(str(error))}"
+    return problem(name, text, hint="This is a bug in imagepool. With -vv, the log shows where.")
 
 
 def _checks(world: World) -> Iterator[Check]:

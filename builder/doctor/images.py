@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Final
 
 from builder.config.model import DiskImage
-from builder.dib import command, tools
-from builder.dib import mirrors as host_mirrors
+from builder.dib import command
 from builder.dib.checks import preflight, reachable, space
 from builder.dib.contents.inputs import resolve
+from builder.dib.job import render_here
 from builder.dib.limits import Limits
 from builder.doctor.world import World
 from builder.errors import ImagepoolError, RefusedError
@@ -34,16 +34,14 @@ def look(world: World, image: DiskImage) -> tuple[Finding, ...]:
 def _rendered(world: World, image: DiskImage) -> command.Command:
     config = world.config
     directory = config.work_dir / f"{image.name}-{_ANY_BUILD}"
-    return command.render(
+    return render_here(
         image,
         build_id=_ANY_BUILD,
         output=directory / "output" / directory.name,
         work_dir=directory,
         cache_dir=config.cache_dir,
         elements_dirs=config.elements_dirs,
-        mirrors={} if image.platform is None else host_mirrors.mirror_environment(image.platform),
-        proxies=command.proxies(world.environ),
-        programs=tools.programs(image.dib_cmd[0]),
+        environ=world.environ,
     )
 
 
@@ -63,6 +61,9 @@ def _elements(image: DiskImage, rendered: command.Command) -> Finding:
 def _disk(world: World, image: DiskImage, environment: Mapping[str, str]) -> tuple[Finding, ...]:
     config = world.config
     earlier = () if world.snapshot is None else world.snapshot.image(image.name).ready_builds
+    needs = space.needs(image.formats, earlier, space.on_disk(config.images_dir, earlier))
+    if world.snapshot is None:
+        needs = replace(needs, basis="assumed: without records, earlier builds are not known")
     return preflight.disks(
         preflight.Preflight(
             image=image,
@@ -71,7 +72,7 @@ def _disk(world: World, image: DiskImage, environment: Mapping[str, str]) -> tup
             images_dir=config.images_dir,
             cache_dir=config.cache_dir,
             log_dir=config.log_dir,
-            needs=space.needs(image.formats, earlier, space.on_disk(config.images_dir, earlier)),
+            needs=needs,
             reserve=config.disk_reserve,
         )
     )

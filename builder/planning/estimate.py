@@ -31,6 +31,11 @@ class Estimate:
     share: float  #: of the whole that is done, 0 to 1
     over: float = 0.0  #: by how much it takes longer already than any build that was looked at
 
+    @property
+    def known_left(self) -> float | None:
+        """Seconds until the end, None when it should have ended by now: nobody knows any more."""
+        return self.left if self.left > 0 and not self.over else None
+
 
 def expected_duration(records: ImageRecords) -> float | None:
     """Seconds that the next build of the image takes, None when there is nothing to tell it by."""
@@ -54,6 +59,19 @@ def estimate(build: Build, records: ImageRecords, now: datetime) -> Estimate | N
     )
 
 
+def phase_seconds(build: Build, now: datetime) -> float | None:
+    """Seconds that a running build has spent in its phase so far; None when it does not run, or in a phase
+    that imagepool doesn't know."""
+    if build.ended is not None or build.phase not in list(BuildPhase):
+        return None
+    return _here(build, max(0.0, (now - build.began).total_seconds()))
+
+
+def _here(build: Build, elapsed: float) -> float:
+    """What the phases that are over leave of the time, which is all of the phase that runs."""
+    return max(0.0, elapsed - sum(t for phase, t in _phases(build).items() if phase != build.phase))
+
+
 def _earlier(builds: Iterable[Build]) -> tuple[Build, ...]:
     """The newest builds that came out well and say how long each phase took."""
     timed = [build for build in builds if was_ready(build) and _phases(build)]
@@ -75,7 +93,7 @@ def _left(build: Build, expected: Mapping[str, float], elapsed: float) -> float:
     if build.phase not in order:  # another version's; all there is to tell by is the clock
         return max(0.0, sum(expected.values()) - elapsed)
     later = sum(expected[phase] for phase in order[order.index(build.phase) + 1 :])
-    here = max(0.0, elapsed - sum(t for phase, t in _phases(build).items() if phase != build.phase))
+    here = _here(build, elapsed)
     done = build.bytes_done / build.bytes_total if build.bytes_total else 0.0
     if _TELLING <= done <= 1:
         return here * (1 - done) / done + later

@@ -48,7 +48,8 @@ def _next_build(config: Config, records: ImageRecords, now: datetime) -> Iterato
         yield Explanation(what="next build", verdict=Verdict.NO, reason=reason)
     else:
         build = decide_build(image, records, config, now)
-        yield Explanation(what="next build", verdict=build.verdict, due=build.due, reason=build.reason)
+        reason = f"{build.reason}{_changed(records)}"
+        yield Explanation(what="next build", verdict=build.verdict, due=build.due, reason=reason)
 
 
 def _next_uploads(config: Config, records: ImageRecords, now: datetime) -> Iterator[Explanation]:
@@ -78,15 +79,19 @@ def _build_stays(config: Config, records: ImageRecords, build: Build) -> str:
         return f"It failed, {failure(build)}. Its record stays until a newer build is ready."
     if image is None:
         return "It stays: that its image is not in the configuration is no reason to delete it."
-    return f"It stays: it is {_among(kept(image), 'build')}.{_pruned(build)}{_changed(build)}"
+    return f"It stays: it is {_among(kept(image), 'build')}.{_pruned(build)}"
 
 
 def _pruned(build: Build) -> str:
     return f" Of its files {listed(build.pruned)} went after the uploads." if build.pruned else ""
 
 
-def _changed(build: Build) -> str:
-    return f" Before it was made, this had changed: {changed(build)}." if build.changes else ""
+def _changed(records: ImageRecords) -> str:
+    """Why the last build was made after all, where it would have been left out had nothing changed."""
+    last = max(records.builds, key=lambda b: (b.began, b.id), default=None)
+    if last is None or not last.changes:
+        return ""
+    return f" Before build {short(last.id)} was begun, this had changed: {changed(last)}."
 
 
 def _uploads(config: Config, records: ImageRecords, plan: tuple[CleanupAction, ...]) -> Iterator[Explanation]:

@@ -10,6 +10,7 @@ we can't signal, is held by a pipe instead.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -20,11 +21,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from builder.errors import ToolMissingError
 
 #: Longest line handed to a callback, in bytes; a tool that prints no newline must not eat our memory.
 LINE_LIMIT = 16 * 1024
+#: Most that a tool may print, in bytes, unless the caller says so; for the same reason.
+OUTPUT_LIMIT = 64 << 20
 #: What asks a child with an order to end.
 _END = b"end\n"
 #: Seconds to be gone, for such a child after its pipe was closed, for others after KILL.
@@ -61,11 +65,13 @@ def run(
     timeout: float,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    limit: int = OUTPUT_LIMIT,
 ) -> Completed:
     """Run a tool to its end and return what it printed; the exit code is the caller's to judge.
 
-    Raises ToolMissingError when there is no such program, and TimeoutError after `timeout`
-    seconds, when the tool has been killed with everything it started, as far as it is ours to kill.
+    Raises ToolMissingError when there is no such program, TimeoutError after `timeout` seconds, and
+    OSError (EFBIG) when it prints more than `limit` bytes on either stream; the tool has then been
+    killed with everything it started, as far as it is ours to kill.
     """
     try:
         process = subprocess.Popen(
@@ -76,32 +82,75 @@ def run(
             env=None if env is None else dict(env),
             cwd=cwd,
             start_new_session=True,
-            text=True,
-            errors="replace",
         )
     except FileNotFoundError as error:
         raise ToolMissingError(f"the program {argv[0]} is not installed") from error
+    printed = _Printed(process, limit)
     try:
-        stdout, stderr = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        _give_up(process)
-        raise TimeoutError(f"{argv[0]} did not end within {timeout:.0f} s") from None
+        ended = printed.wait(timeout)
     except BaseException:
-        _give_up(process)
+        printed.give_up()
         raise
-    return Completed(tuple(argv), process.returncode, stdout, stderr)
+    if not ended:
+        printed.give_up()
+        raise TimeoutError(f"{argv[0]} did not end within {timeout:.0f} s")
+    if printed.too_much:
+        printed.give_up()
+        raise OSError(errno.EFBIG, f"{argv[0]} printed more than {limit} bytes")
+    process.wait()
+    return Completed(tuple(argv), process.returncode, *printed.texts())
 
 
-def _give_up(process: subprocess.Popen[str]) -> None:
-    _signal_group(process.pid, signal.SIGKILL)
-    try:
-        process.communicate(timeout=_LET_GO)
-    except subprocess.TimeoutExpired:
-        # It is root's, behind sudo, or something of its that left the group has the pipes.
-        for stream in (process.stdout, process.stderr):
-            if stream is not None:
-                stream.close()
-        process.poll()
+class _Printed:
+    """What a process prints on its two streams, up to a limit, read by a thread for each."""
+
+    def __init__(self, process: subprocess.Popen[bytes], limit: int) -> None:
+        self._process = process
+        self._limit = limit
+        self.too_much = False
+        self._over = threading.Event()
+        self._parts: tuple[list[bytes], list[bytes]] = ([], [])
+        self._open = 2
+        self._lock = threading.Lock()
+        for stream, parts in zip((process.stdout, process.stderr), self._parts, strict=True):
+            assert stream is not None
+            threading.Thread(target=self._read, args=(stream, parts), daemon=True).start()
+
+    def _read(self, stream: IO[bytes], parts: list[bytes]) -> None:
+        left = self._limit
+        with stream:
+            while left > 0 and (part := stream.read1(left)):  # type: ignore[attr-defined]  # a BufferedReader
+                parts.append(part)
+                left -= len(part)
+        with self._lock:
+            self._open -= 1
+            self.too_much |= left <= 0
+            if self.too_much or not self._open:
+                self._over.set()
+
+    def wait(self, timeout: float) -> bool:
+        """Whether within `timeout` seconds both streams and the process ended, or printed too much."""
+        deadline = time.monotonic() + timeout
+        if not self._over.wait(timeout):
+            return False
+        try:
+            if not self.too_much:
+                self._process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def give_up(self) -> None:
+        """Kill it, and wait a moment for it to be gone."""
+        _signal_group(self._process.pid, signal.SIGKILL)
+        # It may be root's, behind sudo, or something of its that left the group may have the pipes.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_LET_GO)
+
+    def texts(self) -> tuple[str, str]:
+        """What was printed on stdout and on stderr."""
+        out, err = (b"".join(parts).decode(errors="replace") for parts in self._parts)
+        return out, err
 
 
 class Child:

@@ -38,6 +38,7 @@ Record = TypeVar("Record", Build, Upload)
 
 #: 2200-01-01: far enough from the last year Python knows that retry times can be added.
 _LATEST: Final = 7_258_118_400
+_LARGEST: Final = 1 << 63
 #: Of a failure, and what ZooKeeper's limit of a megabyte allows even when each character takes twelve bytes.
 _LINES, _LINE, _MESSAGE = 20, 2000, 4000
 #: Of what changed since the build before.
@@ -150,10 +151,10 @@ def decode_build(stored: Stored, *, image: str, build_id: str) -> Build:
         tools=fields.get("tools", _text_map, _NONE),
         log=fields.get("log", _text, None),
         reason=fields.get("reason", _failure, None),
-        bytes_done=fields.get("bytes_done", _integer, 0),
-        bytes_total=fields.get("bytes_total", _integer, 0),
+        bytes_done=fields.get("bytes_done", _count, 0),
+        bytes_total=fields.get("bytes_total", _count, 0),
         next_try=fields.get("next_try", _time, None),
-        work_bytes=fields.get("work_bytes", _integer, None),
+        work_bytes=fields.get("work_bytes", _count, None),
         pruned=fields.get("pruned", _texts, ()),
         inputs=fields.get("inputs", _text_map, _NONE),
         checked=fields.get("checked", _time, None),
@@ -216,8 +217,8 @@ def decode_upload(stored: Stored, *, image: str, build_id: str, provider: str, u
         phase=fields.get("phase", _text, None),
         started=fields.get("started", _time, None),
         ended=fields.get("ended", _time, None),
-        size=fields.get("size", _integer, None),
-        sent=fields.get("sent", _integer, 0),
+        size=fields.get("size", _count, None),
+        sent=fields.get("sent", _count, 0),
         timings=fields.get("timings", _timings, _NONE),
         reason=fields.get("reason", _failure, None),
         extra=_unknown(fields.all, _UPLOAD_FIELDS),
@@ -255,13 +256,14 @@ def decode_cancellation(stored: Stored, *, image: str) -> Cancellation:
     All but the build may be missing or unreadable: that the build shall end is plain all the same.
     """
     fields = _Fields(stored.data, f"cancellation for {image}")
-    return Cancellation(
+    wish = Cancellation(
         image=image,
         build_id=fields.need("build_id", _text),
         by=fields.lenient("by", _text, "somebody"),
         time=fields.lenient("time", _time, stored.created),
         why=fields.lenient("why", _text, ""),
     )
+    return bounded_cancellation(wish)
 
 
 class _Fields:
@@ -353,7 +355,18 @@ def _text(value: Any) -> str:
 def _integer(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{value!r} is no integer")
+    # What is larger is no fact, and overflows the floats that it meets later on.
+    if not -_LARGEST < value < _LARGEST:
+        raise ValueError("a number is out of all bounds")
     return value
+
+
+def _count(value: Any) -> int:
+    """Bytes, or how many."""
+    count = _integer(value)
+    if count < 0:
+        raise ValueError(f"{count} is no count")
+    return count
 
 
 def _texts(value: Any) -> tuple[str, ...]:
@@ -392,8 +405,8 @@ def _artifacts(value: Any) -> tuple[Artifact, ...]:
 def _artifact(fields: _Fields) -> Artifact:
     return Artifact(
         format=fields.need("format", ImageFormat),
-        size=fields.need("size", _integer),
-        virtual_size=fields.need("virtual_size", _integer),
+        size=fields.need("size", _count),
+        virtual_size=fields.need("virtual_size", _count),
         md5=fields.need("md5", _text),
         sha256=fields.need("sha256", _text),
         sha512=fields.need("sha512", _text),

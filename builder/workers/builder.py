@@ -87,10 +87,15 @@ class Builder(Worker):
             self.failures += 1
 
     def _compare(self, task: Task, last: Build) -> Comparison:
-        """Whether a build made now would be the last one over again."""
+        """Whether a build made now would be the last one over again; unknown, when comparing breaks."""
         here = last.builder_id == self.world.identity.builder_id
         job = job_for(self.world, task, last.id)
-        return engine.compare(job, last, here=here, stop=BuildStop(self.world, last))
+        try:
+            return engine.compare(job, last, here=here, stop=BuildStop(self.world, last))
+        except Exception as error:
+            # A bug: the image must be built all the same, and if need be fail with a reason of its own.
+            LOG.exception("comparing with build %s of %s broke", last.id, last.image)
+            return Comparison(same=False, unknown=f"comparing broke: {type(error).__name__}")
 
     def _checked(self, task: Task, last: Build, at: datetime) -> bool:
         """Put on record that the last build is what a new one would have been `at` that time, which

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import uuid
 from dataclasses import dataclass, replace
+from typing import Final
 
 from builder.config.model import Config, DiskImage
-from builder.dib import engine
+from builder.dib import cache, engine
+from builder.dib.checks import space
 from builder.dib.job import Job
 from builder.dib.logs import logfiles
 from builder.dib.output import artifacts
-from builder.errors import ActionFailedError, StoreUnavailableError
+from builder.errors import ActionFailedError, ImagepoolError, StoreUnavailableError
 from builder.model import Build, BuildPhase, BuildState, Failure, ImageRecords, Request
 from builder.planning.builds import next_try, served
 from builder.store.base import Claim
@@ -21,6 +23,11 @@ from builder.workers.settle import Ending, Settler
 from builder.workers.stopping import BuildStop
 
 LOG = logging.getLogger(__name__)
+
+#: Phases whose build will take more disk than it has.
+_GROWING: Final = frozenset(
+    {BuildPhase.RENDER, BuildPhase.PREFLIGHT, BuildPhase.BOOTSTRAP, BuildPhase.PACKAGES}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,28 +57,49 @@ def job_for(world: World, task: Task, build_id: str) -> Job:
         elements_dirs=config.elements_dirs,
         limits=config.build_limits,
         disk_reserve=config.disk_reserve,
-        cache_limit=config.cache_limit,
         earlier=task.records.ready_builds,
+        promised=_promised(world, build_id),
     )
+
+
+def _promised(world: World, build_id: str) -> int:
+    """Bytes of the work directory that this machine's other builds will still take.
+
+    A build takes most of what it needs when it copies the tree into the image; from then on what it
+    has is what it takes.
+    """
+    snapshot, active = world.store.snapshot(), world.active.names() - {build_id}
+    growing = (b for b in snapshot.builds() if b.id in active and b.phase in _GROWING)
+    return sum(space.needs((), snapshot.image(b.image).ready_builds).work for b in growing)
 
 
 def build(world: World, settler: Settler, task: Task) -> Build:
     """Build, and write how it ended; the last word, whether or not it could be written."""
     record = _new_record(world, task)
-    config, image = task.config, task.image
     with world.active.hold(record.id):
         record = world.store.create_build(record)
         final = _run(world, task, BuildProgress(record, world.store.update_build, world.clock))
         ending = settler.finish_build(final, task.claim)
-        _forget_cancellation(world, record)
-        if ending is Ending.OVERRULED or final.state is BuildState.FAILED:
-            # Not when the ending is unknown: the record may say `ready`, and then it must be so.
-            artifacts.delete(config.images_dir, image.name, record.id, world.identity.installation_id)
         known = replace(task.records, builds=(final, *task.records.builds))
         if ending is Ending.WRITTEN and served(known, task.request):
             world.store.withdraw_request(task.request)
-        logfiles.prune(config.log_dir, image.name, keep=config.log_retention, limit=config.log_limit)
+        _forget_cancellation(world, record)
+        _tidy(world, task, record, ending)
     return final
+
+
+def _tidy(world: World, task: Task, record: Build, ending: Ending) -> None:
+    """Take away what nobody needs any more; what can't be is told in the log, and the build is none
+    the worse: the next start, or the next build, tries again."""
+    config, image = task.config, task.image.name
+    try:
+        if ending is Ending.OVERRULED:
+            # Not when the ending is unknown: the record may say `ready`, and then it must be so.
+            artifacts.delete(config.images_dir, image, record.id, world.identity.installation_id)
+        logfiles.prune(config.log_dir, image, keep=config.log_retention, limit=config.log_limit)
+        cache.prune(config.cache_dir, config.cache_limit)
+    except (ImagepoolError, OSError) as error:
+        LOG.warning("after build %s of %s: %s", record.id, image, error)
 
 
 def _new_record(world: World, task: Task) -> Build:

@@ -43,11 +43,24 @@ def locked(state_dir: Path) -> Iterator[None]:
                 f"another imagepool daemon (process {holder}) uses the state directory {state_dir}",
                 hint="Stop it first, or give this one a state-dir of its own.",
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
+        with _writing("state", state_dir):
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _writing(kind: str, directory: Path) -> Iterator[None]:
+    """What can't be written below the directory, on a full disk for instance, as UnavailableError."""
+    try:
+        yield
+    except OSError as error:
+        raise UnavailableError(
+            f"the {kind} directory {directory} can't be written: {error.strerror}",
+            hint="Free some of its disk, or name a directory on another one; `imagepool doctor` looks at it.",
+        ) from error
 
 
 @contextmanager
@@ -76,10 +89,14 @@ def alone_in(directory: Path) -> Iterator[None]:
 
 
 def builder_id(images_dir: Path) -> str:
-    """The id of this images directory's owner; made at the first call, then always the same."""
+    """The id of this images directory's owner; made at the first call, then always the same.
+
+    Raises UnavailableError when it can't be written.
+    """
     file = images_dir / "builder_id.txt"
     if not file.exists():
-        write_atomically(file, str(uuid.uuid4()))
+        with _writing("images", images_dir):
+            write_atomically(file, str(uuid.uuid4()))
     return file.read_text().strip()
 
 
@@ -91,7 +108,8 @@ def check_installation(state_dir: Path, installation_id: str) -> None:
     """
     file = state_dir / "installation"
     if not file.exists():
-        write_atomically(file, installation_id)
+        with _writing("state", state_dir):
+            write_atomically(file, installation_id)
         return
     known = file.read_text().strip()
     if known != installation_id:

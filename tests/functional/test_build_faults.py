@@ -34,6 +34,8 @@ TINY = ("tiny-os", "block-device-mbr")
 JOURNAL = {"DIB_JOURNAL_SIZE": "4"}
 DIB = ("disk-image-create", "-n")
 INSTALL = "install.d/50-faulty"
+#: Seconds within which a build has ended that somebody cancelled, whatever it was doing: a promise.
+CANCELLED_WITHIN = 15.0
 #: What is known of such builds: they take next to nothing.
 SMALL = Build(
     id=uuid.uuid4().hex,
@@ -455,7 +457,7 @@ def test_a_cancelled_build_says_by_whom_and_where_it_was(
         return None
 
     failure = failure_of(work, stop=stop)
-    assert time.monotonic() - began[0] < 15
+    assert time.monotonic() - began[0] < CANCELLED_WITHIN
     assert (failure.failure_class, failure.message) == (FailureClass.CANCELLED, "cancelled by me")
     assert (failure.phase, failure.step) == (BuildPhase.BOOTSTRAP, "faulty/root.d/05-faulty")
     assert failure.lines[0] == "Deaf to the world"

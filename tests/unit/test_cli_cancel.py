@@ -88,6 +88,25 @@ def test_who_when_and_why_are_on_record_at_once(world: World) -> None:
     assert claim is not None and claim.valid
 
 
+@pytest.mark.parametrize("why", ["wrong\nbuild ready", "red \x1b[31m", "\u202eback"])
+@pytest.mark.parametrize(
+    "command", [("build", "cancel", "00000002", "--reason"), ("image", "build", IMAGE, "--why")]
+)
+def test_what_could_forge_a_line_does_not_get_on_record(
+    world: World, command: tuple[str, ...], why: str
+) -> None:
+    done = world.run(*command, why)
+    assert done.code == 2 and f"{command[-1]} has line ends or control characters" in done.err
+    assert wish_of(world.store) is None and world.store.get_request(IMAGE) is None
+
+
+def test_what_others_put_on_record_is_shown_on_one_line(world: World) -> None:
+    world.store.cancel_build(
+        Cancellation(image=IMAGE, build_id=build_id(2), by="bob", time=NOW, why="bad\nmirror")
+    )
+    assert "UTC: bad mirror" in world.run("build", "show", "00000002").out
+
+
 def test_who_cancelled_first_stays_on_record(world: World) -> None:
     first = Cancellation(image=IMAGE, build_id=build_id(2), by="bob \x1b[31m", time=NOW - MINUTE)
     world.store.cancel_build(first)

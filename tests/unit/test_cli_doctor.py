@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -170,6 +171,31 @@ def test_what_can_not_be_looked_at_spoils_nothing_else(tmp_path: Path) -> None:
     assert found["provider south"].level is Level.OK
 
 
+def test_a_bug_in_one_check_hides_nothing_that_others_find(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("http://me:hunter2@mirror.test is odd")
+
+    monkeypatch.setattr(records, "look", broken)
+    monkeypatch.setattr(images, "look", broken)
+    found = {
+        d.finding.name: d.finding for d in examination.examine(seen(installation(tmp_path)), ["builder"])
+    }
+    for name in (records.NAME, f"image {IMAGE}"):
+        assert found[name].level is Level.PROBLEM
+        assert found[name].text == "can't be checked: ValueError: http://********@mirror.test is odd"
+        assert "-vv" in found[name].hint
+    assert found["work-dir"].level is Level.OK
+
+
+def test_a_mirror_whose_url_is_none_is_a_problem_of_its_variable(tmp_path: Path) -> None:
+    platform = Platform(name="p", distribution="debian", release="bookworm", mirror="http://[bad/")
+    (finding,) = images.mirrors(seen(installation(tmp_path, diskimage(platform=platform))))
+    assert (finding.level, finding.failure_class) == (Level.PROBLEM, FailureClass.CONFIG)
+    assert "http://[bad/ (DIB_DISTRIBUTION_MIRROR) is no URL" in finding.text
+
+
 # -- every role -----------------------------------------------------------------------------------
 
 
@@ -263,6 +289,26 @@ def test_the_disk_is_compared_with_the_last_build(tmp_path: Path) -> None:
     disk = next(f for f in found if f.name == f"disk of {IMAGE}")
     assert "work 11.0 GiB" in disk.text
     assert "(from build 00000007)" in disk.text
+
+
+def test_without_records_nothing_is_said_of_earlier_builds(tmp_path: Path) -> None:
+    image = diskimage(elements=("debian-minimal", "vm"))
+    found = images.look(seen(installation(tmp_path, image), snapshot=None), image)
+    disk = next(f for f in found if f.name == f"disk of {IMAGE}")
+    assert "(assumed: without records, earlier builds are not known)" in disk.text
+
+
+def test_kvm_is_noted_as_it_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device, world = tmp_path / "kvm", seen(installation(tmp_path))
+    (none,) = machine.virtualisation(world, device)
+    assert none.level is Level.OK and "this machine has none" in none.text
+    device.touch()
+    (usable,) = machine.virtualisation(world, device)
+    assert usable.level is Level.OK and usable.text == f"{device} can be opened"
+    # Root may open everything.
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    (closed,) = machine.virtualisation(world, device)
+    assert closed.level is Level.WARNING and closed.hint
 
 
 def test_each_mirror_is_asked_once_and_by_name(tmp_path: Path) -> None:

@@ -193,7 +193,9 @@ def test_a_failed_build_ends_it_with_the_reason() -> None:
 def test_an_interrupted_build_is_begun_again_and_followed() -> None:
     story = Story()
     died = failed(2, NOW + MINUTE, FailureClass.INTERRUPTED, request=REQUEST)
-    assert story.look(REQUEST, died).outcome is None
+    news = story.look(REQUEST, died)
+    assert news.outcome is None
+    assert news.lines == (f"build {build_id(2)}: interrupted; it is begun again",)
     again = building(3, NOW + 2 * MINUTE, request=REQUEST)
     assert story.look(REQUEST, again, died).lines == (f"build {build_id(3)} on host-a: packages",)
 
@@ -313,6 +315,7 @@ def test_wait_ends_with_1_and_the_reason_when_the_build_failed(world: World) -> 
     done = world.run("image", "build", IMAGE, "--wait")
     daemon.join()
     assert done.code == 1
+    assert f"imagepool build show {build_id(2)}" in done.err
     assert "package: apt failed" in done.err and "E: no such package \\x1b[31mx" in done.err
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -288,6 +289,8 @@ def busy() -> World:
     there.store.cancel_build(
         Cancellation(image=IMAGE, build_id=build_id(2), by="ann", time=NOW, why="wrong \x1b[31mmirror")
     )
+    # The builder, whose session lives as long as the store.
+    assert there.store.another_daemon().claim_image(IMAGE) is not None
     return there
 
 
@@ -312,9 +315,50 @@ def test_a_build_that_runs_tells_how_far_it_is(busy: World) -> None:
 
 def test_a_build_that_takes_longer_than_ever_says_so(busy: World) -> None:
     busy.now = NOW + MINUTE
-    shown = busy.json("build", "show", "00000002")["estimate"]
-    assert shown["over"] == 50.0
+    shown = busy.json("build", "show", "00000002")
+    assert shown["estimate"]["over"] == 50.0
+    assert (shown["left"], shown["estimate"]["left"], shown["estimate"]["ends"]) == (None, None, None)
+    assert next(r["left"] for r in busy.json("build", "list") if r["state"] == "building") is None
     assert "50s longer than ever" in busy.run("build", "show", "00000002").out
+
+
+def test_how_long_a_build_is_in_its_phase_is_told_and_formats_count_once(busy: World) -> None:
+    running = busy.store.get_build(IMAGE, build_id(2))
+    busy.store.put(replace(running, timings={**running.timings, "convert raw": 7.0}))
+    shown = busy.json("build", "show", "00000002")
+    assert shown["phase_seconds"] == 10.0 and "convert" not in shown["timings"]
+    assert "convert: 10s so far" in busy.run("build", "show", "00000002").out
+    assert busy.json("build", "show", "00000001")["phase_seconds"] is None
+
+
+def test_a_build_whose_builder_died_has_no_progress_and_says_who_ends_it(busy: World) -> None:
+    busy.store.put(building(5, NOW - HOUR))  # the claim is for the newer one
+    why = "no builder works on it any more; a janitor ends it"
+    shown = busy.json("build", "show", "00000005")
+    assert (shown["progress"], shown["left"], shown["estimate"], shown["phase_seconds"]) == (None,) * 4
+    assert shown["reason"] == why
+    rows = {row["id"]: row for row in busy.json("build", "list")}
+    assert (rows[build_id(5)]["reason"], rows[build_id(5)]["left"]) == (why, None)
+    assert rows[build_id(2)]["reason"] is None
+    (row,) = busy.json("image", "list")
+    assert (row["state"], row["reason"]) == ("building", None)
+
+
+def test_an_image_that_nobody_builds_any_more_says_so() -> None:
+    there = World(config=config(diskimage()))
+    there.store.put(ready(1, NOW - DAY, timings=TIMINGS))
+    there.store.put(building(2, NOW - MINUTE))
+    (row,) = there.json("image", "list")
+    assert row["reason"] == f"build {build_id(2)}: no builder works on it any more; a janitor ends it"
+    assert there.json("image", "show", IMAGE)["estimate"] is None
+
+
+def test_a_cancelled_build_is_not_said_to_be_so_twice() -> None:
+    there = World(config=config(diskimage()))
+    reason = Failure(failure_class=FailureClass.CANCELLED, message="cancelled by ann", phase="packages")
+    there.store.put(failed(1, NOW, reason=reason))
+    for row in (*there.json("image", "list"), there.json("build", "show", "00000001")):
+        assert row["reason"] == "cancelled by ann (phase packages)"
 
 
 def test_an_image_tells_how_far_its_build_is_and_how_long_one_takes(busy: World) -> None:

@@ -336,7 +336,9 @@ def test_a_log_is_printed_from_its_last_lines_on(world: World, tmp_path: Path) -
         shown = world.run("build", "log", "00000001", "--tail", "2")
         assert (shown.code, shown.out) == (0, f"line 4999 {'x' * 40}\nno end")
         assert world.run("build", "log", "00000001", "--tail", "0").out == ""
-    assert world.run("build", "log", "00000001", "--tail", "-1").code == 2
+    for wrong in ("-3", "x", "1e3"):
+        refused = world.run("build", "log", "00000001", "--tail", wrong)
+        assert refused.code == 2 and f"{wrong!r} is no number of lines: give 0 or more" in refused.err
 
 
 def test_a_compressed_log_is_printed_as_any_other(world: World, tmp_path: Path) -> None:

@@ -58,9 +58,11 @@ def test_a_build_whose_files_are_gone_says_what_else_there_is(world: World, past
     assert f"imagepool image render --script {past.recipe.name}" in refused.err
 
 
-@pytest.mark.parametrize(("build", "says"), [(failed(2, NOW), "failed"), (building(2, NOW), "in progress")])
+@pytest.mark.parametrize(
+    ("build", "says"), [(failed(2, NOW), "made no image"), (building(2, NOW), "in progress")]
+)
 def test_a_build_without_an_image_is_refused(world: World, build: Build, says: str) -> None:
     world.store.put(build)
     refused = world.run("build", "reproduce", build_id(2))
     assert refused.code == 4
-    assert says in refused.err
+    assert f"there is nothing to reproduce: build {build_id(2)}" in refused.err and says in refused.err

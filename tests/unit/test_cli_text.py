@@ -62,7 +62,8 @@ def test_bytes_that_move_are_shown_in_the_unit_of_the_whole(done: int, total: in
 @pytest.mark.parametrize(
     ("left", "over", "shown"),
     [
-        (0, 0, "about 5s left"),
+        (0, 0, "about to end"),
+        (1, 0, "about 5s left"),
         (38, 0, "about 40s left"),
         (101, 0, "about 1m 40s left"),
         (0, 123, "2m 3s longer than ever"),

@@ -465,3 +465,23 @@ def test_keys_without_effect_are_noted(files: Files) -> None:
         f"{where}.post-upload-hook: has no effect: no hook is run",
         f"{where}.rate: has no effect: requests to a cloud are not slowed down",
     )
+
+
+def test_formats_that_would_be_kept_anyway_are_noted(files: Files) -> None:
+    config = files.load(
+        """\
+        diskimages:
+          - name: base
+            abstract: true
+            delete-after-upload: true
+          - name: pruned
+            parent: base
+            keep-formats: [raw]
+          - name: whole
+            keep-formats: [raw]
+        """
+    )
+    assert config.notes == (
+        f"{files.main}:9: diskimages[2].keep-formats: has no effect: without delete-after-upload,"
+        " all files stay",
+    )

@@ -242,7 +242,11 @@ ONE_PROBLEM = {
         "build-limits:\n  memory: lots",
         "2: build-limits.memory: a size is a number of bytes",
     ),
-    "no memory": ("build-limits:\n  memory: 0M", "2: build-limits.memory: must be more than 0, not 0M"),
+    "no memory": ("build-limits:\n  memory: 0M", "2: build-limits.memory: must be at least 64M"),
+    "hardly any memory": (
+        "build-limits:\n  memory: 63M",
+        "2: build-limits.memory: must be at least 64M, without which no build begins, not 63M",
+    ),
     "no processors": ("build-limits:\n  cpus: 0", "2: build-limits.cpus: must be more than 0, not 0"),
     "endless processors": (
         "build-limits: {cpus: .inf}",
@@ -338,12 +342,11 @@ def test_a_problem_is_told_with_file_line_and_key(files: Files, text: str, expec
     assert problem.startswith(f"imagepool.yaml:{expected}")
 
 
-def test_a_format_called_like_an_option_is_told_like_any_other(files: Files) -> None:
-    problems = files.problems("diskimages:\n- name: a\n  format-options: {compat: {colour: red}}")
-    place = "imagepool.yaml:3: diskimages[0].format-options.compat"
-    assert problems == [
-        f"{place}.colour: unknown key; known: compat, compression",
-        f"{place}: unknown format 'compat'; known: qcow2, raw, vhd, vhdx, vmdk",
+@pytest.mark.parametrize("value", ["zstd", "{colour: red}", ""])
+def test_an_option_that_stands_where_formats_do_is_told_where_it_belongs(files: Files, value: str) -> None:
+    assert files.problems(f"diskimages:\n- name: a\n  format-options: {{compression: {value}}}") == [
+        "imagepool.yaml:3: diskimages[0].format-options: `compression` is no format;"
+        " options stand below one, as in qcow2: {compression: zstd}"
     ]
 
 

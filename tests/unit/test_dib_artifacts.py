@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from builder.dib.output import artifacts
+from builder.dib.output import artifacts, sparse
 from builder.errors import RefusedError
 from builder.model import Artifact, ImageFormat
-from tests.unit.dib_world import BUILD, INSTALLATION
+from tests.unit.dib_world import BUILD, INSTALLATION, need_root
 
 IMAGE = "debian-bookworm"
 CONTENT = b"the content of an image"
@@ -71,6 +73,56 @@ def test_a_published_build_is_not_for_everybody_to_read(images: Path) -> None:
 def test_without_manifests_its_directory_is_closed_as_well(tmp_path: Path) -> None:
     artifacts.publish(tmp_path, PROOF, [])
     assert artifacts.directory(tmp_path, IMAGE, BUILD).stat().st_mode & 0o777 == 0o750
+
+
+def test_all_that_is_published_is_on_disk_before_it_appears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut that comes later finds no file empty."""
+    synced: dict[int, int] = {}
+    to_disk = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        to_disk(descriptor)
+        status = os.fstat(descriptor)
+        appeared = {path.stat().st_ino for path in (tmp_path / "images").rglob(f"{IMAGE}*")}
+        if status.st_ino not in appeared:
+            synced[status.st_ino] = status.st_size
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    manifests = tmp_path / "made.d"
+    (manifests / "deep").mkdir(parents=True)
+    (manifests / "deep" / "packages.json").write_text("[]")
+    (manifests / "nowhere").symlink_to("/not-there")
+    (tmp_path / "made.raw").write_bytes(CONTENT)
+    artifacts.publish(
+        tmp_path / "images", PROOF, [(tmp_path / "made.raw", ImageFormat.RAW)], manifests=manifests
+    )
+    published = [path for path in (tmp_path / "images").rglob("*") if not path.is_symlink()]
+    assert {path.name for path in published} >= {"build.json", "deep", "packages.json"}
+    assert {path.stat().st_ino: path.stat().st_size for path in published}.items() <= synced.items()
+
+
+def test_an_image_from_another_file_system_comes_with_its_holes(tmp_path: Path) -> None:
+    need_root()
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "imagepool-test", str(disk)], check=True)
+    try:
+        made = disk / "made.raw"
+        with made.open("wb") as stream:
+            for begin in (0, 3 << 20):
+                stream.seek(begin)
+                stream.write(os.urandom(8192))
+            stream.truncate(8 << 20)
+        content = made.read_bytes()
+        artifacts.publish(tmp_path / "images", PROOF, [(made, ImageFormat.RAW)])
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    published = artifacts.path(tmp_path / "images", IMAGE, BUILD, ImageFormat.RAW)
+    assert published.read_bytes() == content
+    assert sparse.data_size(published) < 1 << 20
 
 
 def test_a_deleted_build_is_gone_and_deleting_it_again_is_fine(images: Path) -> None:

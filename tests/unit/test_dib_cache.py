@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import threading
 from pathlib import Path
@@ -10,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from builder.dib import cache
+from builder.dib.limits import Limits
+from builder.errors import ActionFailedError
+from builder.model import Failure, FailureClass
 
 BLOCK = 4096
 
@@ -86,7 +90,7 @@ def test_what_a_running_build_uses_stays_even_above_the_limit(place: Path) -> No
     archive(place, "running", "p_1_amd64", day=1)
     archive(place, "idle", "p_1_amd64", day=9)
 
-    with cache.in_use(place / "image-create" / "running"):
+    with cache.in_use(place / "image-create" / "running", Limits()):
         pruned = cache.prune(place, 0)
 
     assert pruned == cache.Pruned(removed=1, freed=BLOCK, left=BLOCK)
@@ -98,8 +102,8 @@ def test_two_builds_use_one_directory_and_both_have_to_end(place: Path) -> None:
     archive(place, "debian", "p_1_amd64", day=1)
     directory = place / "image-create" / "debian"
 
-    with cache.in_use(directory):
-        with cache.in_use(directory):
+    with cache.in_use(directory, Limits()):
+        with cache.in_use(directory, Limits()):
             pass
         assert cache.prune(place, 0).removed == 0
     assert cache.prune(place, 0).removed == 1
@@ -109,7 +113,7 @@ def test_a_build_that_begins_while_its_cache_is_pruned_waits(place: Path) -> Non
     began = threading.Event()
 
     def build() -> None:
-        with cache.in_use(place / "image-create" / "debian"):
+        with cache.in_use(place / "image-create" / "debian", Limits()):
             began.set()
 
     (place / "image-create" / "debian").mkdir(parents=True)
@@ -122,6 +126,28 @@ def test_a_build_that_begins_while_its_cache_is_pruned_waits(place: Path) -> Non
 
     assert began.wait(10)
     thread.join()
+
+
+def test_a_build_that_waits_for_its_cache_can_be_stopped(place: Path) -> None:
+    failure = Failure(failure_class=FailureClass.CANCELLED, message="cancelled")
+    asked = itertools.count()
+    limits = Limits(stop=lambda: failure if next(asked) >= 2 else None)
+    directory = place / "image-create" / "debian"
+    directory.mkdir(parents=True)
+    descriptor = os.open(directory, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)  # as prune does
+    # Lets go in the end, so that a build that waits for ever fails the test and does not hang it.
+    rescue = threading.Timer(10, os.close, (descriptor,))
+    rescue.start()
+
+    with pytest.raises(ActionFailedError, match="cancelled"), cache.in_use(directory, limits):
+        pytest.fail("the cache is in use while it is pruned")
+
+    rescue.cancel()
+    rescue.join()
+    os.close(descriptor)
+    with cache.in_use(directory, Limits()):
+        assert cache.prune(place, 0) == cache.Pruned()
 
 
 def test_only_one_prunes_at_a_time(place: Path) -> None:
@@ -205,7 +231,7 @@ def test_builds_and_prunes_at_once_never_take_from_a_running_build(place: Path) 
 
     def build(name: str) -> None:
         while not stop.is_set():
-            with cache.in_use(place / "image-create" / name):
+            with cache.in_use(place / "image-create" / name, Limits()):
                 mine = [archive(place, name, f"p{n}_1_amd64", day=n) for n in range(5)]
                 problems.extend(str(path) for path in mine if not path.exists())
 

@@ -134,12 +134,21 @@ def test_a_build_that_is_moved_is_the_same_but_for_its_places() -> None:
         work_dir=Path("/new"),
         cache_dir=Path("/new/cache"),
     )
-    assert "/srv" not in str((after.argv, dict(after.environment)))
+    for place in ("/srv/work", "/srv/cache"):
+        assert place not in str((after.argv, dict(after.environment)))
     assert (
         after.argv[after.argv.index("-o") + 1] == after.environment["DIB_IMAGE_FILENAME"] == "/new/out/image"
     )
     changed = {n for n, value in after.environment.items() if before.environment[n] != value}
-    assert changed == {"HOME", "TMPDIR", "TMP_DIR", "DIB_IMAGE_FILENAME", "DIB_IMAGE_CACHE", "DIB_LOCKFILES"}
+    assert changed == {
+        "HOME",
+        "TMPDIR",
+        "TMP_DIR",
+        "DIB_IMAGE_FILENAME",
+        "DIB_IMAGE_CACHE",
+        "DIB_LOCKFILES",
+        "DIB_BASE_CACHE",
+    }
 
 
 def start_script(text: str, place: Path, **environment: str) -> subprocess.Popen[str]:

@@ -16,8 +16,10 @@ from builder.config.model import MASK, DiskImage, FormatOptions
 from builder.dib import command
 from builder.dib.contents import inputs
 from builder.dib.contents.inputs import Inputs
+from builder.errors import RefusedError
 from builder.model import ImageFormat
-from tests.unit.dib_world import image
+from tests.unit.dib_world import image, need_root
+from tests.unit.service_user import NUMBER
 
 KEY = b"of this installation"
 ELEMENT = "special"
@@ -155,6 +157,24 @@ def test_a_file_that_a_variable_names_counts_with_its_content(elements: Path, tm
     assert set(after.files) == {"DIB_KEYS"}
 
 
+def test_a_file_that_only_root_may_look_at_counts_as_unreadable(elements: Path, tmp_path: Path) -> None:
+    need_root()
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    wanted = recipe(environment={"DIB_KEYS": str(closed / "authorized_keys")})
+    os.seteuid(NUMBER)
+    try:
+        found = collect(wanted, elements)
+    finally:
+        os.seteuid(0)
+    assert set(found.files) == {"DIB_KEYS"}
+
+
+@pytest.mark.parametrize("word", ["/CN=/" + "long" * 2000, "/no/such\0file"])
+def test_what_can_be_no_path_names_no_file(elements: Path, word: str) -> None:
+    assert collect(recipe(environment={"DIB_WORD": word}), elements).files == {}
+
+
 def test_a_directory_that_a_variable_names_counts_even_when_links_in_it_go_round(
     elements: Path, tmp_path: Path
 ) -> None:
@@ -246,6 +266,16 @@ def test_the_key_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
     assert inputs.secret_key(tmp_path / "other") != key
     (file,) = (tmp_path / "state").iterdir()
     assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("content", [b"", b"no key", b"ab", b"\xff\xfe", b"ab" * 33])
+def test_a_damaged_key_is_told_and_not_used(tmp_path: Path, content: bytes) -> None:
+    inputs.secret_key(tmp_path)
+    (tmp_path / inputs.KEY).write_bytes(content)
+    with pytest.raises(RefusedError, match=r"inputs\.key is damaged; remove it to have a new one"):
+        inputs.secret_key(tmp_path)
+    (tmp_path / inputs.KEY).unlink()
+    assert len(inputs.secret_key(tmp_path)) == 32
 
 
 def test_what_is_written_is_read_again(elements: Path, tmp_path: Path) -> None:

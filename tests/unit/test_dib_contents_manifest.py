@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
+import stat
 import subprocess
+import sys
 import tarfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +19,7 @@ import pytest
 from builder.dib import command
 from builder.dib.contents import archive, inputs, manifest, packages
 from tests.unit.contents_world import STATUS
-from tests.unit.dib_world import BUILD, image, shellcheck
+from tests.unit.dib_world import BUILD, image, need_root, shellcheck
 
 STARTED = datetime(2024, 5, 6, 14, 14, tzinfo=UTC)
 SECRET = "hush hush"
@@ -104,6 +108,63 @@ def test_what_came_out_is_written_down(built: Built) -> None:
     assert built.json("sbom.cdx.json")["bomFormat"] == "CycloneDX"
     assert not built.raw.exists()
     assert [package.name for package in packages.load(built.place) or ()] == ["bash", "libc6"]
+
+
+@pytest.fixture
+def hostile(built: Built, tmp_path: Path) -> Built:
+    """A build with everything in its directory that an image can have in /etc/dib-manifests, or worse."""
+    need_root()
+    theirs = built.place / "dib-manifests"
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("not the build's")
+    os.mkfifo(theirs / "dib-manifest-git-fifo")
+    os.mknod(theirs / "zero", stat.S_IFCHR | 0o600, os.makedev(1, 5))
+    (theirs / "file").symlink_to(outside / "file")
+    (theirs / "directory").symlink_to(outside)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(theirs / "socket"))
+    (built.place / "build.json").write_text('{"installation_id": "other"}')
+    (built.place / "elements.tar.gz").mkdir()
+    (built.place / "elements.tar.gz" / "x").write_text("")
+    return built
+
+
+def test_what_is_no_file_or_called_like_ours_is_removed_and_all_else_stays(
+    hostile: Built, tmp_path: Path
+) -> None:
+    manifest.sanitise(hostile.place)
+    assert {str(path.relative_to(hostile.place)) for path in hostile.place.rglob("*") if path.is_file()} == {
+        "dib-manifests/dib-manifest-git-image",
+        *(f"{command.MANIFEST_ELEMENT}/{name}" for name in ("dpkg", "files", "os-release")),
+    }
+    assert {path.name for path in hostile.place.rglob("*") if not path.is_file()} == {
+        "dib-manifests",
+        command.MANIFEST_ELEMENT,
+    }
+    assert (tmp_path / "outside" / "file").read_text() == "not the build's"
+    assert hostile.write().inputs.digests["git tempest"] == "1234abcd"
+
+
+def test_a_directory_that_is_a_link_is_removed_and_one_that_is_missing_is_fine(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "build.json").write_text("")
+    (tmp_path / "image.d").symlink_to(tmp_path / "real")
+    manifest.sanitise(tmp_path / "image.d")
+    manifest.sanitise(tmp_path / "image.d")
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["real", "real/build.json"]
+
+
+def test_git_heads_are_read_from_files_alone(built: Built) -> None:
+    os.mkfifo(built.place / "dib-manifests" / "dib-manifest-git-fifo")
+    (built.place / "dib-manifests" / "dib-manifest-git-directory").mkdir()
+    # In a process of its own: one that reads a FIFO does not come back.
+    program = "import sys, pathlib; from builder.dib.contents import manifest; "
+    program += "print(manifest.git_heads(pathlib.Path(sys.argv[1])))"
+    done = subprocess.run(
+        [sys.executable, "-c", program, built.place], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert done.stdout.strip() == "{'git tempest': '1234abcd'}"
 
 
 def test_what_went_in_is_written_with_what_the_build_found_out(built: Built) -> None:
@@ -195,7 +256,7 @@ if [ "$1" = chroot ]; then
     root=$2; shift 2
     [ "$1" = rpm ] || exit 9
     case "$*" in
-        *--eval*) echo /usr/lib/sysimage/rpm ;;
+        *--eval*) echo "${DATABASE:-/usr/lib/sysimage/rpm}" ;;
         *--query*) [ -e "$root/broken" ] && exit 3; cat "$root$3/db" ;;
     esac
 else
@@ -322,6 +383,55 @@ def test_the_element_follows_no_link_out_of_the_image(tree: Tree, tmp_path: Path
     tree.run()
     assert (tree.raw / "os-release").read_text() == "ID=image\n"
     assert not (tree.raw / "dpkg").exists()
+
+
+def test_the_element_follows_no_link_to_a_directory_out_of_the_image(tree: Tree, tmp_path: Path) -> None:
+    host = tmp_path / "host"
+    for path, text in (
+        ("etc/os-release", "ID=host\n"),
+        ("dpkg/status", "Package: ours\nVersion: 1\n"),
+        ("dpkg/status.d/base", "Package: ours\nVersion: 1\n"),
+        ("rpm/db", "ours\t1\tx86_64\tGPL\n"),
+    ):
+        (host / path).parent.mkdir(parents=True, exist_ok=True)
+        (host / path).write_text(text)
+    shutil.rmtree(tree.root / "etc")
+    (tree.root / "etc").symlink_to(host / "etc")
+    (tree.root / "var/lib").mkdir(parents=True)
+    (tree.root / "var/lib/dpkg").symlink_to(host / "dpkg")
+    (tree.root / "usr/lib/sysimage").symlink_to(host)
+    tree.put("usr/bin/rpm").chmod(0o755)
+    said = tree.run()
+    assert "rpm could not list" in said
+    assert not (tree.raw / "os-release").exists()
+    assert not (tree.raw / "dpkg").exists()
+    assert (tree.raw / "rpm").read_text() == ""
+
+
+def test_the_element_follows_a_link_that_stays_in_the_image(tree: Tree) -> None:
+    tree.put("usr/share/dpkg/status", STATUS)
+    (tree.root / "var/lib").mkdir(parents=True)
+    (tree.root / "var/lib/dpkg").symlink_to("../../usr/share/dpkg")
+    tree.run()
+    assert (tree.raw / "dpkg").read_text().strip() == STATUS.strip()
+
+
+def test_the_element_reads_no_database_of_rpm_above_the_image(tree: Tree) -> None:
+    tree.put("usr/bin/rpm").chmod(0o755)
+    tree.put("usr/lib/rpm/db", "bash\t5\tx86_64\tGPL\n")
+    tree.put("usr/share/x")
+    assert "rpm could not list" in tree.run(DATABASE="/usr/share/../lib/rpm")
+    assert (tree.raw / "rpm").read_text() == ""
+
+
+def test_the_element_writes_nothing_where_a_link_for_tmp_leads(tree: Tree, tmp_path: Path) -> None:
+    host = tmp_path / "host"
+    host.mkdir()
+    shutil.rmtree(tree.root / "tmp")
+    (tree.root / "tmp").symlink_to(host)
+    tree.put("usr/bin/rpm").chmod(0o755)
+    tree.put("usr/lib/sysimage/rpm/db", "bash\t5\tx86_64\tGPL\n")
+    assert "rpm could not list" in tree.run()
 
 
 def test_the_element_works_for_an_image_that_has_next_to_nothing(tree: Tree) -> None:

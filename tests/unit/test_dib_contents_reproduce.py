@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from builder.dib.contents import archive, inputs
+from builder.config.model import MASK
+from builder.dib.contents import archive, inputs, packages
 from builder.dib.output import artifacts
 from builder.errors import ImagepoolError, NotFoundError, RefusedError
 from tests.unit.contents_world import STATUS, Past, past_build
@@ -67,6 +68,31 @@ def test_it_says_when_the_packages_are_the_same(past: Past) -> None:
     past.build()
     (past.control / "dpkg").write_text(STATUS)
     assert f"The packages are those of build {BUILD}." in past.run(TOKEN="x").stdout.splitlines()
+
+
+def test_packages_with_names_that_no_package_has_are_left_out_of_the_comparison(past: Past) -> None:
+    odd = "\nPackage: a\x1b[2J\nVersion: 1\nArchitecture: all\n"
+    odd += "\nPackage: b\nVersion: 1\x07\nArchitecture: all\n"
+    past.build()
+    listed = json.loads((past.directory / packages.FILE).read_text())
+    for name, version in (("a\x1b]0;owned\x07", "1"), ("b", "1\nPACKAGES\nid"), ("-c", "1")):
+        added = {"name": name, "version": version, "architecture": "all", "type": "deb"}
+        listed["packages"].append(added)
+    (past.directory / packages.FILE).write_text(json.dumps(listed))
+    text = past.script()
+    assert "\x1b" not in text and "owned" not in text and "\nid\n" not in text
+    assert "# 3 of the packages are left out" in text
+    (past.control / "dpkg").write_text(STATUS + odd)
+    done = past.run(TOKEN="x")
+    assert f"The packages are those of build {BUILD}." in done.stdout.splitlines(), done.stderr
+
+
+def test_it_says_that_the_command_had_secrets(past: Past) -> None:
+    past.build()
+    proof = json.loads((past.directory / artifacts.PROOF).read_text())
+    proof["command"].insert(1, f"http://{MASK}@proxy.test/")
+    (past.directory / artifacts.PROOF).write_text(json.dumps(proof))
+    assert "the command had secrets" in past.run(TOKEN="x").stderr
 
 
 def test_it_says_which_tools_and_files_are_others(past: Past) -> None:
@@ -153,6 +179,24 @@ def name_another_format(past: Past) -> None:
     (past.directory / inputs.FILE).write_text(json.dumps(record))
 
 
+def name_a_variable_in_code(past: Past) -> None:
+    proof = json.loads((past.directory / artifacts.PROOF).read_text())
+    proof["environment"]["A$(id)"] = "x"
+    (past.directory / artifacts.PROOF).write_text(json.dumps(proof))
+
+
+def ask_for_a_secret_in_code(past: Past) -> None:
+    proof = json.loads((past.directory / artifacts.PROOF).read_text())
+    proof["environment"]["S\nid"] = MASK
+    (past.directory / artifacts.PROOF).write_text(json.dumps(proof))
+
+
+def name_a_file_in_code(past: Past) -> None:
+    record = json.loads((past.directory / inputs.FILE).read_text())
+    record["files"] = {"F;id": "0"}
+    (past.directory / inputs.FILE).write_text(json.dumps(record))
+
+
 @pytest.mark.parametrize(
     ("damage", "error"),
     [
@@ -162,6 +206,9 @@ def name_another_format(past: Past) -> None:
         (empty, RefusedError),
         (forget_the_command, RefusedError),
         (name_another_format, RefusedError),
+        (name_a_variable_in_code, RefusedError),
+        (ask_for_a_secret_in_code, RefusedError),
+        (name_a_file_in_code, RefusedError),
     ],
 )
 def test_a_record_that_says_too_little_is_refused_with_what_is_wrong(

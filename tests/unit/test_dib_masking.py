@@ -56,6 +56,36 @@ def test_a_secret_is_masked_in_each_way_programs_write_it(secret: str, how: str,
     assert set(masked) - set("'\"$\n") <= set(told("") + MASK)
 
 
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "it's\tnewpass99word",
+        "first'lineSECRET\nsecond'lineSECRET",
+        "''quoted''\x01SECRETxyz'",
+        "back\\slash'\tSECRETabc",
+        "dollar$xyz`who`\"said\"'SECRET'",
+        "bell\a'escape\x1b'delete\x7f'SECRET\r'",
+        "päss'wörd\vSECRET",
+    ],
+)
+def test_nothing_readable_is_left_of_a_secret_that_is_quoted_and_then_traced(
+    secret: str, locale: str
+) -> None:
+    # As dib does with its environment (lib/disk-image-create, cleanup.d/01-copy-manifests-dir).
+    done = subprocess.run(
+        ["bash", "-c", 'ALL=$(declare -p TOKEN); WORD=$(printf %q "$TOKEN"); set -x; : "$ALL"; : "$WORD"'],
+        env={"PATH": os.environ["PATH"], "LC_ALL": locale, "TOKEN": secret},
+        check=True,
+        capture_output=True,
+    )
+    told = done.stderr.decode(errors="surrogateescape")
+    masked = "\n".join(map(Masker([secret]), told.splitlines()))
+    words = re.findall("[A-Za-z0-9]{3,}", secret)
+    assert any(word in told for word in words)
+    assert [word for word in words if word in masked] == []
+
+
 def test_a_secret_is_masked_as_dib_quotes_it_for_a_shell() -> None:
     assert Masker(["it's"])("+ TOKEN=" + shlex.quote("it's")) == f"+ TOKEN='{MASK}'"
 

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from builder.config.model import Platform
-from builder.dib.checks import preflight
+from builder.dib.checks import preflight, reachable
 from builder.dib.checks.preflight import Preflight, check_build
+from builder.dib.checks.reachable import Mirror
 from builder.dib.checks.space import Needs
 from builder.dib.limits import Limits
 from builder.errors import ActionFailedError
-from builder.findings import Level
+from builder.findings import Finding, Level
 from builder.model import Failure, FailureClass
 from tests.unit.dib_world import image, need_root
 from tests.unit.reachable_world import closed_mirror, mirror, silent_mirror
 
 MIB = 1 << 20
+BASIS = "from build 1a2b3c4d"
 PLATFORM = Platform(name="debian-bookworm", distribution="debian", release="bookworm")
 
 
 def about(place: Path, **changes: Any) -> Preflight:
-    """A build that takes 64 MiB below `place`, and no mirror."""
+    """A build that takes 48 MiB below `place`, and no mirror."""
     fields: dict[str, Any] = {
         "image": image(platform=PLATFORM),
         "environment": {"DIB_RELEASE": "bookworm"},
@@ -35,7 +37,7 @@ def about(place: Path, **changes: Any) -> Preflight:
         "images_dir": place / "images",
         "cache_dir": place / "cache",
         "log_dir": place / "logs",
-        "needs": Needs(work=48 * MIB, artifacts=16 * MIB, basis="from build 1a2b3c4d"),
+        "needs": Needs(work=48 * MIB, artifacts=16 * MIB, basis=BASIS),
         "reserve": 0,
     }
     return Preflight(**(fields | changes))
@@ -78,12 +80,25 @@ def test_when_nothing_speaks_against_it_a_build_may_begin(tmp_path: Path) -> Non
 
 def test_a_disk_that_is_too_small(mounted: Callable[..., Path]) -> None:
     place = mounted("size=60m")
-    failure = refusal(about(place))
+    failure = refusal(about(place, needs=Needs(work=64 * MIB, artifacts=16 * MIB, basis=BASIS)))
     assert failure.failure_class is FailureClass.DISK
     assert f"60.0 MiB free on {place} (work-dir, images-dir, cache-dir, build-log-dir)" in failure.message
-    assert "64.0 MiB needed: work 48.0 MiB + artifacts 16.0 MiB" in failure.message
+    # Finished files are only renamed there: they are among what the work directory takes.
+    assert "64.0 MiB needed: work 64.0 MiB + reserve" in failure.message
     assert "(from build 1a2b3c4d)" in failure.message
     assert "lower disk-reserve" in failure.message
+
+
+def test_a_disk_with_room_for_the_build_has_room_for_its_files(mounted: Callable[..., Path]) -> None:
+    check_build(about(mounted("size=60m")))
+
+
+def test_on_a_disk_of_their_own_finished_files_need_room(
+    mounted: Callable[..., Path], tmp_path: Path
+) -> None:
+    images = mounted("size=8m")
+    failure = refusal(about(tmp_path, images_dir=images))
+    assert f"8.0 MiB free on {images} (images-dir), 16.0 MiB needed: artifacts 16.0 MiB" in failure.message
 
 
 def test_the_reserve_is_for_every_disk(mounted: Callable[..., Path], tmp_path: Path) -> None:
@@ -155,7 +170,7 @@ def test_a_mirror_that_does_not_run(tmp_path: Path) -> None:
 
 
 def test_all_that_is_wrong_is_told_at_once(mounted: Callable[..., Path]) -> None:
-    place = mounted("size=60m")
+    place = mounted("size=40m")
     with mirror() as served:
         environment = {"DIB_RELEASE": "bokworm", "DIB_DISTRIBUTION_MIRROR": served.url}
         failure = refusal(about(place, environment=environment))
@@ -165,15 +180,35 @@ def test_all_that_is_wrong_is_told_at_once(mounted: Callable[..., Path]) -> None
     assert "has no bokworm" in other
 
 
-def test_a_mirror_that_hangs_does_not_keep_a_cancelled_build(tmp_path: Path) -> None:
+def test_a_mirror_that_hangs_does_not_keep_a_cancelled_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     need_root()
     wish = Failure(failure_class=FailureClass.CANCELLED, message="cancelled by ada")
+    asked, given_up, ask = threading.Event(), threading.Event(), reachable.ask
+
+    def patiently(mirror: Mirror, environment: Mapping[str, str]) -> Finding:
+        asked.set()
+        try:
+            return ask(mirror, environment, timeout=40, pause=0)
+        finally:
+            given_up.set()
+
+    monkeypatch.setattr(reachable, "ask", patiently)
+    monkeypatch.setattr(preflight, "MIRRORS_TIMEOUT", 120.0)
     with silent_mirror() as url:
         checked = about(tmp_path, environment={"DIB_DISTRIBUTION_MIRROR": url})
-        began = time.monotonic()
-        failure = refusal(checked, Limits(stop=lambda: wish if time.monotonic() > began + 0.5 else None))
+        failure = refusal(checked, Limits(stop=lambda: wish if asked.is_set() else None))
+        assert not given_up.is_set()
     assert failure == wish
-    assert time.monotonic() - began < preflight.MIRRORS_TIMEOUT / 2
+
+
+@pytest.mark.parametrize("variable", ["DIB_DISTRIBUTION_MIRROR", "DIB_DEBIAN_SECURITY_MIRROR"])
+def test_a_mirror_whose_url_is_none_names_its_variable(tmp_path: Path, variable: str) -> None:
+    need_root()
+    failure = refusal(about(tmp_path, environment={"DIB_RELEASE": "bookworm", variable: "http://[bad/"}))
+    assert failure.failure_class is FailureClass.CONFIG
+    assert f"http://[bad/ ({variable}) is no URL" in failure.message
 
 
 def test_looking_makes_no_directory(tmp_path: Path) -> None:

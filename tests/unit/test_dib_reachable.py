@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -155,6 +157,23 @@ def test_what_is_no_web_address_is_not_asked() -> None:
     assert "is not asked" in finding.text
 
 
+@pytest.mark.parametrize(
+    "url", ["http://[bad/", "http://me:hunter2@[bad/", "http://me:hunter2@mirror\u2100.test/"]
+)
+def test_what_is_no_url_is_for_the_configuration_to_mend(url: str) -> None:
+    finding = ask(url)
+    assert (finding.level, finding.failure_class) == (Level.PROBLEM, FailureClass.CONFIG)
+    assert "(DIB_DISTRIBUTION_MIRROR) is no URL" in finding.text
+    assert "hunter2" not in finding.text
+
+
+@pytest.mark.parametrize("url", ["http://", "http://mirror.test:port/", "http://.mirror.test/"])
+def test_a_url_without_a_usable_host_is_for_the_configuration_to_mend(url: str) -> None:
+    finding = ask(url)
+    assert (finding.level, finding.failure_class) == (Level.PROBLEM, FailureClass.CONFIG)
+    assert "(DIB_DISTRIBUTION_MIRROR) can't be asked: its URL" in finding.text
+
+
 def test_a_password_in_an_address_is_never_told(served: FakeMirror) -> None:
     for url in (served.url, closed_mirror(), f"{served.url}/nothing"):
         told = ask(url.replace("://", "://me:hunter2@"))
@@ -195,6 +214,35 @@ def test_a_proxy_that_does_not_run_is_named_without_its_password() -> None:
     assert "hunter2" not in finding.text
 
 
+def test_a_proxy_whose_url_is_none_is_for_the_configuration_to_mend() -> None:
+    finding = ask("http://mirror.test/debian", http_proxy="http://me:hunter2@[bad")
+    assert (finding.level, finding.failure_class) == (Level.PROBLEM, FailureClass.CONFIG)
+    assert "by the proxy http://********@[bad can't be asked" in finding.text
+    assert "hunter2" not in finding.text
+
+
 def test_one_that_was_given_up_is_told_like_the_others() -> None:
     named = mirrors_of(replace(of("debian")), {**URLS, "DIB_RELEASE": "bookworm"})[0]
     assert "does not answer within 12 s" in reachable.silent(named, 12).text
+
+
+def test_what_comes_with_a_redirect_is_not_read() -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            # It announces a body that never comes: whoever reads it waits until the time is over.
+            self.send_response(302 if self.path.startswith("/debian") else 200)
+            self.send_header("Location", "/elsewhere")
+            self.send_header("Content-Length", str(1 << 40))
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Nobody reads it."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            assert ask(f"http://127.0.0.1:{server.server_port}/debian").level is Level.OK
+        finally:
+            server.shutdown()
+            thread.join()

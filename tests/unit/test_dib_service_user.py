@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -170,9 +169,8 @@ def test_a_daemon_killed_takes_everything_along_and_the_next_start_releases_the_
     with start(user) as daemon:
         paused(user)
         daemon.kill()
-    began = time.monotonic()
+    # The build hangs for as long as nobody ends it, and nothing but the kernel has had a hand in it yet.
     eventually(lambda: processes_naming(user.place / "control") == [], "all its processes are gone")
-    assert time.monotonic() - began < 5.0
     assert [file for file in bound_loops().values() if str(user.place) in file]
 
     said = user.run(SWEEP, str(user.work))

@@ -93,7 +93,8 @@ def test_what_files_take_on_this_disk(tmp_path: Path) -> None:
 
 DISK = FileSystem(mount=Path("/srv"), free=10 * GIB, free_inodes=1_000_000)
 WORK = Use(key="work-dir", path=Path("/srv/work"), parts={"work": 4 * GIB}, inodes=space.INODES)
-IMAGES = Use(key="images-dir", path=Path("/srv/images"), parts={"artifacts": 3 * GIB})
+IMAGES = Use(key="images-dir", path=Path("/srv/images"), parts={"artifacts": 3 * GIB}, moved_from="work-dir")
+LOGS = Use(key="build-log-dir", path=Path("/srv/logs"), parts={"logs": 3 * GIB})
 
 
 @pytest.mark.parametrize(
@@ -101,8 +102,13 @@ IMAGES = Use(key="images-dir", path=Path("/srv/images"), parts={"artifacts": 3 *
     [
         ([WORK], 6 * GIB, Level.OK),
         ([WORK], 6 * GIB + 1, Level.PROBLEM),
-        ([WORK, IMAGES], 3 * GIB, Level.OK),
-        ([WORK, IMAGES], 3 * GIB + 1, Level.PROBLEM),
+        ([WORK, LOGS], 3 * GIB, Level.OK),
+        ([WORK, LOGS], 3 * GIB + 1, Level.PROBLEM),
+        # What is only renamed is in the work directory's share; copied, it takes room of its own.
+        ([WORK, IMAGES], 6 * GIB, Level.OK),
+        ([WORK, IMAGES], 6 * GIB + 1, Level.PROBLEM),
+        ([IMAGES], 7 * GIB, Level.OK),
+        ([IMAGES], 7 * GIB + 1, Level.PROBLEM),
         ([Use(key="cache-dir", path=Path("/srv/cache"))], 10 * GIB + 1, Level.PROBLEM),
     ],
 )
@@ -114,10 +120,10 @@ def test_all_directories_of_a_disk_and_the_reserve_have_to_fit(
 
 def test_the_message_has_all_numbers() -> None:
     full = replace(DISK, free=int(3.1 * GIB) + 1)
-    finding = space.judge(full, [WORK, IMAGES], reserve=2 * GIB, basis="from build 1a2b3c4d")
+    finding = space.judge(full, [IMAGES, LOGS], reserve=2 * GIB, basis="from build 1a2b3c4d")
     assert finding.text == (
-        "3.1 GiB free on /srv (work-dir, images-dir), 9.0 GiB needed:"
-        " work 4.0 GiB + artifacts 3.0 GiB + reserve 2.0 GiB (from build 1a2b3c4d)"
+        "3.1 GiB free on /srv (images-dir, build-log-dir), 8.0 GiB needed:"
+        " artifacts 3.0 GiB + logs 3.0 GiB + reserve 2.0 GiB (from build 1a2b3c4d)"
     )
     assert "disk-reserve" in finding.hint
     assert finding.failure_class is FailureClass.DISK

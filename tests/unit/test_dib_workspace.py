@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from builder.dib.isolation import workspace
+from builder.dib.isolation import sudo, workspace
 from builder.dib.isolation.workspace import Workspace
 from builder.errors import RefusedError
 from tests.unit.dib_world import BUILD, INSTALLATION, bound_loops, eventually, need_root, traces
@@ -23,6 +25,26 @@ def create(work_dir: Path, build_id: str = BUILD, installation: str = INSTALLATI
     return workspace.create(
         work_dir, image="debian-bookworm", build_id=build_id, installation_id=installation, now=NOW
     )
+
+
+@contextmanager
+def mounted(source: Path, point: Path) -> Iterator[None]:
+    """A directory bound over another."""
+    need_root()
+    subprocess.run(["mount", "--bind", str(source), str(point)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(point)], check=True)
+
+
+@pytest.fixture
+def treasure(tmp_path: Path) -> Path:
+    """A directory with something precious in it."""
+    directory = tmp_path / "treasure"
+    directory.mkdir()
+    (directory / "gold").write_text("x")
+    return directory
 
 
 @pytest.fixture
@@ -181,25 +203,125 @@ def test_devices_of_others_stay(tmp_path: Path, attach: Callable[[Path], str]) -
     assert neighbour.directory.exists()
 
 
-def test_nothing_is_removed_beyond_a_mount(tmp_path: Path) -> None:
-    need_root()
-    treasure = tmp_path / "treasure"
-    treasure.mkdir()
-    (treasure / "gold").write_text("x")
-    space = create(tmp_path / "work")
+@pytest.mark.parametrize("name", ["work", "w d\u00e4r", "w\\303\\244"])
+def test_nothing_is_removed_beyond_a_mount(tmp_path: Path, treasure: Path, name: str) -> None:
+    space = create(tmp_path / name)
     point = space.tmp / "a mount"
     point.mkdir()
-    subprocess.run(["mount", "--bind", str(treasure), str(point)], check=True)
-    try:
+    with mounted(treasure, point):
         released = workspace.release(space)
-        assert "still mounted" in released.problem
+        assert f"{point} is still mounted" in released.problem
         assert (treasure / "gold").exists()
         assert (space.directory / workspace.LEDGER).exists()
-    finally:
-        subprocess.run(["umount", str(point)], check=True)
-    (again,) = workspace.sweep(tmp_path / "work")
+    (again,) = workspace.sweep(tmp_path / name)
     assert again.problem == ""
     assert (treasure / "gold").exists()
+
+
+@pytest.mark.parametrize("where", [".", "tmp", "tmp/deep/down"])
+def test_nothing_is_removed_from_a_mount_that_came_too_late_to_be_listed(
+    tmp_path: Path, treasure: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mountinfo").touch()
+    monkeypatch.setattr(workspace, "_MOUNTS", tmp_path / "mountinfo")
+    space = create(tmp_path / "work")
+    point = space.directory / where
+    point.mkdir(parents=True, exist_ok=True)
+    with mounted(treasure, point):
+        released = workspace.release(space)
+        assert "still mounted" in released.problem
+        assert str(point) in released.problem
+        assert (treasure / "gold").exists()
+    assert (space.directory / workspace.LEDGER).exists()
+    assert workspace.release(space).problem == ""
+
+
+def test_a_mount_elsewhere_whose_name_is_no_text_hinders_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strange = b"29 1 254:0 / /mnt/\xff\x0b\x85 rw,relatime shared:1 - ext4 /dev/v\rda rw\n"
+    (tmp_path / "mountinfo").write_bytes(strange * 2)
+    monkeypatch.setattr(workspace, "_MOUNTS", tmp_path / "mountinfo")
+    space = create(tmp_path / "work")
+    assert workspace.release(space).problem == ""
+    assert not space.directory.exists()
+
+
+@pytest.mark.parametrize("table", [b"rubbish\n", b"\x00\n"])
+def test_what_cannot_be_read_is_a_problem_that_is_told(
+    tmp_path: Path, table: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mountinfo").write_bytes(table)
+    monkeypatch.setattr(workspace, "_MOUNTS", tmp_path / "mountinfo")
+    space = create(tmp_path / "work")
+    assert workspace.release(space).problem != ""
+    assert space.directory.exists()
+
+
+def test_directories_nested_beyond_measure_are_a_problem_that_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = create(tmp_path)
+    monkeypatch.chdir(space.tmp)
+    for _ in range(2000):
+        Path("d").mkdir()
+        os.chdir("d")
+    monkeypatch.undo()
+    try:
+        assert "recursion" in workspace.release(space).problem
+    finally:
+        subprocess.run(["rm", "-r", str(space.directory)], check=True)
+
+
+@pytest.mark.parametrize("answer", ["rubbish", "[]", "{}", '{"loopdevices": [{"name": "/dev/loop0"}]}'])
+def test_a_losetup_that_talks_rubbish_is_a_problem_that_is_told(
+    tmp_path: Path, answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_root()
+    program(tmp_path / "bin" / "losetup", answer, monkeypatch)
+    space = create(tmp_path / "work")
+    assert "losetup does not list the loop devices as it should" in workspace.release(space).problem
+    assert space.directory.exists()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["", "Welcome!\n{}", "[]", "null", '{"problem": ""}', '{"devices": [], "problem": "", "more": 1}'],
+)
+def test_an_answer_of_roots_that_makes_no_sense_is_a_problem_that_is_told(
+    tmp_path: Path, answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sudo, "needed", lambda: True)
+    program(tmp_path / "bin" / sudo.PROGRAM, "", monkeypatch)
+    program(tmp_path / "bin" / "sudo", answer, monkeypatch)
+    space = create(tmp_path / "work")
+    assert workspace.release(space).problem.startswith("imagepool-root answers ")
+    assert space.directory.exists()
+
+
+def program(file: Path, answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program, first on PATH, that prints one answer whatever it is asked."""
+    file.parent.mkdir(exist_ok=True)
+    (file.parent / f"{file.name}.answer").write_text(answer)
+    file.write_text(f"#!/bin/sh\nexec cat '{file}.answer'\n")
+    file.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{file.parent}:{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize("full", ["size=4k", "nr_inodes=4"])
+def test_a_work_directory_that_a_full_disk_cut_short_is_not_left(tmp_path: Path, full: str) -> None:
+    """Once at the ledger's content, once at the directories that come after it."""
+    need_root()
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", full, "imagepool-test", str(disk)], check=True)
+    try:
+        (disk / "filler").write_bytes(b"x" * 4096)
+        with pytest.raises(OSError, match="No space left"):
+            create(disk)
+        assert [path.name for path in disk.iterdir()] == ["filler"]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_sweep_releases_what_has_our_ledger_and_nothing_else(tmp_path: Path) -> None:
@@ -247,22 +369,6 @@ def test_a_link_to_a_work_directory_is_not_followed(tmp_path: Path) -> None:
     assert space.directory.exists()
 
 
-def test_device_mapper_maps_are_found_topmost_first(tmp_path: Path) -> None:
-    """An LVM volume on a kpartx map on a loop device, as sysfs shows it."""
-    for device, name in (("dm-0", "loop0p1"), ("dm-1", "vg-root")):
-        (tmp_path / device / "dm").mkdir(parents=True)
-        (tmp_path / device / "dm" / "name").write_text(f"{name}\n")
-        (tmp_path / device / "holders").mkdir()
-    (tmp_path / "loop0" / "holders").mkdir(parents=True)
-    (tmp_path / "loop0" / "holders" / "dm-0").touch()
-    (tmp_path / "dm-0" / "holders" / "dm-1").touch()
-    assert workspace.dm_maps_over("loop0", tmp_path) == ["vg-root", "loop0p1"]
-    assert workspace.dm_maps_over("loop1", tmp_path) == []
-
-
-def test_partitions_with_holders_count_too(tmp_path: Path) -> None:
-    (tmp_path / "loop0" / "loop0p1" / "holders").mkdir(parents=True)
-    (tmp_path / "loop0" / "loop0p1" / "holders" / "dm-3").touch()
-    (tmp_path / "dm-3" / "dm").mkdir(parents=True)
-    (tmp_path / "dm-3" / "dm" / "name").write_text("crypt\n")
-    assert workspace.dm_maps_over("loop0", tmp_path) == ["crypt"]
+def test_what_a_build_makes_is_for_nobody_else_to_read(tmp_path: Path) -> None:
+    space = create(tmp_path)
+    assert space.output.parent.stat().st_mode & 0o077 == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -237,6 +238,87 @@ def test_the_hosts_indexes_and_what_is_mounted_into_the_tree_are_not_kept(machin
     ).stdout.split()
     assert "./var/cache/apt/archives/partial/" in names
     assert not [name for name in names if name.endswith((".deb", "InRelease"))]
+
+
+def plant(machine: Machine, links: dict[str, Path]) -> None:
+    """Put links into the kept tree, in the place of what is there."""
+    (kept,) = machine.kept()
+    tree = machine.place / "planted"
+    tree.mkdir()
+    subprocess.run(["tar", "--zstd", "-C", tree, "-xpf", kept], check=True)
+    for path, target in links.items():
+        link = tree / path
+        if link.is_dir() and not link.is_symlink():
+            shutil.rmtree(link)
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+    subprocess.run(["tar", "--zstd", "-C", tree, "-cpf", kept, "."], check=True)
+
+
+def contents(directory: Path) -> dict[str, str]:
+    """The files below a directory, by path."""
+    return {
+        str(path.relative_to(directory)): path.read_text() for path in directory.rglob("*") if path.is_file()
+    }
+
+
+@pytest.fixture
+def host(machine: Machine) -> Path:
+    """What of the machine no tree may reach."""
+    place = machine.place / "host"
+    for path, text in (
+        ("etc/machine-id", f"{'0' * 32}\n"),
+        ("etc/apt/apt.conf.d/keep", ""),
+        ("etc/dpkg/dpkg.cfg.d/keep", ""),
+        ("sbin/start-stop-daemon", "the host's\n"),
+        ("sbin/start-stop-daemon.REAL", "planted\n"),
+        ("shadow", "root\n"),
+    ):
+        (place / path).parent.mkdir(parents=True, exist_ok=True)
+        (place / path).write_text(text)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("link", "target"), [("etc/machine-id", "etc/machine-id"), (".extra_settings", "shadow")]
+)
+def test_nothing_is_written_through_a_link_in_a_kept_tree(
+    machine: Machine, host: Path, link: str, target: str
+) -> None:
+    machine.build()
+    before = contents(host)
+    plant(machine, {link: host / target})
+    machine.asked()
+    machine.build()
+    assert machine.asked() == []
+    assert contents(host) == before
+
+
+@pytest.mark.parametrize(
+    ("link", "target"), [("etc", "etc"), ("sbin", "sbin"), ("usr/sbin", "sbin"), (".base-cache", "shadow")]
+)
+def test_a_kept_tree_that_leads_out_of_itself_is_made_anew(
+    machine: Machine, host: Path, link: str, target: str
+) -> None:
+    first, _ = machine.build()
+    before = contents(host)
+    plant(machine, {link: host / target})
+    machine.asked()
+    second, text = machine.build()
+    assert "made anew" in text
+    assert machine.asked() == [BOOTSTRAP, "upgrade"]
+    assert contents(host) == before
+    assert differences(first, second) == set()
+
+
+def test_nothing_is_written_through_a_link_in_a_new_tree(machine: Machine, host: Path) -> None:
+    before = contents(host)
+    with (machine.place / "bin" / "mmdebstrap").open("a") as stream:
+        stream.write(f'[ "$1" = --version ] || ln -s {host}/shadow .base-cache\n')
+    root, _ = machine.build()
+    assert contents(host) == before
+    assert not (root / ".base-cache").is_symlink()
+    assert len(machine.kept()) == 1
 
 
 def test_archives_of_packages_outlive_the_base_installation(machine: Machine) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.model import Build, BuildPhase, ImageRecords
-from builder.planning.estimate import Estimate, estimate, expected_duration
+from builder.planning.estimate import Estimate, estimate, expected_duration, phase_seconds
 from tests.unit.planning_world import (
     DAY,
     MINUTE,
@@ -100,6 +100,21 @@ def test_what_takes_longer_than_ever_says_so() -> None:
     longest = earlier(2, bootstrap=110.0, convert=20.0)
     found = estimate(build, records(build, earlier(1), longest), NOW)
     assert found == Estimate(total=150.0, left=0.0, share=1.0, over=20.0)
+
+
+def test_how_long_a_build_is_in_its_phase_is_what_the_others_leave() -> None:
+    timings = {"bootstrap": 30.0, "packages": 15.0, "convert raw": 8.0}
+    assert phase_seconds(running(50, timings=timings), NOW) == 20.0
+    assert phase_seconds(running(20, timings=timings), NOW) == 0.0
+    assert phase_seconds(running(50, "prepare"), NOW) is None
+    assert phase_seconds(earlier(1), NOW) is None
+
+
+def test_what_should_have_ended_has_nothing_known_left() -> None:
+    for seconds, left in ((90, 10.0), (100, None), (200, None)):
+        build = running(seconds, "convert", timings={"bootstrap": 80.0})
+        found = estimate(build, records(build, earlier(1)), NOW)
+        assert found is not None and found.known_left == left
 
 
 def test_a_phase_of_another_version_leaves_the_clock_to_tell() -> None:

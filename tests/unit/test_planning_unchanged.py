@@ -157,8 +157,9 @@ def test_what_had_changed_is_explained_in_few_words() -> None:
     changes = ("packages: openssl 3.0.1 -> 3.0.2", "elements: vm\nchanged.", "environment", "git x", "git y")
     known = records(made(time=TICK + 20 * MINUTE, changes=changes))
     rows = explain(config(SKIPPING), snapshot(known), NOW + HOUR, IMAGE, HERE)
-    (row,) = [row for row in rows if row.what.startswith("clean-up")]
+    (row,) = [row for row in rows if "had changed" in row.reason]
+    assert row.what == "next build"
     assert row.reason.endswith(
-        "Before it was made, this had changed: packages: openssl 3.0.1 -> 3.0.2; elements: vm changed;"
-        " environment; 2 more."
+        " Before build 00000001 was begun, this had changed: packages: openssl 3.0.1 -> 3.0.2;"
+        " elements: vm changed; environment; 2 more."
     )

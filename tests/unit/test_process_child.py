@@ -269,3 +269,9 @@ class TestWaitFor:
 
     def test_it_looks_at_least_once(self) -> None:
         assert wait_for(lambda: True, timeout=0.0)
+
+
+def test_a_tool_that_prints_without_end_is_ended_before_it_fills_our_memory() -> None:
+    with pytest.raises(OSError, match="printed more than 1048576 bytes"):
+        run(["yes"], timeout=60, limit=1 << 20)
+    assert run(["echo", "enough"], timeout=60, limit=1 << 20).stdout == "enough\n"

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from builder.config.model import DiskImage, Platform
+from builder.dib import engine
 from builder.dib.contents import inputs, packages
+from builder.dib.contents.unchanged import Comparison
 from builder.model import (
     Build,
     BuildPhase,
@@ -485,6 +487,57 @@ def test_a_mirror_that_can_not_be_judged_is_built_from_and_the_record_says_why(
     shop.schedule()
     (why,) = rebuilt(shop, yesterdays).changes
     assert "bookworm-updates" in why and "500" in why
+
+
+def _key_is_damaged(shop: Workshop, mirror: Mirror) -> None:
+    (shop.config.state_dir / inputs.KEY).write_text("no key")
+
+
+def _key_is_a_directory(shop: Workshop, mirror: Mirror) -> None:
+    key = shop.config.state_dir / inputs.KEY
+    key.unlink()
+    key.mkdir()
+
+
+def _mirror_is_no_url(shop: Workshop, mirror: Mirror) -> None:
+    shop.set(environment={**shop.image.environment, "DIB_DISTRIBUTION_MIRROR": "http://[bad/"})
+
+
+@pytest.mark.parametrize(
+    ("break_it", "told"),
+    [
+        (_key_is_damaged, "inputs.key is damaged; remove it to have a new one"),
+        (_key_is_a_directory, "can't be used: Is a directory"),
+        (_mirror_is_no_url, "http://[bad/ (DIB_DISTRIBUTION_MIRROR) is no URL"),
+    ],
+)
+def test_what_keeps_from_comparing_is_the_reason_of_a_failed_build(
+    shop: Workshop,
+    yesterdays: Build,
+    mirror: Mirror,
+    break_it: Callable[[Workshop, Mirror], None],
+    told: str,
+) -> None:
+    break_it(shop, mirror)
+    shop.schedule()
+    made = shop.built()
+    assert made.id != yesterdays.id
+    failure_class, message = reason_of(made)
+    assert failure_class is FailureClass.CONFIG
+    assert told in message
+    assert [line for line in made.changes if "broke" in line] == []
+
+
+def test_a_bug_in_comparing_is_no_reason_to_build_nothing(
+    shop: Workshop, yesterdays: Build, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object, **__: object) -> Comparison:
+        raise LookupError("http://us:topsecret@mirror.test")
+
+    monkeypatch.setattr(engine, "compare", broken)
+    shop.schedule()
+    assert rebuilt(shop, yesterdays).changes == ("comparing broke: LookupError",)
+    assert "LookupError" in caplog.text
 
 
 def test_what_somebody_asks_for_is_built_however_unchanged(shop: Workshop, yesterdays: Build) -> None:

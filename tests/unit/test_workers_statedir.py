@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from builder.doctor import daemon
 from builder.errors import RefusedError, UnavailableError
+from builder.findings import Level
 from builder.workers import statedir
+from tests.unit.dib_world import need_root
+from tests.unit.planning_world import config
 
 
 def test_one_daemon_has_it_and_the_next_is_refused_until_it_ends(tmp_path: Path) -> None:
@@ -36,6 +42,38 @@ def test_a_state_directory_that_can_not_be_is_named(tmp_path: Path) -> None:
         pass
     with pytest.raises(UnavailableError, match=r"file.*can't be used"), statedir.alone_in(tmp_path / "file"):
         pass
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[Path]:
+    """A directory on a disk that has room for names, and none for what is in files."""
+    need_root()
+    place = tmp_path / "full"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "imagepool-test", str(place)], check=True)
+    try:
+        (place / "filler").write_bytes(b"x" * 4096)
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_is_said_to_be_full(full: Path) -> None:
+    said = rf"the state directory {full} can't be written: No space left on device"
+    with pytest.raises(UnavailableError, match=said) as refusal, statedir.locked(full):
+        pass
+    assert refusal.value.hint
+    with pytest.raises(UnavailableError, match=said):
+        statedir.check_installation(full, "ours")
+    with pytest.raises(UnavailableError, match=r"the images directory .* No space left"):
+        statedir.builder_id(full)
+
+
+def test_the_doctor_says_what_is_free_and_that_nothing_is(full: Path, tmp_path: Path) -> None:
+    (found,) = daemon.state_directory(config(state_dir=full))
+    assert found.level is Level.PROBLEM and f"0 bytes are free on {full}" in found.text
+    (found,) = daemon.state_directory(config(state_dir=tmp_path))
+    assert found.level is Level.OK and " free on " in found.text
 
 
 def test_a_directory_that_two_daemons_name_belongs_to_the_first(tmp_path: Path) -> None:

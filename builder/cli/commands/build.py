@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from collections.abc import Iterator
 from typing import Final
 
 from builder.cli import buildlog, guard, lookup, render, text
-from builder.cli.base import Action, Lister, Shower
+from builder.cli.base import Action, Lister, Shower, words_on_record
 from builder.errors import ActionFailedError, ConflictError, RefusedError
 from builder.model import Build, BuildState, Cancellation, ImageRecords, Snapshot
 from builder.planning import words
@@ -104,6 +105,7 @@ class CancelBuild(Action):
 
     def act(self, options: argparse.Namespace) -> int:
         """Write the wish, and wait until it has come true."""
+        why = words_on_record("--reason", options.reason)
         with self.context.store(self.context.config_for_records(), watch=not options.no_wait) as store:
             snapshot = store.snapshot()
             build = lookup.build(snapshot, options.build)
@@ -113,7 +115,7 @@ class CancelBuild(Action):
                 return 0
             if build.state is not BuildState.BUILDING:
                 raise RefusedError(f"build {build.id} of {build.image} is {build.state}, not in progress")
-            self._wish(store, snapshot.image(build.image), build, options.reason.strip())
+            self._wish(store, snapshot.image(build.image), build, why)
             if not guard.is_alive(snapshot.image(build.image), build):
                 self.note("no builder works on it any more; the janitor of a running daemon ends it")
             if options.no_wait:
@@ -149,7 +151,7 @@ class CancelBuild(Action):
             if guard.is_cancelled(now):
                 return now
             if now.state is not BuildState.BUILDING:
-                why = f": {now.reason.summary}" if now.reason is not None else ""
+                why = f": {text.summary(now.reason)}" if now.reason is not None else ""
                 raise ActionFailedError(f"build {build.id} was {now.state} before it could be cancelled{why}")
         raise ActionFailedError(
             f"build {build.id} has not ended yet after {CANCEL_PATIENCE:.0f} s; it stays cancelled",
@@ -199,10 +201,9 @@ def _was_cancelled(build: Build) -> str:
 
 
 def _lines(word: str) -> int:
-    number = int(word)
-    if number < 0:
-        raise argparse.ArgumentTypeError("less than no line")
-    return number
+    if not re.fullmatch("[0-9]{1,9}", word):
+        raise argparse.ArgumentTypeError(f"{word!r} is no number of lines: give 0 or more")
+    return int(word)
 
 
 def _build_argument(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from builder.cli import follow, lookup, render, status, text
-from builder.cli.base import Action, Lister, Shower
+from builder.cli.base import Action, Lister, Shower, words_on_record
 from builder.cli.cells import Cell, Moment
 from builder.config.model import Config
 from builder.errors import ActionFailedError, NotFoundError, RefusedError
@@ -136,11 +136,11 @@ class BuildImage(Action):
     def act(self, options: argparse.Namespace) -> int:
         """File the request, and follow it when asked to."""
         config = self.context.config()
+        why = words_on_record("--why", options.why) or BY_HAND
         with self.context.store(config, watch=options.wait) as store:
             snapshot = store.snapshot()
             name = _buildable(config, lookup.image_name(snapshot, tuple(config.diskimages), options.image))
             before = frozenset(b.id for b in snapshot.image(name).builds)
-            why = options.why.strip() or BY_HAND
             ours = Request(image=name, by=self.context.who(), why=why, time=self.context.now())
             request = store.request_build(ours)
             answer = text.one_line(_answer(ours, request))
@@ -172,7 +172,8 @@ class BuildImage(Action):
             self.note(f"  {text.visible(line)}")
         if news.outcome.reason is not None:
             raise ActionFailedError(
-                news.outcome.reason, hint=f"See 'imagepool image show {follower.request.image}'."
+                news.outcome.reason,
+                hint=news.outcome.hint or f"See 'imagepool image show {follower.request.image}'.",
             )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import uuid
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import Final
 from builder.cli import text
 from builder.cli.base import Action
 from builder.config.model import Config, DiskImage, masked_credentials
-from builder.dib import command, mirrors, tools
+from builder.dib import command
 from builder.dib.isolation.workspace import Ledger, Workspace
+from builder.dib.job import render_here
 from builder.errors import NotFoundError
 
 #: Stands where the id of the build will be.
@@ -64,16 +64,14 @@ class RenderImage(Action):
     ) -> command.Command:
         directory = work_dir / f"{image.name}-{build_id}"
         ledger = Ledger(installation_id="", image=image.name, build_id=build_id, started=self.context.now())
-        return command.render(
+        return render_here(
             image,
             build_id=build_id,
             output=Workspace(directory=directory, ledger=ledger).output,
             work_dir=directory,
             cache_dir=cache_dir,
             elements_dirs=config.elements_dirs,
-            mirrors=mirrors.mirror_environment(image.platform) if image.platform is not None else {},
-            proxies=command.proxies(os.environ),
-            programs=tools.programs(image.dib_cmd[0]),
+            environ=self.context.environ,
         )
 
 

@@ -38,9 +38,9 @@ class ReproduceBuild(Action):
 
 def _recorded(config: Config, build: Build) -> reproduce.Recorded:
     if build.state in (BuildState.BUILDING, BuildState.FAILED):
-        state = "failed" if build.state is BuildState.FAILED else "is in progress"
+        made = "made no image" if build.state is BuildState.FAILED else "is in progress and has no image yet"
         raise RefusedError(
-            f"build {build.id} {state}: only of a build that made an image it is on record how",
+            f"there is nothing to reproduce: build {build.id} {made}",
             hint=f"'imagepool image render --script {build.image}' builds as it is configured now.",
         )
     if build.builder not in (None, host_name()):

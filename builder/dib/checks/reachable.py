@@ -94,8 +94,11 @@ def ask(
     `timeout` seconds to connect, and for the answer to begin. It takes longer where a name has
     several addresses or the resolver is slow: whoever can't wait puts an end to it.
     """
-    address = urlsplit(mirror.url)
-    if address.scheme not in ("http", "https"):
+    try:
+        scheme = urlsplit(mirror.url).scheme
+    except ValueError:
+        return _trouble(mirror, None, "is no URL", FailureClass.CONFIG)
+    if scheme not in ("http", "https"):
         return warning(NAME, f"{mirror.shown} ({mirror.variable}) is not asked: it is no http or https URL")
     finding = _try(mirror, environment, timeout)
     if finding.failure_class is FailureClass.MIRROR:
@@ -114,30 +117,25 @@ def _try(mirror: Mirror, environment: Mapping[str, str], timeout: float) -> Find
     proxy = proxies.get(urlsplit(mirror.url).scheme) or proxies.get("all")
     began = time.monotonic()
     try:
-        statuses = list(_statuses(mirror, proxy, environment, timeout))
+        host = urlsplit(proxy or mirror.url).hostname or ""
+        statuses = list(_statuses(mirror, environment, timeout))
+    except ValueError:
+        # Those of requests for what is no URL are ValueErrors too; their texts may have passwords in them.
+        what = "its URL, the proxy's or that of a redirect is malformed"
+        return _trouble(mirror, proxy, f"can't be asked: {what}", FailureClass.CONFIG)
     except requests.RequestException as error:
-        why = _why(error, urlsplit(proxy or mirror.url).hostname or "", timeout)
+        why = _why(error, host, timeout)
         return _trouble(mirror, proxy, f"does not answer: {why}", FailureClass.MIRROR)
     return _judge(mirror, proxy, statuses[-1], time.monotonic() - began)
 
 
-def _statuses(
-    mirror: Mirror, proxy: str | None, environment: Mapping[str, str], timeout: float
-) -> Iterator[int]:
-    """The status of each index, up to the first that is there."""
-    with requests.Session() as session:
-        # The build's proxy, not this daemon's; and no password of a .netrc.
-        session.trust_env = False
-        session.verify = download.authorities()
-        for index in mirror.indexes:
-            answer = session.get(
-                mirror.url.rstrip("/") + (index or "/"),
-                proxies={"http": proxy, "https": proxy} if proxy else {},
-                timeout=timeout,
-                stream=True,
-            )
-            # The body stays where it is: that there is one is all we want to know.
-            answer.close()
+def _statuses(mirror: Mirror, environment: Mapping[str, str], timeout: float) -> Iterator[int]:
+    """The status of each index, up to the first that is there. That there is one is all we want to
+    know: no body is read."""
+    for index in mirror.indexes:
+        with download.answered(
+            mirror.url.rstrip("/") + (index or "/"), environment, timeout=timeout
+        ) as answer:
             yield answer.status_code
             if answer.status_code != requests.codes.not_found:
                 return

@@ -36,7 +36,7 @@ _NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 class Needs:
     """Bytes that a build will take, at most."""
 
-    work: int  #: in the work directory
+    work: int  #: in the work directory, finished files included
     artifacts: int  #: in the images directory
     basis: str  #: where these numbers come from: "from build 1a2b3c4d", "assumed for a first build"
 
@@ -99,6 +99,9 @@ class Use:
     path: Path
     parts: Mapping[str, int] = field(default_factory=lambda: _NOTHING)  #: bytes by what they are for
     inodes: int = 0
+    #: The setting of the directory that it all comes from: on one file system it is only renamed, and is
+    #: among what is needed there.
+    moved_from: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +120,7 @@ def uses(
     parts = {"work": needed.work} | ({"builds that run": promised} if promised else {})
     return (
         Use(key="work-dir", path=work, parts=parts, inodes=INODES),
-        Use(key="images-dir", path=images, parts={"artifacts": needed.artifacts}),
+        Use(key="images-dir", path=images, parts={"artifacts": needed.artifacts}, moved_from="work-dir"),
         Use(key="cache-dir", path=cache),
         Use(key="build-log-dir", path=logs),
     )
@@ -139,10 +142,12 @@ def check(wanted: Iterable[Use], *, reserve: int, basis: str) -> tuple[Finding, 
 def judge(place: FileSystem, group: Sequence[Use], *, reserve: int, basis: str) -> Finding:
     """Whether a file system has what these directories on it need, and `reserve` bytes beyond."""
     parts: dict[str, int] = {}
+    named = [use.key for use in group]
     for use in group:
         for name, count in use.parts.items():
-            parts[name] = parts.get(name, 0) + count
-    keys = ", ".join(use.key for use in group)
+            if use.moved_from not in named:
+                parts[name] = parts.get(name, 0) + count
+    keys = ", ".join(named)
     total = sum(parts.values()) + reserve
     terms = [f"{name} {human(count)}" for name, count in parts.items()]
     because = f" ({basis})" if terms else ""

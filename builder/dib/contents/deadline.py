@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +10,10 @@ from functools import partial
 from typing import TypeVar
 
 from builder.bounded import at_once
+from builder.dib.limits import Stop, go_on
 from builder.errors import ImagepoolError
-from builder.model import Failure
+
+LOG = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
@@ -19,16 +22,12 @@ class CannotTellError(Exception):
     """Something can't be found out; the text says what and why, fit for a record: no secret is in it."""
 
 
-def _go_on() -> Failure | None:
-    return None
-
-
 @dataclass(frozen=True, kw_only=True)
 class Deadline:
     """Until when it is worth asking: for `seconds` from now, and until `stop` tells a reason to end."""
 
     seconds: float
-    stop: Callable[[], Failure | None] = _go_on
+    stop: Stop = go_on
     _began: float = field(init=False, default_factory=time.monotonic)
 
     @property
@@ -57,8 +56,8 @@ def together(
 ) -> tuple[Answer | CannotTellError, ...]:
     """Ask all at the same time; for each, in order, its answer (never None) or why there is none.
 
-    A question fails with CannotTellError, ImagepoolError or OSError. Raises CannotTellError when
-    `deadline.stop` says so.
+    Whatever a question raises is why it has no answer. Raises CannotTellError when `deadline.stop` says
+    so.
     """
     answers = at_once(
         [partial(_answer, question) for question in questions],
@@ -77,3 +76,7 @@ def _answer(question: Callable[[], Answer]) -> Answer | CannotTellError:
         return CannotTellError(error.message)
     except OSError as error:
         return CannotTellError(str(error))
+    except Exception as error:
+        # What a server says may be odder than anybody thought of; then nothing is known, and that is all.
+        LOG.exception("a question about a build's inputs broke")
+        return CannotTellError(f"{type(error).__name__}: {error}")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 import requests
 from urllib3.exceptions import HTTPError
@@ -46,9 +47,9 @@ class Downloader:
 
     def pieces(self, url: str, *, limit: int) -> Iterator[bytes]:
         """A file as it comes. Raises AbsentError when there is none, and CannotTellError for all else:
-        no answer in time, another status, too many redirects, more than `limit` bytes, fewer than
-        announced."""
-        scheme = urlsplit(url).scheme
+        no URL, no answer in time, another status, too many redirects, more than `limit` bytes, fewer
+        than announced."""
+        scheme = _scheme(url)
         if scheme in ("http", "https"):
             source = self._remote(url)
         elif scheme == "file":
@@ -65,23 +66,58 @@ class Downloader:
 
     def _remote(self, url: str) -> Iterator[bytes]:
         shown = masked_credentials(url)
+        patience = max(0.1, min(_PATIENCE, self.deadline.remaining))
         try:
-            with requests.Session() as session:
-                session.trust_env = False
-                session.max_redirects = _REDIRECTS
-                session.verify = authorities()
-                # Compressed on the way, the bytes would not be those that the index of the mirror names.
-                session.headers["Accept-Encoding"] = "identity"
-                session.headers["User-Agent"] = f"imagepool/{builder.__version__}"
-                patience = max(0.1, min(_PATIENCE, self.deadline.remaining))
-                with session.get(
-                    url, stream=True, timeout=patience, proxies=proxies(url, self.environment)
-                ) as response:
-                    yield from _body(response, shown)
-        except (requests.RequestException, HTTPError) as error:
+            with answered(url, self.environment, timeout=patience) as response:
+                yield from _body(response, shown)
+        except (requests.RequestException, HTTPError, ValueError) as error:
+            # ValueError: the URL of a redirect or of the proxy can't be taken apart.
             # Their text may repeat the URL, or what a proxy said.
             LOG.debug("%s: %s", shown, masked_credentials(str(error)))
             raise CannotTellError(f"{shown}: {_said(error)}") from error
+
+
+class _Session(requests.Session):
+    """Follows no redirect and reads no body by itself."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """None: for whoever redirects us requests would read all of what comes with it, unpacked, and
+        however much there is, before it even looks whether it shall follow."""
+        return None
+
+
+@contextmanager
+def answered(url: str, environment: Mapping[str, str], *, timeout: float) -> Iterator[requests.Response]:
+    """What a http(s) server answers, by the proxies of an environment, its body not yet read.
+
+    At most _REDIRECTS redirects are followed, to http(s) only. `timeout`: seconds to connect, and between
+    two pieces of the answer. Raises requests.RequestException and ValueError.
+    """
+    with _Session() as session, ExitStack() as answers:
+        # The build's proxy, not this daemon's; and no password of a .netrc.
+        session.trust_env = False
+        session.verify = authorities()
+        # Compressed on the way, the bytes would not be those that the index of the mirror names.
+        session.headers["Accept-Encoding"] = "identity"
+        session.headers["User-Agent"] = f"imagepool/{builder.__version__}"
+        for _ in range(_REDIRECTS + 1):
+            response = answers.enter_context(
+                session.get(url, stream=True, timeout=timeout, proxies=proxies(url, environment))
+            )
+            if not response.is_redirect:
+                yield response
+                return
+            url = urljoin(url, response.headers["Location"])
+            if urlsplit(url).scheme not in ("http", "https"):
+                raise requests.exceptions.InvalidSchema("a redirect to something else than http or https")
+        raise requests.TooManyRedirects
+
+
+def _scheme(url: str) -> str:
+    try:
+        return urlsplit(url).scheme
+    except ValueError as error:
+        raise CannotTellError(f"{masked_credentials(url)} is no URL") from error
 
 
 def _body(response: requests.Response, shown: str) -> Iterator[bytes]:
@@ -90,7 +126,8 @@ def _body(response: requests.Response, shown: str) -> Iterator[bytes]:
     if response.status_code != 200:
         raise CannotTellError(f"{shown}: the mirror answers {response.status_code}")
     announced, received = response.headers.get("Content-Length", ""), 0
-    for piece in response.raw.stream(_CHUNK, decode_content=False):
+    # read1 gives what is there: whoever sends a byte now and then must not hold us beyond our time.
+    while piece := response.raw.read1(_CHUNK, decode_content=False):
         received += len(piece)
         yield piece
     if announced.isdecimal() and int(announced) != received:

@@ -48,6 +48,7 @@ _CHUNK: Final = 1 << 20
 _PARAGRAPH_LIMIT: Final = 4 << 20
 _FIELD: Final = re.compile(rb"^(Package|Version|Architecture):[ \t]*(\S+)", re.MULTILINE)
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_SIZE: Final = re.compile(r"[0-9]{1,15}")
 _FORMAT: Final = "imagepool index 1"
 _CLEARSIGNED: Final = "-----BEGIN PGP SIGNED MESSAGE-----"
 _SIGNATURE: Final = "-----BEGIN PGP SIGNATURE-----"
@@ -174,10 +175,14 @@ def _kept(url: str, mirrors: Mirrors) -> Path:
 
 def _clear(file: Path, source: Source) -> str:
     """The text of a clear-signed file, of which only what is signed counts."""
-    if source.keyrings:
-        return _verified([file], source, ["--output", "-"])
     text = file.read_text(errors="replace")
-    if not text.startswith(_CLEARSIGNED):
+    signed = text.startswith(_CLEARSIGNED)
+    if source.keyrings:
+        # Of another OpenPGP message gpgv prints what is packed in it, whoever signed it and however much.
+        if not signed:
+            raise CannotTellError(f"{masked_credentials(source.base)} has an InRelease that is not signed")
+        return _verified([file], source, ["--output", "-"])
+    if not signed:
         return text
     head, _, rest = text.partition("\n\n")
     return rest.partition(f"\n{_SIGNATURE}")[0] + "\n" if head else ""
@@ -222,7 +227,7 @@ def _parsed(text: str, source: Source) -> _Release:
         elif name == "SHA256":
             words = line.split()
             # The hash becomes part of a file name of ours.
-            if len(words) == 3 and _SHA256.fullmatch(words[0]) and words[1].isdecimal():
+            if len(words) == 3 and _SHA256.fullmatch(words[0]) and _SIZE.fullmatch(words[1]):
                 files[words[2]] = _File(sha256=words[0], size=int(words[1]), path=words[2])
     return _Release(source=source, fields=fields, files=files)
 
@@ -230,9 +235,9 @@ def _parsed(text: str, source: Source) -> _Release:
 def _time(text: str, url: str) -> datetime:
     try:
         time = email.utils.parsedate_to_datetime(text)
-    except ValueError as error:
-        raise CannotTellError(f"{masked_credentials(url)}: {text!r} is no time") from error
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise CannotTellError(f"{masked_credentials(url)}: {text[:40]!r} is no time") from error
 
 
 # -- indexes --------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ LOG = logging.getLogger(__name__)
 
 FILE: Final = "inputs.json"
 KEY: Final = "inputs.key"
+_KEY_BYTES: Final = 32
 _CHUNK: Final = 1 << 20
 #: Files and bytes below one path that are read; what is larger (a base image, a mirror) is told by
 #: its size and time.
@@ -59,7 +60,8 @@ _NO_MATTER: Final = frozenset({"-o", "-x", "--no-tmpfs", "--image-cache", "--min
 _OF_THE_BUILD: Final = frozenset(
     {
         *("PATH", "LANG", "LC_ALL", "USER", "LOGNAME", "HOME", "TMPDIR", "TMP_DIR"),
-        *("IMAGEPOOL_BUILD_ID", "DIB_IMAGE_FILENAME", "DIB_IMAGE_CACHE", "DIB_LOCKFILES", "DIB_NO_TIMESTAMP"),
+        *("IMAGEPOOL_BUILD_ID", "DIB_IMAGE_FILENAME", "DIB_IMAGE_CACHE", "DIB_LOCKFILES", "DIB_BASE_CACHE"),
+        "DIB_NO_TIMESTAMP",
         *("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"),
         *("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"),
     }
@@ -281,8 +283,20 @@ def _paths_in(value: str) -> Iterator[Path]:
     for word in value.split():
         path = Path(word.removeprefix("file://"))
         # "/" and its like are no input of a build.
-        if path.is_absolute() and len(path.parts) > 2 and path.exists():
+        if path.is_absolute() and len(path.parts) > 2 and _may_be_there(path):
             yield path
+
+
+def _may_be_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except PermissionError:
+        # The build runs as root and sees it, whoever we are; `_content` says that we don't.
+        return True
+    except (OSError, ValueError):
+        # Not there, or only looks like a path: too long for one, links in a circle.
+        return False
+    return True
 
 
 def _content(path: Path) -> str:
@@ -311,16 +325,19 @@ def _is_small(top: Path) -> bool:
 
 
 def secret_key(state_dir: Path) -> bytes:
-    """The key of this installation for digests of secrets; made at the first call. Raises OSError."""
+    """The key of this installation for digests of secrets; made at the first call.
+
+    Raises OSError, and RefusedError when the file is there and holds no key.
+    """
     file = state_dir / KEY
     with suppress(FileNotFoundError):
-        return bytes.fromhex(file.read_text())
+        return _key_in(file)
     state_dir.mkdir(parents=True, exist_ok=True)
     draft = state_dir / f".{KEY}.{secrets.token_hex(8)}"
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "w") as stream:
-            stream.write(secrets.token_hex(32))
+            stream.write(secrets.token_hex(_KEY_BYTES))
             stream.flush()
             os.fsync(stream.fileno())
         # Of two at the same time the first one wins, and both read what it wrote.
@@ -328,7 +345,21 @@ def secret_key(state_dir: Path) -> bytes:
             os.link(draft, file)
     finally:
         draft.unlink()
-    return bytes.fromhex(file.read_text())
+    return _key_in(file)
+
+
+def _key_in(file: Path) -> bytes:
+    try:
+        key = bytes.fromhex(file.read_text())
+    except ValueError:
+        key = b""
+    if len(key) != _KEY_BYTES:
+        # An empty one would do as well as none: anybody could try out passwords on its digests.
+        raise RefusedError(
+            f"the key {file} is damaged; remove it to have a new one",
+            hint="With a new one, images that have secrets count as changed once.",
+        )
+    return key
 
 
 def _digest(value: Any) -> str:

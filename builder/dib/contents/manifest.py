@@ -15,7 +15,9 @@ in "problems" what is missing and why.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,11 +26,14 @@ from typing import Any, Final
 
 from builder.dib.command import MANIFEST_ELEMENT, Command
 from builder.dib.contents import archive, inputs, installed, packages, sbom, sizes
+from builder.dib.output.artifacts import PROOF
 from builder.errors import RefusedError
 from builder.model import Artifact
 
 SIZES: Final = "sizes.json"
 SBOM: Final = sbom.FILE
+#: What only imagepool writes into a build's directory.
+_OURS: Final = frozenset({PROOF, packages.FILE, SIZES, SBOM, inputs.FILE, archive.FILE})
 #: Where diskimage-builder's own manifests are (DIB_MANIFEST_SAVE_DIR), below the build's directory.
 _DIB: Final = "dib-manifests"
 _GIT: Final = "dib-manifest-git-*"
@@ -42,6 +47,31 @@ class Written:
     packages: int  #: how many
     files: int  #: how many the image has
     problems: tuple[str, ...] = ()  #: what could not be found out, and why; for the log
+
+
+def sanitise(directory: Path) -> None:
+    """Remove from a build's directory whatever is no regular file or directory, and files called like ours.
+
+    It is the build that made it, and much of it is copied from the image: a link leads elsewhere, a
+    FIFO is read for ever and a device without end; a build.json of its own would stand for our proof.
+    To be called before anything in it is read. Fine when there is none. Raises OSError.
+    """
+    if not os.path.lexists(directory):
+        return
+    if not stat.S_ISDIR(directory.lstat().st_mode):
+        directory.unlink()
+        return
+    for top, directories, files in os.walk(directory):
+        # Links to directories are among the directories.
+        for path in (Path(top, name) for name in (*directories, *files)):
+            mode = path.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                path.unlink()
+    for path in (directory / name for name in sorted(_OURS)):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write(
@@ -58,8 +88,8 @@ def write(
     """Write the manifests of a build into `directory`, which disk-image-create made or not.
 
     `started` is aware and the only time in them, `rendered` is the command that built, `known` what
-    was collected of it before the build, and `artifacts` are the build's files. Raises OSError when
-    the files can't be written.
+    was collected of it before the build, and `artifacts` are the build's files. `sanitise` comes
+    before it. Raises OSError when the files can't be written.
     """
     directory.mkdir(parents=True, exist_ok=True)
     raw = directory / MANIFEST_ELEMENT
@@ -119,7 +149,7 @@ def git_heads(directory: Path) -> Mapping[str, str]:
     source-repositories, extra-data.d/98-source-repositories). Raises OSError.
     """
     heads = {}
-    for file in sorted((directory / _DIB).glob(_GIT)):
+    for file in filter(Path.is_file, sorted((directory / _DIB).glob(_GIT))):
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
             words = line.split()
             if len(words) >= 5 and words[1] == "git":

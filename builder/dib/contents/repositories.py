@@ -6,11 +6,13 @@ they say, is the element source-repositories' own doing (its extra-data.d/98-sou
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from builder.config.model import masked_credentials
 from builder.dib.contents.deadline import CannotTellError, Deadline
@@ -20,6 +22,8 @@ from builder.process.child import find_tool, run
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9]")
 _COMMENT: Final = re.compile(r"(?:^|\s)#.*")
 _VARIABLE: Final = re.compile(r"\$(?:\{(\w+)(?::-([^${}]*))?\}|(\w+))")
+#: Bytes of an answer that two references make.
+_REFERENCES_LIMIT: Final = 1 << 20
 _COMMIT: Final = re.compile(r"[0-9a-f]{7,64}")
 #: What a shell would do more with than expand variables.
 _SHELL: Final = re.compile(r"[$`\"'\\;&|<>()]")
@@ -95,8 +99,10 @@ def _heads(
     reference = repository.reference
     try:
         tool = find_tool("git", package="git", path=environment.get("PATH"))
-        argv = [tool, "ls-remote", "--", repository.location, reference, f"{reference}^{{}}"]
-        answer = run(argv, timeout=max(0.1, deadline.remaining), env={**passed, **lower, **quiet})
+        location, secret = _apart(repository.location)
+        argv = [tool, "ls-remote", "--", location, reference, f"{reference}^{{}}"]
+        environment = {**passed, **lower, **quiet, **secret}
+        answer = run(argv, timeout=max(0.1, deadline.remaining), env=environment, limit=_REFERENCES_LIMIT)
     except (ToolMissingError, TimeoutError, OSError) as error:
         raise CannotTellError(f"repository {shown} can't be asked: {_told(error)}") from error
     if answer.code:
@@ -104,6 +110,23 @@ def _heads(
         raise CannotTellError(f"repository {shown} can't be asked: {said or answer.code}")
     pairs = (line.split("\t", 1) for line in answer.stdout.splitlines() if "\t" in line)
     return {name: commit for commit, name in pairs}
+
+
+def _apart(location: str) -> tuple[str, Mapping[str, str]]:
+    """A URL without its credentials, and the variables that give them to git: arguments are for
+    everybody on this machine to read (git-config(1), GIT_CONFIG_COUNT and http.extraHeader)."""
+    address = urlsplit(location)
+    user, at, host = address.netloc.rpartition("@")
+    if not at or address.scheme not in ("http", "https"):
+        return location, {}
+    plain = urlunsplit(address._replace(netloc=host))
+    name, _, password = user.partition(":")
+    words = base64.b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode()
+    return plain, {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"http.{plain}.extraHeader",
+        "GIT_CONFIG_VALUE_0": f"Authorization: Basic {words}",
+    }
 
 
 def _told(error: Exception) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shlex
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +25,10 @@ from builder.dib.contents.packages import Package
 from builder.dib.output import artifacts
 from builder.errors import NotFoundError, RefusedError, UnavailableError
 
+#: What bash takes for a variable; in the script, names are code.
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: Names, versions and architectures of packages as dpkg and rpm have them; an image may say anything.
+_WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+:~^_-]*")
 _SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _COMPARE: Final = r"""compare() {
     [ "$2" = "$3" ] || echo "note: $1 is ${3:-not there}, and was $2 when the image was built" >&2
@@ -32,6 +37,9 @@ version() {
     "$@" --version 2>/dev/null | grep -oE '[0-9]+(\.[0-9A-Za-z_]+)+' | head -n 1 || :
 }"""
 _BUILT: Final = r"""built() {
+    all_built "$1" | LC_ALL=C grep -Ex 'WORD WORD (WORD)?' || :
+}
+all_built() {
     [ ! -f "$1/dpkg" ] || awk -v RS= -F '\n' '{
         name = version = architecture = ""; state = "installed"
         for (i = 1; i <= NF; i++) {
@@ -44,7 +52,7 @@ _BUILT: Final = r"""built() {
             print name, version, architecture
     }' "$1/dpkg"
     [ ! -f "$1/rpm" ] || awk -F '\t' '$1 != "gpg-pubkey" { print $1, $2, $3 }' "$1/rpm"
-}"""
+}""".replace("WORD", _WORD.pattern)
 _DIFFER: Final = r"""built {raw} | LC_ALL=C sort -u >{work}/packages.built
 if cmp -s {work}/packages.recorded {work}/packages.built; then
     echo "The packages are those of build {build}."
@@ -94,6 +102,7 @@ def load(images_dir: Path, image: str, build_id: str) -> Recorded:
     if known is None or listed is None:
         raise _useless(directory, f"{inputs.FILE} or {packages.FILE} is missing or damaged")
     try:
+        _check_names([*known.environment, *known.secrets, *known.files])
         return Recorded(
             image=_diskimage(image, known),
             build_id=build_id,
@@ -125,6 +134,7 @@ def _diskimage(name: str, known: inputs.Inputs) -> DiskImage:
 
 def _command(proof: Mapping[str, Any]) -> Command:
     environment = {str(name): str(value) for name, value in proof["environment"].items()}
+    _check_names(environment)
     argv = tuple(str(word) for word in proof["command"])
     if not argv or "DIB_IMAGE_FILENAME" not in environment:
         raise ValueError("no command")
@@ -133,6 +143,12 @@ def _command(proof: Mapping[str, Any]) -> Command:
         environment=environment,
         secret_names=frozenset(name for name, value in environment.items() if value == MASK),
     )
+
+
+def _check_names(names: Iterable[str]) -> None:
+    for name in names:
+        if not _VARIABLE.fullmatch(name):
+            raise ValueError(f"the variable name {name!r}")
 
 
 def script(recorded: Recorded, place: Path) -> str:
@@ -153,6 +169,7 @@ def script(recorded: Recorded, place: Path) -> str:
         before=(
             *_programs(program, recorded.command.environment.get("PATH", "")),
             *_versions(recorded.tools),
+            *_masked_words(recorded.command),
             *_files(recorded),
             *_elements(recorded, work),
         ),
@@ -188,6 +205,12 @@ def _versions(tools: Mapping[str, str]) -> Iterator[str]:
     yield ""
 
 
+def _masked_words(recorded: Command) -> Iterator[str]:
+    """Says that the command itself had secrets, such as a proxy's password, which are not on record."""
+    if any(MASK in word for word in recorded.argv):
+        yield f'echo "note: the command had secrets, which are {MASK} in this script" >&2'
+
+
 def _files(recorded: Recorded) -> Iterator[str]:
     """Says which files that variables name are not on the other machine."""
     for name in sorted(recorded.inputs.files.keys() - recorded.command.secret_names):
@@ -219,13 +242,21 @@ def _packages(recorded: Recorded, work: Path) -> Iterator[str]:
     if not recorded.packages:
         return
     place = shlex.quote(str(work))
+    comparable = [each for each in recorded.packages if _comparable(each)]
     yield ""
+    if left_out := len(recorded.packages) - len(comparable):
+        yield f"# {left_out} of the packages are left out: nothing that dpkg or rpm would name or number so."
     yield _BUILT
     yield f"LC_ALL=C sort -u >{place}/packages.recorded <<'PACKAGES'"
-    yield from _lines(recorded.packages)
+    yield from _lines(comparable)
     yield "PACKAGES"
     raw = shlex.quote(str(work / "output" / f"{work.name}.d" / MANIFEST_ELEMENT))
     yield _DIFFER.format(raw=raw, work=place, build=recorded.build_id)
+
+
+def _comparable(package: Package) -> bool:
+    words = [package.name, package.version, *filter(None, [package.architecture])]
+    return all(map(_WORD.fullmatch, words))
 
 
 def _lines(listed: Iterable[Package]) -> Iterator[str]:

@@ -26,8 +26,9 @@ from builder.dib.contents.deadline import CannotTellError, Deadline, together
 from builder.dib.contents.download import Downloader
 from builder.dib.contents.inputs import Inputs
 from builder.dib.contents.packages import Package
+from builder.dib.limits import Stop
 from builder.errors import ImagepoolError
-from builder.model import Build, Failure
+from builder.model import Build
 
 LOG = logging.getLogger(__name__)
 
@@ -66,11 +67,11 @@ class Comparison:
     unknown: str = ""  #: why something can't be judged; then it isn't the same
 
 
-def compare(job: CompareJob, stop: Callable[[], Failure | None]) -> Comparison:
+def compare(job: CompareJob, stop: Stop) -> Comparison:
     """What would differ from the last build, if a new one were made now.
 
     Takes a few seconds at most, `job.seconds` when mirrors don't answer; `stop` is asked meanwhile whether
-    to end early. Raises nothing: whatever goes wrong is in `unknown`.
+    to end early. What can't be found out or read is in `unknown` and no error; only a bug raises.
     """
     began = time.monotonic()
     try:

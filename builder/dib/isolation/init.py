@@ -213,9 +213,11 @@ def _settle(directory: Path) -> None:
     It does so when it is closed for the last time. Somebody else who looks at it just now, such as
     udev, puts that off, and fsync meant nothing to the command.
     """
+    inside = os.fsencode(directory) + b"/"
     for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
+        # As bytes: what others call their files need not be UTF-8.
         with contextlib.suppress(OSError):
-            if backing.read_text().startswith(f"{directory}/"):
+            if backing.read_bytes().startswith(inside):
                 _flush(backing.parent.parent)
 
 

@@ -129,8 +129,10 @@ def entry(directory: Path) -> list[str]:
 
 
 def ionice(io: str) -> list[str]:
-    """What goes before a command line to run it as BuildLimits.io says. Raises ToolMissingError."""
-    """The command line that runs a program with that class of `build-limits`' io; empty for none."""
+    """What goes before a command line to run it as BuildLimits.io says; empty for "none".
+
+    Raises ToolMissingError.
+    """
     return [find_tool("ionice", package="util-linux"), *_IO[io]] if io in _IO else []
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import sys
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,8 @@ from builder.process.child import Completed, find_tool, run
 PROGRAM: Final = "imagepool-root"
 #: Seconds for sudo to find out who may do what, which may take a directory service.
 _CHECK_TIMEOUT: Final = 30.0
+#: How much of an answer that makes no sense goes into a message, in characters.
+_SHOWN: Final = 200
 
 
 def needed() -> bool:
@@ -28,15 +31,27 @@ def command(*words: str) -> list[str]:
     return [find_tool("sudo", package="sudo"), "--non-interactive", program(), *words]
 
 
-def ask(*words: str, timeout: float) -> Any:
-    """What the program answers, as JSON tells it, within `timeout` seconds.
+def ask(*words: str, members: Collection[str], timeout: float) -> Mapping[str, Any]:
+    """What the program answers within `timeout` seconds: a JSON object of just these `members`.
 
-    Raises OSError with what it or sudo said when it fails, and ToolMissingError.
+    Raises OSError with what it or sudo said when it fails or answers something else (TimeoutError
+    when nothing), and ToolMissingError.
     """
     answer = run(command(*words), timeout=timeout)
     if answer.code != 0:
         raise OSError(first_line(answer))
-    return json.loads(answer.stdout)
+    try:
+        told = json.loads(answer.stdout)
+    except ValueError as error:
+        raise OSError(_unexpected(answer)) from error
+    if not isinstance(told, dict) or told.keys() != set(members):
+        raise OSError(_unexpected(answer))
+    return told
+
+
+def _unexpected(answer: Completed) -> str:
+    said = answer.stdout[:_SHOWN]
+    return f"{PROGRAM} answers {said!r}; is it, or are its files, of another version of imagepool?"
 
 
 def program() -> str:

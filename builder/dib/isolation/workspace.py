@@ -9,9 +9,8 @@
         cgroup          the cgroup that limits it, see cgroups.py
         output/         what dib and qemu-img make; moves to the images directory at the end
 
-Namespaces take processes and mounts along; loop devices, their partitions, links to them and
-device-mapper maps over them stay behind. They are found by the file behind the loop device, by
-device and inode number: once the mount namespace is gone the kernel can't tell the path any more.
+Namespaces take processes and mounts along; what stays behind is the cgroup and devices, see
+devices.py.
 
 A service user makes such a directory itself, and has root release it: most in it is root's.
 """
@@ -25,23 +24,21 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from builder.dib.isolation import sudo
+from builder.dib.isolation import devices, sudo
 from builder.errors import RefusedError, ToolMissingError
 from builder.model import is_build_id, name_problem
-from builder.process.child import find_tool, run, wait_for
+from builder.process.child import wait_for
 
 LOG = logging.getLogger(__name__)
 LEDGER: Final = "ledger.json"
-_MAPPER: Final = Path("/dev/mapper")
-_LOOP: Final = re.compile(r"loop[0-9]+")
-#: Seconds for one of the small tools, and for the last holder of a device to let go of it.
-_TOOL_TIMEOUT: Final = 30.0
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+_OCTAL: Final = re.compile(rb"\\([0-3][0-7]{2})")
+#: Seconds for the last process of a build to let go of its cgroup or its files.
 _PATIENCE: Final = 15.0
 #: Seconds for root to release everything: each of a few devices may take all of the patience.
 _SUDO_TIMEOUT: Final = 120.0
@@ -125,7 +122,7 @@ def create(work_dir: Path, *, image: str, build_id: str, installation_id: str, n
     """Make the work directory of a build, ledger first.
 
     Raises RefusedError for names that can't be file names, OSError (FileExistsError when the build
-    has a work directory already).
+    has a work directory already). What failed half-way is taken away again.
     """
     if name_problem(image) or not is_build_id(build_id):
         raise RefusedError(f"{image!r} and {build_id!r} can't name a work directory")
@@ -133,15 +130,26 @@ def create(work_dir: Path, *, image: str, build_id: str, installation_id: str, n
     ledger = Ledger(installation_id=installation_id, image=image, build_id=build_id, started=now)
     work_dir.mkdir(parents=True, exist_ok=True)
     directory.mkdir(mode=0o755)
-    _write_ledger(directory, ledger)
     workspace = Workspace(directory=directory, ledger=ledger)
-    for part in (workspace.home, workspace.tmp, workspace.programs, workspace.output.parent):
+    try:
+        _furnish(workspace)
+    except BaseException:
+        # Nobody else knows of it: it would stay until the next start.
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    return workspace
+
+
+def _furnish(workspace: Workspace) -> None:
+    _write_ledger(workspace.directory, workspace.ledger)
+    for part in (workspace.home, workspace.tmp, workspace.programs):
         part.mkdir()
+    # The image, and dib's record of its environment with the passwords in it.
+    workspace.output.parent.mkdir(mode=0o700)
     # Everybody in the sandbox may write there, and nobody outside of it: it is bound over /tmp by root.
     workspace.shared_tmp.parent.mkdir(mode=0o700)
     workspace.shared_tmp.mkdir()
     workspace.shared_tmp.chmod(0o1777)
-    return workspace
 
 
 def release(workspace: Workspace) -> Released:
@@ -150,18 +158,21 @@ def release(workspace: Workspace) -> Released:
     Nothing is removed beyond a mount: a directory with something mounted in it stays, and so does
     one whose devices are still in use; `Released.problem` says so, and the next sweep tries again.
     """
-    devices: tuple[str, ...] = ()
+    found: tuple[str, ...] = ()
     try:
         if sudo.needed():
-            devices, problem = _release_as_root(workspace.directory)
+            found, problem = _release_as_root(workspace.directory)
         else:
             _remove_group(workspace)
-            devices = _release_devices(workspace.directory, _listed(workspace.loops))
+            found = devices.release(workspace.directory, devices.listed(workspace.loops))
             problem = _remove_directory(workspace.directory)
-    except (OSError, TimeoutError, ToolMissingError) as error:
+    except (OSError, ToolMissingError) as error:
         problem = str(error)
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        # The kernel or a tool said what nobody expects, or directories are nested beyond measure.
+        problem = repr(error)
     released = Released(
-        directory=workspace.directory, ledger=workspace.ledger, devices=devices, problem=problem
+        directory=workspace.directory, ledger=workspace.ledger, devices=found, problem=problem
     )
     if problem:
         LOG.error("could not be released: %s", released)
@@ -172,7 +183,7 @@ def _release_as_root(directory: Path) -> tuple[tuple[str, ...], str]:
     """Have asroot.py do it; the devices and the problem it tells."""
     if not directory.exists():
         return (), ""
-    told = sudo.ask("release", str(directory), timeout=_SUDO_TIMEOUT)
+    told = sudo.ask("release", str(directory), members=("devices", "problem"), timeout=_SUDO_TIMEOUT)
     return tuple(told["devices"]), str(told["problem"])
 
 
@@ -260,6 +271,10 @@ def _remove_directory(directory: Path) -> str:
         return f"{', '.join(mounted)} is still mounted"
     if not directory.exists():
         return ""
+    # Somebody may mount something from now on: nothing is removed that is not on this mount.
+    mount = _mount_at(directory.parent)
+    if _mount_at(directory) != mount:
+        raise _mounted(directory)
     problems: list[OSError] = []
 
     def gone() -> bool:
@@ -267,7 +282,7 @@ def _remove_directory(directory: Path) -> str:
         problems.clear()
         for path in directory.iterdir():
             if path.name != LEDGER:
-                _remove(path, problems)
+                _remove(path, mount, problems)
         return not problems
 
     if not wait_for(gone, timeout=_PATIENCE, interval=0.2):
@@ -277,21 +292,64 @@ def _remove_directory(directory: Path) -> str:
     return ""
 
 
-def _remove(path: Path, problems: list[OSError]) -> None:
+def _remove(path: Path, mount: str, problems: list[OSError]) -> None:
     try:
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+            _remove_tree(path, mount)
         else:
             path.unlink(missing_ok=True)
     except OSError as error:
+        if error.errno == errno.EXDEV:
+            raise
         problems.append(error)
+
+
+def _remove_tree(tree: Path, mount: str) -> None:
+    """Remove a directory that is wholly on one mount. Raises OSError, EXDEV for what is on another."""
+    for path, directories, files, descriptor in os.fwalk(tree, topdown=False, onerror=_raise):
+        if _mount_of(descriptor) != mount:
+            raise _mounted(Path(path))
+        # The kernel itself refuses to remove a file or a directory that something is mounted on.
+        for name in files:
+            os.unlink(name, dir_fd=descriptor)
+        for name in directories:
+            try:
+                os.rmdir(name, dir_fd=descriptor)
+            except NotADirectoryError:  # a link to one
+                os.unlink(name, dir_fd=descriptor)
+    tree.rmdir()
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _mounted(directory: Path) -> OSError:
+    return OSError(errno.EXDEV, "still mounted, nothing in it is removed", str(directory))
+
+
+def _mount_at(directory: Path) -> str:
+    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return _mount_of(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _mount_of(descriptor: int) -> str:
+    """The number of the mount an open file is on (proc(5), fdinfo); st_dev is the same across bind mounts."""
+    for line in Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == "mnt_id":
+            return value.strip()
+    raise OSError(errno.ENOSYS, "the kernel does not tell mounts apart")
 
 
 def _mounts_below(directory: Path) -> list[str]:
     inside = f"{directory.resolve()}/"
-    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    # mountinfo writes blanks and the like as octal escapes.
-    plain = [point.encode().decode("unicode_escape") for point in points]
+    # Of the bytes in a path, mountinfo escapes blank, tab, newline and backslash: nothing else divides it.
+    points = [line.split(b" ")[4] for line in _MOUNTS.read_bytes().split(b"\n") if line]
+    plain = [os.fsdecode(_OCTAL.sub(lambda octal: bytes([int(octal[1], 8)]), point)) for point in points]
     return [point for point in plain if f"{point}/".startswith(inside)]
 
 
@@ -324,149 +382,3 @@ def _group(workspace: Workspace) -> Path | None:
         return None
     # The build can write this file; only what bears its name is its.
     return group if group.name == workspace.group_name and group.is_dir() else None
-
-
-# -- devices -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Loop:
-    name: str  #: "loop0"
-    inode: int
-    device: tuple[int, int]
-    file: str
-
-    @property
-    def path(self) -> str:
-        return f"/dev/{self.name}"
-
-
-def _release_devices(directory: Path, touched: frozenset[str]) -> tuple[str, ...]:
-    released = []
-    bound = _bound_loops()
-    for loop in _loops_below(directory, bound):
-        for name in dm_maps_over(loop.name):
-            run([find_tool("dmsetup"), "remove", "--retry", name], timeout=_TOOL_TIMEOUT)
-            released.append(name)
-        _drop_partitions(loop.name)
-        _detach(loop)
-        released.append(loop.path)
-    # A device that the kernel detached by itself, at its last closing, keeps its partitions.
-    still_bound = {loop.name for loop in _bound_loops()}
-    for name in sorted(touched - still_bound):
-        if _partitions(name):
-            released.append(f"partitions of /dev/{name}")
-        _drop_partitions(name)
-    if touched:
-        _tidy_mapper()
-    return tuple(released)
-
-
-def _bound_loops() -> list[_Loop]:
-    """All loop devices in use, asked of the kernel by ioctl (losetup does it)."""
-    columns = "NAME,BACK-INO,BACK-MAJ:MIN,BACK-FILE"
-    answer = run([find_tool("losetup"), "--list", "--json", "--output", columns], timeout=_TOOL_TIMEOUT)
-    if not answer.stdout.strip():
-        return []
-    found = []
-    for device in json.loads(answer.stdout)["loopdevices"]:
-        if device["back-ino"] is None or device["back-maj:min"] is None:
-            continue  # it was detached while losetup asked about it
-        major, _, minor = str(device["back-maj:min"]).partition(":")
-        found.append(
-            _Loop(
-                name=Path(device["name"]).name,
-                inode=int(device["back-ino"]),
-                device=(int(major), int(minor)),
-                file=str(device["back-file"]),
-            )
-        )
-    return found
-
-
-def _loops_below(directory: Path, loops: list[_Loop]) -> list[_Loop]:
-    if not loops:
-        return []
-    files = set(_files(directory))
-    inside = f"{directory.resolve()}/"
-    # The path counts as well: it is all there is of a file that was deleted meanwhile.
-    return [loop for loop in loops if (loop.device, loop.inode) in files or loop.file.startswith(inside)]
-
-
-def _files(directory: Path) -> Iterator[tuple[tuple[int, int], int]]:
-    for parent, _, names in os.walk(directory):
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                status = os.lstat(Path(parent) / name)
-                yield (os.major(status.st_dev), os.minor(status.st_dev)), status.st_ino
-
-
-def dm_maps_over(device: str, sys_block: Path = Path("/sys/block")) -> list[str]:
-    """Names of the device-mapper maps that hold a block device or its partitions, topmost first."""
-    names = []
-    for holders in [sys_block / device / "holders", *(sys_block / device).glob(f"{device}*/holders")]:
-        for holder in sorted(holders.iterdir() if holders.is_dir() else []):
-            names += dm_maps_over(holder.name, sys_block)
-            name = sys_block / holder.name / "dm" / "name"
-            if name.is_file():
-                names.append(name.read_text().strip())
-    return list(dict.fromkeys(names))
-
-
-def _partitions(loop: str) -> list[str]:
-    return sorted(path.name for path in Path("/sys/block", loop).glob(f"{loop}p*"))
-
-
-def _drop_partitions(loop: str) -> None:
-    for link in _MAPPER.glob(f"{loop}p*"):
-        if link.is_symlink() and str(link.readlink()).startswith(f"/dev/{loop}p"):
-            link.unlink(missing_ok=True)
-
-    def gone() -> bool:
-        # partx complains about a device without a file behind it, and still does what it is told.
-        if _partitions(loop):
-            run([find_tool("partx"), "--delete", f"/dev/{loop}"], timeout=_TOOL_TIMEOUT)
-        return not _partitions(loop)
-
-    # The file system on it may be on its way out with the mount namespace.
-    if not wait_for(gone, timeout=_PATIENCE, interval=0.2):
-        LOG.warning("partitions of /dev/%s are still in use", loop)
-
-
-def _tidy_mapper() -> None:
-    """Take the directory of links away when nothing but a dead control node is in it.
-
-    grub's tools make that node in every build, also where the kernel has no device-mapper.
-    """
-    with contextlib.suppress(OSError):
-        if [path.name for path in _MAPPER.iterdir()] == ["control"] and _dead(_MAPPER / "control"):
-            (_MAPPER / "control").unlink()
-        _MAPPER.rmdir()
-
-
-def _dead(node: Path) -> bool:
-    try:
-        os.close(os.open(node, os.O_RDWR | os.O_CLOEXEC))
-    except OSError as error:
-        return error.errno in (errno.ENODEV, errno.ENXIO)
-    return False
-
-
-def _detach(loop: _Loop) -> None:
-    def gone() -> bool:
-        # Asked before as well as after: a device that went by itself may be somebody else's by now.
-        if loop in _bound_loops():
-            run([find_tool("losetup"), "--detach", loop.path], timeout=_TOOL_TIMEOUT)
-        return loop not in _bound_loops()
-
-    if not wait_for(gone, timeout=_PATIENCE, interval=0.2):
-        raise TimeoutError(f"{loop.path} is still in use")
-
-
-def _listed(loops: Path) -> frozenset[str]:
-    try:
-        names = (Path(line).name for line in loops.read_text(errors="replace").splitlines())
-        # The build can write this file; what it names becomes paths.
-        return frozenset(name for name in names if _LOOP.fullmatch(name))
-    except FileNotFoundError:
-        return frozenset()

@@ -15,8 +15,6 @@ from builder.dib.logs.masking import Masker
 from builder.dib.logs.reasons import Reader
 from builder.process.child import LINE_LIMIT
 
-__all__ = ["LogFile", "Masker", "Output", "Reader"]
-
 #: Bytes of a log before lines are left out, and bytes of the last lines that are kept nevertheless.
 LIMIT: Final = 64 << 20
 LAST_PART: Final = 1 << 20
@@ -44,6 +42,7 @@ class LogFile:
         self._clock = clock
         self._limit = limit
         self._size = 0
+        self._full = False
         self._last_part: deque[bytes] = deque()
         self._last_size = 0
         self._left_out = 0
@@ -54,10 +53,11 @@ class LogFile:
         """Add a line. Never raises: a log that can't be written ends no build, `broken` tells of it."""
         data = self._stamped(line)
         with self._lock:
-            if self._size + len(data) <= self._limit:
-                self._put(data)
-            else:
+            # Once full it stays so: a short line must not get before the long one it came after.
+            if self._full or self._size + len(data) > self._limit:
                 self._set_aside(data)
+            else:
+                self._put(data)
 
     def close(self, ending: str) -> None:
         """Write the last line, which says how it ended, and close."""
@@ -84,7 +84,8 @@ class LogFile:
             self.broken = error
 
     def _set_aside(self, data: bytes) -> None:
-        if not self._last_part:
+        if not self._full:
+            self._full = True
             notice = f"this log has reached {self._limit} bytes; the last lines follow at its end"
             self._put(self._stamped(f"imagepool: {notice}"))
         self._last_part.append(data)

@@ -26,6 +26,11 @@ _BASE64_LINES: Final = (64, 76)
 
 #: What $'...' of bash has a letter for, and neither JSON nor Python.
 _ANSI_C: Final = {"\a": r"\a", "\v": r"\v", "\x1b": r"\E"}
+_QUOTED_ONCE: Final = ("'", "\\'", "'\\''", "'\"'\"'")
+#: A single quote. What a shell has quoted ("declare -p", "printf %q"), its trace quotes once more.
+_QUOTES: Final = sorted(
+    {*_QUOTED_ONCE, *(form.replace("'", "'\\''") for form in _QUOTED_ONCE)}, key=len, reverse=True
+)
 
 
 class Masker:
@@ -79,7 +84,7 @@ def _written(character: str) -> str:
     """A pattern for a character as shells, JSON and Python write it between quotes of theirs."""
     forms = [rf"\\?{re.escape(character)}"]
     if character == "'":
-        forms += [re.escape(form) for form in ("'\\''", "'\"'\"'")]
+        forms = [re.escape(form) for form in _QUOTES]
     elif not (character.isascii() and character.isprintable()):
         octal = "".join(f"\\{byte:03o}" for byte in character.encode(errors="surrogateescape"))
         escapes = {octal, json.dumps(character)[1:-1], repr(character)[1:-1], _ANSI_C.get(character, octal)}

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from builder.dib.limits import Limits
-from builder.dib.output import hashing
+from builder.dib.output import hashing, sparse
 from builder.errors import RefusedError
 from builder.model import Artifact, ImageFormat, is_build_id, name_problem
 
@@ -74,10 +74,10 @@ def publish(
     manifests: Path | None = None,
     limits: Limits | None = None,
 ) -> None:
-    """Move the files of a build to the images directory: the proof first, then manifests, then artifacts.
+    """Move the files of a build to the images directory: proof and manifests first, then artifacts.
 
-    On the same file system they are renamed, else copied beside their final name and renamed; in
-    both cases they are on disk before they appear, for owner and group to read. Raises OSError,
+    On the same file system artifacts are renamed, else copied beside their final name and renamed;
+    all is on disk before it appears, for owner and group to read. Raises OSError,
     RefusedError as `path`, and ActionFailedError when the limits end it; what is there by then is
     for `delete`.
     """
@@ -87,13 +87,13 @@ def publish(
     draft.mkdir(mode=0o700)
     draft.chmod(_DIRECTORY_MODE)
     _write_proof(draft, proof)
-    _sync(draft)
-    draft.rename(home)
-    _sync(images_dir)
     if manifests is not None and manifests.is_dir():
         # copytree takes the mode along.
         manifests.chmod(_DIRECTORY_MODE)
-        shutil.copytree(manifests, home, symlinks=True, dirs_exist_ok=True)
+        shutil.copytree(manifests, draft, symlinks=True, dirs_exist_ok=True)
+    _sync_tree(draft)
+    draft.rename(home)
+    _sync(images_dir)
     for file, image_format in files:
         final = path(images_dir, proof.image, proof.build_id, image_format)
         file.chmod(_FILE_MODE)
@@ -115,8 +115,6 @@ def _write_proof(home: Path, proof: Proof) -> None:
     with (home / PROOF).open("w") as stream:
         json.dump(record, stream, indent=1, sort_keys=True)
         stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def _move(file: Path, final: Path, limits: Limits) -> None:
@@ -137,19 +135,10 @@ def _copy(source: Path, target: Path, limits: Limits) -> None:
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _FILE_MODE)
     with os.fdopen(descriptor, "wb") as writing, source.open("rb") as reading:
         os.fchmod(descriptor, _FILE_MODE)  # whatever the umask
-        end = os.fstat(reading.fileno()).st_size
-        position = 0
-        while position < end:
-            try:
-                data = os.lseek(reading.fileno(), position, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno != errno.ENXIO:  # ENXIO: nothing but a hole to the end
-                    raise
-                break
-            hole = os.lseek(reading.fileno(), data, os.SEEK_HOLE)
-            _copy_range(reading.fileno(), writing.fileno(), data, hole, limits)
-            position = hole
-        writing.truncate(end)
+        size = os.fstat(reading.fileno()).st_size
+        for begin, end in sparse.extents(reading.fileno(), size):
+            _copy_range(reading.fileno(), writing.fileno(), begin, end, limits)
+        writing.truncate(size)
         os.fsync(writing.fileno())
 
 
@@ -164,6 +153,14 @@ def _copy_range(source: int, target: int, begin: int, end: int, limits: Limits) 
 
 def _partial(final: Path) -> Path:
     return final.with_name(f".{final.name}.partial")
+
+
+def _sync_tree(tree: Path) -> None:
+    for parent, _, names in os.walk(tree, topdown=False):
+        for file in (Path(parent, name) for name in names):
+            if not file.is_symlink():  # a link is on disk with its directory
+                _sync(file)
+        _sync(Path(parent))
 
 
 def _sync(file: Path) -> None:

@@ -242,6 +242,22 @@ def test_a_cancellation_that_names_its_build_is_obeyed_whatever_else_it_says(mor
     )
 
 
+def test_a_cancellation_says_no_more_than_a_record_takes() -> None:
+    data = json.dumps({"build_id": "a" * 32, "by": "b" * 10**6, "why": "w" * 10**6}).encode()
+    wish = codec.decode_cancellation(stored(data), image="debian")
+    assert len(wish.by) + len(wish.why) <= 2000
+
+
+@pytest.mark.parametrize("number", [-1, 1 << 63, 10**400])
+def test_bytes_that_no_disk_has_are_no_record(number: int) -> None:
+    for name in ("work_bytes", "bytes_done", "bytes_total"):
+        with pytest.raises(RecordError, match=name):
+            read_build({"state": "ready", name: number})
+    for name in ("size", "sent"):
+        with pytest.raises(RecordError, match=name):
+            read_upload({"state": "ready", name: number})
+
+
 @pytest.mark.parametrize("data", [b"", b"{broken", b"[]", b"{}", b'{"build_id": 7}', b'{"build_id": null}'])
 def test_a_cancellation_that_names_no_build_is_none(data: bytes) -> None:
     with pytest.raises(RecordError, match="cancellation for debian"):
