@@ -67,7 +67,6 @@ class Builder(Worker):
         decision = decide_build(image, records, config, now)
         if decision.verdict is not Verdict.NOW:
             return False
-        LOG.info("%s: building: %s", image.name, decision.reason)
         task = Task(config=config, image=image, request=request, records=records, claim=claim)
         last = newest_ready(records)
         if decision.skippable and last is not None:
@@ -77,6 +76,7 @@ class Builder(Worker):
             if found.same and self._checked(task, last, now):
                 return True
             task = replace(task, changes=(*found.changes, *filter(None, [found.unknown])))
+        LOG.info("%s: building: %s", image.name, decision.reason)
         self._count(build(self.world, self._settler, task))
         return True
 
