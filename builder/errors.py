@@ -111,9 +111,13 @@ class ActionFailedError(ImagepoolError):
 class CloudError(ImagepoolError):
     """A cloud refused what we asked for, or what it stored is not what we sent.
 
-    `failure_class` is the class a failed upload records for it (quota, auth, cloud...).
+    `failure_class` is the class a failed upload records for it (quota, auth, cloud...); `in_use` says
+    that it was refused because servers or volumes use the image.
     """
 
-    def __init__(self, message: str, *, failure_class: FailureClass, hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, failure_class: FailureClass, hint: str = "", in_use: bool = False
+    ) -> None:
         super().__init__(message, hint=hint)
         self.failure_class = failure_class
+        self.in_use = in_use

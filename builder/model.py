@@ -50,7 +50,7 @@ def is_build_id(text: str) -> bool:
 
 
 class BuildState(StrEnum):
-    """What a build is for machines (nodepool.md section 2.1); `phase` is what it is for people."""
+    """What a build is for machines; `phase` is what it is for people."""
 
     BUILDING = "building"  #: claimed and running, or abandoned by a builder that died
     READY = "ready"  #: its files exist with the sizes and hashes on record
@@ -59,7 +59,7 @@ class BuildState(StrEnum):
 
 
 class UploadState(StrEnum):
-    """What an upload is for machines (nodepool.md section 2.2)."""
+    """What an upload is for machines."""
 
     UPLOADING = "uploading"  #: bytes move or Glance works, or its uploader died
     READY = "ready"  #: Glance says active, and size, hash and properties are ours
@@ -100,10 +100,13 @@ class BuildPhase(StrEnum):
 class UploadPhase(StrEnum):
     """What an upload is doing now, in order."""
 
+    PREFLIGHT = "preflight"  #: the file, and what the provider has and can do, are looked at
     CREATE = "create"  #: the image record is made in Glance, with all properties
     SEND = "send"  #: bytes move; `sent` counts them
     WAIT = "wait"  #: Glance has all bytes and works
     VERIFY = "verify"  #: what Glance says is compared with what we sent
+    HOLD = "hold"  #: all is well there, but the build itself is not ready yet
+    HOOK = "hook"  #: the provider's post-upload-hook runs
 
 
 class ImageFormat(StrEnum):
@@ -133,6 +136,7 @@ class FailureClass(StrEnum):
     QUOTA = "quota"  #: the cloud has no room left for us
     NETWORK = "network"  #: the connection failed or broke off
     CLOUD = "cloud"  #: the cloud failed, or stored something else than we sent
+    HOOK = "hook"  #: the provider's post-upload-hook refused the image
     UNKNOWN = "unknown"  #: nothing we recognise
 
 
@@ -209,6 +213,41 @@ class Cancellation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UploadCancellation:
+    """The wish that a running upload ends: whose, when, and why if they said so."""
+
+    upload: str  #: `Upload.name`
+    image: str
+    by: str
+    time: datetime
+    why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadWish:
+    """What somebody wants of a build in one provider, against what would happen by itself.
+
+    Not `wanted`: it stays away from there; whoever deletes an upload wishes that. `wanted`: it goes
+    there, and failures before `time` don't count any more. The latest wish for a provider holds.
+    """
+
+    provider: str
+    wanted: bool
+    by: str
+    time: datetime
+    why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deletion:
+    """Who wanted a record to go, when and why; `by` is "imagepool" for retention's own decisions."""
+
+    by: str
+    time: datetime
+    why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Build:
     """One run of a diskimage. Fields up to `shell_type` are nodepool's, the rest is ours."""
 
@@ -246,6 +285,11 @@ class Build:
     inputs: Mapping[str, str] = field(default_factory=_empty)
     checked: datetime | None = None  #: when it was last found that a new build would be the same
     changes: tuple[str, ...] = ()  #: what had changed since the build before, when this one was begun
+    #: Of the disk a guest sees, whatever the format: what a compute node that has converted a file to raw
+    #: can be checked against.
+    raw_sha256: str | None = None
+    raw_size: int | None = None  #: bytes
+    wishes: tuple[UploadWish, ...] = ()  #: at most one for each provider
 
     extra: Mapping[str, Any] = field(
         default_factory=_empty
@@ -269,8 +313,12 @@ class Build:
         """When it started; for nodepool's records, which don't say, the last change of state."""
         return self.started or self.state_time
 
+    def wish(self, provider: str) -> UploadWish | None:
+        """What somebody wants of this build in a provider, None when nobody said."""
+        return next((w for w in self.wishes if w.provider == provider), None)
+
     def artifact(self, image_format: str) -> Artifact | None:
-        """The file in that format, None if this build has none."""
+        """The file in that format, None if this build has none, or none yet."""
         return next((a for a in self.artifacts if a.format == image_format), None)
 
     def become(self, state: BuildState, now: datetime, **changes: Any) -> Build:
@@ -307,9 +355,23 @@ class Upload:
     sent: int = 0  #: bytes that left so far
     timings: Mapping[str, float] = field(default_factory=_empty)
     reason: Failure | None = None
+    cloud: str | None = None  #: the cloud's name in clouds.yaml, to reach it when the provider is gone
+    way: str | None = None  #: how the bytes get there; a `ways.Way`
+    fallbacks: tuple[str, ...] = ()  #: "<way>: <why it failed>" for each way tried before
+    task: str | None = None  #: Glance's import task, by which an image is found that has no properties yet
+    hook_output: tuple[str, ...] = ()  #: the last lines of the post-upload-hook
+    serving: datetime | None = None  #: since when it has the stable name and tag there
+    hidden: bool = False  #: it is to go and in use, so it was hidden meanwhile
+    deletion: Deletion | None = None  #: who wanted it to go; None when nodepool's plain write did
 
     extra: Mapping[str, Any] = field(default_factory=_empty)
     version: int = field(default=-1, compare=False)
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes per second while they moved, None before that is known."""
+        seconds = self.timings.get(UploadPhase.SEND)
+        return self.sent / seconds if seconds and self.sent else None
 
     @property
     def name(self) -> str:
@@ -344,6 +406,7 @@ class ImageRecords:
     paused: bool = False
     request: Request | None = None
     cancellation: Cancellation | None = None
+    upload_cancellations: tuple[UploadCancellation, ...] = ()
     builds: tuple[Build, ...] = ()
     uploads: tuple[Upload, ...] = ()
     build_claimed: bool = False  #: somebody holds builds/lock, so a `building` build may be alive

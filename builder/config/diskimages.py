@@ -3,31 +3,45 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 from builder.config.checking import Checked
 from builder.config.inheritance import Recipe, merge_all, recipe_of
-from builder.config.model import DEFAULT_SCHEDULE, DiskImage, FormatOptions, Platform, credentials_in
-from builder.config.problems import KeyPath, Problems, looks_secret, suggestion
+from builder.config.model import (
+    DEFAULT_SCHEDULE,
+    DiskImage,
+    FormatOptions,
+    Platform,
+    Sharing,
+    credentials_in,
+)
+from builder.config.problems import KeyPath, Place, Problems, looks_secret, suggestion
 from builder.config.rendering import check_templates, render_recipe, render_text
 from builder.config.schema import ConfigFile, FormatEntry, SecureFile
 from builder.config.template import names_for
 from builder.config.values import (
     BadValueError,
     cron,
+    days,
     element_problem,
     environment_name_problem,
+    glance_text_problem,
     image_format,
+    project_id_problem,
+    promotion,
     seconds,
 )
 from builder.model import ImageFormat, name_problem
 
 #: What diskimage-builder reads the release from.
 RELEASE_VARIABLE: Final = "DIB_RELEASE"
+
+#: What Glance and Nova call the architectures that Debian names.
+_MACHINES: Final = {"amd64": "x86_64", "arm64": "aarch64", "i386": "i686", "ppc64el": "ppc64le"}
 
 ValueT = TypeVar("ValueT")
 
@@ -40,6 +54,7 @@ class Defaults:
     schedule_given: bool = False
     rebuild_age: timedelta | None = None
     keep: int = DiskImage.keep
+    keep_for: timedelta | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +80,7 @@ def build_defaults(file: Checked[ConfigFile], problems: Problems) -> Defaults:
         schedule_given=content.schedule is not None,
         rebuild_age=None if content.rebuild_age is None else seconds(content.rebuild_age),
         keep=content.keep or Defaults.keep,
+        keep_for=None if content.keep_days is None else days(content.keep_days),
     )
 
 
@@ -180,11 +196,16 @@ def _diskimage(
         build_timeout=_either(_timedelta(entry.build_timeout), DiskImage.build_timeout),
         pause=_either(entry.pause, DiskImage.pause),
         keep=_either(entry.keep, defaults.keep),
+        keep_for=defaults.keep_for if entry.keep_days is None else days(entry.keep_days),
         dib_cmd=_dib_cmd(recipe, problems),
         username=_either(entry.username, DiskImage.username),
         python_path=_either(entry.python_path, DiskImage.python_path),
         shell_type=entry.shell_type,
-        metadata=MappingProxyType(dict(entry.metadata or {})),
+        metadata=MappingProxyType({**_described(platform), **(entry.metadata or {})}),
+        sharing=_sharing(recipe, problems),
+        stable_name=_glance_text(recipe, "stable_name", problems),
+        stable_tag=_glance_text(recipe, "stable_tag", problems),
+        promote=_promote(recipe, problems),
         format_options=MappingProxyType(_format_options(recipe, problems)),
         delete_after_upload=_either(entry.delete_after_upload, DiskImage.delete_after_upload),
         keep_formats=_formats(recipe, "keep_formats", problems),
@@ -229,6 +250,65 @@ def _formats(recipe: Recipe, key: str, problems: Problems) -> tuple[ImageFormat,
         except BadValueError as problem:
             problems.add(recipe.where(key, position), str(problem))
     return tuple(sorted(formats))
+
+
+def _described(platform: Platform | None) -> dict[str, str]:
+    """The properties by which clouds know what is in an image (Glance's "useful image properties")."""
+    if platform is None:
+        return {}
+    return {
+        "os_type": "linux",
+        "os_distro": platform.distribution,
+        "os_version": platform.release,
+        "architecture": _MACHINES.get(platform.architecture, platform.architecture),
+        **platform.properties,
+    }
+
+
+def _sharing(recipe: Recipe, problems: Problems) -> Sharing:
+    entry = recipe.entry
+    return checked_sharing(
+        Sharing(
+            visibility=_either(entry.visibility, Sharing.visibility),
+            members=tuple(entry.members or ()),
+            tags=tuple(entry.tags or ()),
+            hidden=_either(entry.hidden, Sharing.hidden),
+        ),
+        recipe.where,
+        problems,
+    )
+
+
+def checked_sharing(sharing: Sharing, where: Callable[..., Place], problems: Problems) -> Sharing:
+    """The same; what Glance would not take is a problem at `where(key)` or `where(key, position)`."""
+    for position, tag in enumerate(sharing.tags):
+        if problem := glance_text_problem(tag):
+            problems.add(where("tags", position), f"a tag {problem}")
+    for position, member in enumerate(sharing.members):
+        if problem := project_id_problem(member):
+            problems.add(where("members", position), problem)
+    if sharing.members and sharing.visibility != "shared":
+        problems.add(
+            where("members"),
+            f"only a shared image has members; this one is {sharing.visibility} (say `visibility: shared`)",
+        )
+    return sharing
+
+
+def _promote(recipe: Recipe, problems: Problems) -> Literal["each", "all"] | int:
+    if recipe.entry.promote is not None:
+        try:
+            return promotion(recipe.entry.promote)
+        except BadValueError as problem:
+            problems.add(recipe.where("promote"), str(problem))
+    return DiskImage.promote
+
+
+def _glance_text(recipe: Recipe, key: str, problems: Problems) -> str | None:
+    text: str | None = getattr(recipe.entry, key)
+    if text is not None and (problem := glance_text_problem(text)):
+        problems.add(recipe.where(key), f"what an image is known by {problem}")
+    return text
 
 
 def _format_options(recipe: Recipe, problems: Problems) -> dict[str, FormatOptions]:

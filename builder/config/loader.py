@@ -10,14 +10,14 @@ from builder.config.checking import Checked, check
 from builder.config.directories import build_directories
 from builder.config.diskimages import build_defaults, build_diskimages, with_formats, with_secrets
 from builder.config.document import Document, read_document
-from builder.config.model import BuildLimits, Config, RetryPolicy
+from builder.config.model import ArtifactServer, BreakerPolicy, BuildLimits, Config, RetryPolicy
 from builder.config.notes import notes_of
 from builder.config.platforms import build_platforms
 from builder.config.problems import Problems
-from builder.config.providers import ImageFormatOf, build_providers, wanted_formats
-from builder.config.schema import ConfigFile, LimitsEntry, RetryEntry, SecureFile
+from builder.config.providers import ImageFormatOf, bandwidth, build_providers, wanted_formats
+from builder.config.schema import BreakerEntry, ConfigFile, LimitsEntry, RetryEntry, SecureFile
 from builder.config.servers import build_zookeeper
-from builder.config.values import BadValueError, seconds, size
+from builder.config.values import BadValueError, listening, seconds, size, url_prefix
 
 #: Bytes without which not even the first programs of a build start.
 _LEAST_MEMORY: Final = 64 << 20
@@ -46,7 +46,10 @@ def load(
     build_retry = _retry(file, "build-retries", file.content.build_retries, Config.build_retry, problems)
     upload_retry = _retry(file, "upload-retries", file.content.upload_retries, Config.upload_retry, problems)
     limits = _limits(file, problems)
+    breaker = _breaker(file, problems)
+    server = _artifact_server(file, problems)
     content = file.content
+    upload_bandwidth = bandwidth(file, content.upload_bandwidth, problems, "upload-bandwidth")
     sizes = {
         "build-log-limit": _size(
             file, content.build_log_limit, Config.log_limit, problems, "build-log-limit"
@@ -76,6 +79,11 @@ def load(
         failed_retention=seconds(content.failed_retention or Config.failed_retention.total_seconds()),
         build_retry=build_retry,
         upload_retry=upload_retry,
+        upload_breaker=breaker,
+        upload_bandwidth=upload_bandwidth,
+        artifact_server=server,
+        leak_sweep=seconds(content.leak_sweep or Config.leak_sweep.total_seconds()),
+        adopt_nodepool=bool(content.adopt_nodepool),
         build_limits=limits,
         log_limit=sizes["build-log-limit"],
         cache_limit=sizes["cache-limit"],
@@ -98,6 +106,37 @@ def _limits(file: Checked[ConfigFile], problems: Problems) -> BuildLimits:
         nice=_number(entry.nice, default.nice),
         io=entry.io or default.io,
     )
+
+
+def _breaker(file: Checked[ConfigFile], problems: Problems) -> BreakerPolicy:
+    entry, default = file.content.upload_breaker or BreakerEntry(), BreakerPolicy()
+    first = default.first if entry.first is None else seconds(entry.first)
+    longest = default.longest if entry.longest is None else seconds(entry.longest)
+    if longest < first:
+        if entry.longest is not None:
+            problems.add(
+                file.place("upload-breaker", "longest"),
+                f"must not be less than `first`, {first.total_seconds():g} s",
+            )
+        longest = first
+    return BreakerPolicy(failures=entry.failures or default.failures, first=first, longest=longest)
+
+
+def _artifact_server(file: Checked[ConfigFile], problems: Problems) -> ArtifactServer | None:
+    entry = file.content.artifact_server
+    if entry is None:
+        return None
+    host, port, url = "127.0.0.1", 0, entry.url
+    try:
+        if entry.listen is not None:
+            host, port = listening(entry.listen)
+    except BadValueError as problem:
+        problems.add(file.place("artifact-server", "listen"), str(problem))
+    try:
+        url = url_prefix(entry.url)
+    except BadValueError as problem:
+        problems.add(file.place("artifact-server", "url"), str(problem))
+    return ArtifactServer(host=host, port=port, url=url)
 
 
 def _memory(file: Checked[ConfigFile], value: str | None, problems: Problems) -> int | None:

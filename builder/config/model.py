@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from builder.model import ImageFormat
+from builder.ways import AUTO
 
 _EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -55,6 +56,7 @@ class Platform:
     architecture: str = "amd64"
     mirror: str | None = None
     security_mirror: str | None = None
+    properties: Mapping[str, str] = field(default_factory=_empty)  #: of every image made on it
     variables: Mapping[str, Any] = field(default_factory=_empty)
 
 
@@ -77,6 +79,16 @@ class BuildLimits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sharing:
+    """Who finds an image in its cloud, and by what."""
+
+    visibility: str = "private"  #: Glance's word
+    members: tuple[str, ...] = ()  #: ids of projects that a shared image is offered to
+    tags: tuple[str, ...] = ()
+    hidden: bool = False  #: not in Glance's default lists
+
+
+@dataclass(frozen=True, kw_only=True)
 class DiskImage:
     """The recipe of one image, rendered from its platform and merged with its parents."""
 
@@ -90,12 +102,21 @@ class DiskImage:
     rebuild_age: timedelta | None = None
     build_timeout: timedelta = timedelta(hours=8)
     pause: bool = False
-    keep: int = 2  #: ready builds, and ready uploads per provider, that retention leaves
+    keep: int = 2  #: ready builds that retention leaves
+    keep_for: timedelta | None = None  #: what is younger stays as well, however many there are
     dib_cmd: tuple[str, ...] = ("disk-image-create",)
     username: str = "zuul"
     python_path: str = "auto"
     shell_type: str | None = None
-    metadata: Mapping[str, str] = field(default_factory=_empty)  #: Glance properties for every provider
+    #: Glance properties for every provider: what the platform comes to, its own, and the diskimage's.
+    metadata: Mapping[str, str] = field(default_factory=_empty)
+    sharing: Sharing = Sharing()  #: where a provider says nothing else
+    #: What the newest ready image is called in each provider, and only that; {} has its own names.
+    stable_name: str | None = None
+    stable_tag: str | None = None  #: a tag that only the newest ready image in each provider has
+    #: When these move to a new build's images: with "each", as soon as a provider has it; with "all", once
+    #: every provider has it; with a number, once so many have.
+    promote: Literal["each", "all"] | int = "each"
     format_options: Mapping[str, FormatOptions] = field(default_factory=_empty)  #: by ImageFormat
     #: Once every provider has it, a build's files go, but for those of `keep_formats`.
     delete_after_upload: bool = False
@@ -111,10 +132,13 @@ class DiskImage:
 
 @dataclass(frozen=True, kw_only=True)
 class ProviderImage:
-    """That a provider gets a diskimage, and what is special about it there."""
+    """That a provider gets a diskimage, and all that holds for it there, wherever it was said."""
 
     diskimage: str
     pause: bool = False
+    keep: int = 2  #: ready uploads that retention leaves there
+    keep_for: timedelta | None = None  #: what is younger stays as well, however many there are
+    sharing: Sharing = Sharing()
     metadata: Mapping[str, str] = field(
         default_factory=_empty
     )  #: nodepool's `meta`; wins over the diskimage's
@@ -130,6 +154,13 @@ class Provider:
     image_format: ImageFormat = ImageFormat.QCOW2
     image_name_format: str = "{image_name}-{timestamp}"
     upload_timeout: timedelta = timedelta(hours=1)
+    upload_method: str = AUTO  #: or a `ways.Way`, and then no other is tried
+    download_url: str | None = None  #: prefix below which this cloud can fetch our artifacts; ends in "/"
+    max_uploads: int = 1  #: at the same time, from all daemons together
+    bandwidth: int | None = None  #: bytes per second for all uploads there from one daemon; None: no limit
+    rate: float = 0.0  #: seconds between the beginnings of two requests
+    post_upload_hook: Path | None = None
+    hook_timeout: timedelta = timedelta(minutes=10)
     images: Mapping[str, ProviderImage] = field(default_factory=_empty)  #: by diskimage name
 
 
@@ -168,6 +199,28 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BreakerPolicy:
+    """When uploads to a provider stop because it can't take any, and when one tries again.
+
+    After `failures` in a row that trying again does not mend soon, of whatever image, a single upload goes
+    there after `first`; as long as that fails, the wait doubles, at most to `longest`.
+    """
+
+    failures: int = 3
+    first: timedelta = timedelta(minutes=5)
+    longest: timedelta = timedelta(hours=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactServer:
+    """The server from which clouds can fetch artifacts: where it listens, and the URL they reach it by."""
+
+    host: str
+    port: int  #: 0: any free one
+    url: str  #: prefix, ends in "/"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """Everything the configuration says, once per load, never changed afterwards."""
 
@@ -192,6 +245,12 @@ class Config:
     failed_retention: timedelta = timedelta(days=7)
     build_retry: RetryPolicy = RetryPolicy(first=timedelta(minutes=1), longest=timedelta(hours=1), limit=5)
     upload_retry: RetryPolicy = RetryPolicy(first=timedelta(seconds=30), longest=timedelta(hours=1), limit=10)
+    upload_breaker: BreakerPolicy = BreakerPolicy()
+    upload_bandwidth: int | None = None  #: bytes per second for all uploads of one daemon; None: no limit
+    artifact_server: ArtifactServer | None = None
+    leak_sweep: timedelta = timedelta(hours=1)  #: between two looks for leaked images in a provider
+    #: Whether nodepool's properties mark an image as this installation's, too.
+    adopt_nodepool: bool = False
     build_limits: BuildLimits = BuildLimits()
     log_limit: int = 200 << 20  #: bytes that the logs of one image's builds may take; the newest stays
     cache_limit: int = 20 << 30  #: bytes that the cache directory may take

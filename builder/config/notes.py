@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from builder.config.checking import Checked
 from builder.config.model import DiskImage
 from builder.config.problems import Place
-from builder.config.schema import WITHOUT_EFFECT, ConfigFile
+from builder.config.schema import ConfigFile
 
 
 def notes_of(file: Checked[ConfigFile], images: Mapping[str, DiskImage]) -> tuple[str, ...]:
@@ -15,15 +15,8 @@ def notes_of(file: Checked[ConfigFile], images: Mapping[str, DiskImage]) -> tupl
 
     `images` are the diskimages that the file comes to.
     """
-    found = sorted([*_unknown_here(file), *_keeps_what_stays(file, images)])
+    found = sorted(_keeps_what_stays(file, images))
     return tuple(f"{place}has no effect: {why}" for place, why in found)
-
-
-def _unknown_here(file: Checked[ConfigFile]) -> Iterator[tuple[Place, str]]:
-    """Keys of nodepool's: written right below a diskimage or provider, never deeper."""
-    for path in file.document.lines:
-        if len(path) == 3 and path[0] in ("diskimages", "providers") and path[2] in WITHOUT_EFFECT:
-            yield file.place(*path), WITHOUT_EFFECT[str(path[2])]
 
 
 def _keeps_what_stays(

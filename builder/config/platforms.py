@@ -45,6 +45,7 @@ def _platform(file: Checked[ConfigFile], position: int, entry: PlatformEntry, pr
         architecture=entry.architecture or Platform.architecture,
         mirror=entry.mirror,
         security_mirror=entry.security_mirror,
+        properties=MappingProxyType(dict(entry.properties or {})),
         variables=MappingProxyType(_variables(file, position, entry, problems)),
     )
 

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from pathlib import Path
 from types import MappingProxyType
+from typing import Final
 
 from builder.config.checking import Checked
-from builder.config.diskimages import DiskImages
-from builder.config.model import Provider, ProviderImage
-from builder.config.problems import Problems, suggestion
-from builder.config.schema import ConfigFile, ForeignProviderEntry, ProviderEntry
-from builder.config.values import BadValueError, image_format, image_name_format_problem, seconds
+from builder.config.diskimages import DiskImages, checked_sharing
+from builder.config.model import DiskImage, Provider, ProviderImage, Sharing
+from builder.config.problems import KeyPath, Problems, suggestion, text_problem
+from builder.config.schema import ConfigFile, ForeignProviderEntry, ProviderEntry, ProviderImageEntry
+from builder.config.values import (
+    BadValueError,
+    days,
+    image_format,
+    image_name_format_problem,
+    seconds,
+    size,
+    url_prefix,
+)
 from builder.errors import ConfigError
 from builder.model import ImageFormat, name_problem
+from builder.ways import AUTO, Way
+
+#: Less is no limit but a mistake in the unit.
+_LEAST_BANDWIDTH: Final = 1024
 
 #: Tells the format a cloud's region wants, from (cloud, region); raises ConfigError.
 ImageFormatOf = Callable[[str, str | None], ImageFormat]
@@ -49,6 +63,22 @@ def wanted_formats(providers: Mapping[str, Provider]) -> Mapping[str, set[ImageF
     return wanted
 
 
+def bandwidth(
+    file: Checked[ConfigFile], value: str | None, problems: Problems, *path: str | int
+) -> int | None:
+    """Bytes per second, None for no limit; what can't be one is a problem."""
+    if value is None:
+        return None
+    try:
+        limit = size(value)
+    except BadValueError as problem:
+        problems.add(file.place(*path), str(problem))
+        return None
+    if limit < _LEAST_BANDWIDTH:
+        problems.add(file.place(*path), f"must be at least {_LEAST_BANDWIDTH} bytes per second, not {value}")
+    return limit
+
+
 class _Maker:
     """Makes one provider after the other; holds what all of them need."""
 
@@ -73,6 +103,17 @@ class _Maker:
             image_format=self._format(position, entry),
             image_name_format=self._name_format(position, entry),
             upload_timeout=self._timeout(entry),
+            upload_method=self._method(position, entry),
+            download_url=self._download_url(position, entry),
+            max_uploads=entry.max_uploads or Provider.max_uploads,
+            bandwidth=self._bandwidth(position, entry),
+            rate=entry.rate or Provider.rate,
+            post_upload_hook=self._hook(position, entry),
+            hook_timeout=(
+                Provider.hook_timeout
+                if entry.post_upload_hook_timeout is None
+                else seconds(entry.post_upload_hook_timeout)
+            ),
             images=MappingProxyType(self._images(position, entry)),
         )
 
@@ -106,6 +147,34 @@ class _Maker:
             self._problems.add(self._file.place("providers", position, "image-name-format"), problem)
         return entry.image_name_format
 
+    def _method(self, position: int, entry: ProviderEntry) -> str:
+        known = [AUTO, *(way for way in Way if way is not Way.ADOPT)]
+        method = entry.upload_method or AUTO
+        if method not in known:
+            place = self._file.place("providers", position, "upload-method")
+            self._problems.add(place, f"there is no way {method!r}{suggestion(method, known)}")
+        return method
+
+    def _download_url(self, position: int, entry: ProviderEntry) -> str | None:
+        if entry.download_url is None:
+            return None
+        try:
+            return url_prefix(entry.download_url)
+        except BadValueError as problem:
+            self._problems.add(self._file.place("providers", position, "download-url"), str(problem))
+            return None
+
+    def _bandwidth(self, position: int, entry: ProviderEntry) -> int | None:
+        return bandwidth(self._file, entry.bandwidth, self._problems, "providers", position, "bandwidth")
+
+    def _hook(self, position: int, entry: ProviderEntry) -> Path | None:
+        if entry.post_upload_hook is None:
+            return None
+        if not entry.post_upload_hook.strip() or text_problem(entry.post_upload_hook):
+            place = self._file.place("providers", position, "post-upload-hook")
+            self._problems.add(place, "must name a program")
+        return self._file.document.file.absolute().parent / entry.post_upload_hook
+
     @staticmethod
     def _timeout(entry: ProviderEntry) -> timedelta:
         if entry.image_upload_timeout is None:
@@ -122,12 +191,50 @@ class _Maker:
                 place = self._file.place("providers", position, "diskimages", index, "name")
                 self._problems.add(place, problem)
                 continue
-            images[image.name] = ProviderImage(
-                diskimage=image.name,
-                pause=bool(image.pause),
-                metadata=MappingProxyType(dict(image.meta or {})),
-            )
+            images[image.name] = self._image(position, index, entry, image)
+        self._check_stable_names(position, images)
         return images
+
+    def _check_stable_names(self, position: int, images: Iterable[str]) -> None:
+        """Of two diskimages with one stable name or tag, nobody could tell which a cloud's image is."""
+        known: dict[str, str] = {}
+        for name in images:
+            image = self._diskimages.images.get(name)
+            for key in ("stable_name", "stable_tag") if image else ():
+                value = getattr(image, key)
+                other = known.setdefault(f"{key} {value}", name)
+                if value is not None and other != name:
+                    self._problems.add(
+                        self._file.place("providers", position, "diskimages"),
+                        f"{other} and {name} have the same {key.replace('_', '-')}, {value!r}",
+                    )
+
+    def _image(
+        self, position: int, index: int, entry: ProviderEntry, image: ProviderImageEntry
+    ) -> ProviderImage:
+        """What holds for a diskimage there: its entry wins over the provider's, that over the diskimage's."""
+        base = self._diskimages.images.get(image.name) or DiskImage(name=image.name)
+        wanted_days = image.keep_days or entry.keep_days
+        return ProviderImage(
+            diskimage=image.name,
+            pause=bool(image.pause),
+            keep=image.keep or entry.keep or base.keep,
+            keep_for=days(wanted_days) if wanted_days else base.keep_for,
+            sharing=self._sharing(("providers", position, "diskimages", index), image, base.sharing),
+            metadata=MappingProxyType(dict(image.meta or {})),
+        )
+
+    def _sharing(self, path: KeyPath, image: ProviderImageEntry, base: Sharing) -> Sharing:
+        visibility = image.visibility or base.visibility
+        # Who gives another visibility there does not want the diskimage's members.
+        members = base.members if visibility == base.visibility else ()
+        sharing = Sharing(
+            visibility=visibility,
+            members=members if image.members is None else tuple(image.members),
+            tags=base.tags if image.tags is None else tuple(image.tags),
+            hidden=base.hidden if image.hidden is None else image.hidden,
+        )
+        return checked_sharing(sharing, lambda *keys: self._file.place(*path, *keys), self._problems)
 
     def _image_problem(self, name: str) -> str | None:
         if name in self._diskimages.abstract:

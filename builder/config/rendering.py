@@ -13,7 +13,7 @@ from builder.config.template import TemplateTextError, check_syntax, render
 
 #: Not templates: the name is rendered before, parent and platform say what to render over, and the
 #: rest is chosen from few words.
-_PLAIN: Final = frozenset({"name", "parent", "platform", "format_options", "if_unchanged"})
+_PLAIN: Final = frozenset({"name", "parent", "platform", "format_options", "if_unchanged", "visibility"})
 
 
 def render_recipe(recipe: Recipe, names: Mapping[str, Any], problems: Problems) -> Recipe:

@@ -1,7 +1,7 @@
 """What a configuration file may say: its keys and their types, before anything is inherited or rendered.
 
 Every key of nodepool 11's configuration is here. Keys that only a launcher needs have the type
-`Ignored`; keys whose work imagepool does in another way, or not yet, are listed in `WITHOUT_EFFECT`.
+`Ignored`.
 A key that is left out, or left empty, is None; defaults are those of `model`.
 """
 
@@ -15,18 +15,12 @@ from pydantic_core import PydanticCustomError
 #: A hundred years: longer than any duration makes sense, short enough for every date.
 MAX_SECONDS: Final = 3_153_600_000
 
-#: Keys of nodepool that are accepted although imagepool does nothing with them, and what it does instead.
-WITHOUT_EFFECT: Final = {
-    "rate": "requests to a cloud are not slowed down",
-    "post-upload-hook": "no hook is run",
-}
-
 OPENSTACK_TAG: Final = "<openstack>"
 FOREIGN_TAG: Final = "<other driver>"
 
 
 def _whole_number_as_text(value: object) -> object:
-    """A release may be written 9 as well as "9"; 22.10 would lose its zero, so it must be text."""
+    """A number that stands where text does; 22.10 would lose its zero, so fractions must be text."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -37,11 +31,16 @@ def _scalar_as_text(value: object) -> object:
 
 Ignored = Any  #: only a launcher needs it
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
+Days = Annotated[float, Field(gt=0, le=MAX_SECONDS / 86_400)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 #: Bytes, or a number with K, M, G or T; read by `values.size`.
 Size = Annotated[str, BeforeValidator(_scalar_as_text)]
 Release = Annotated[str, BeforeValidator(_whole_number_as_text)]
 Property = Annotated[str, BeforeValidator(_scalar_as_text)]
+#: "each", "all" or a number; read by `values.promotion`.
+Promotion = Annotated[str, BeforeValidator(_whole_number_as_text)]
+#: Who may see an image in its cloud; the words are Glance's.
+Visibility = Literal["private", "shared", "community", "public"]
 
 
 class Entry(BaseModel):
@@ -87,6 +86,21 @@ class RetryEntry(Entry):
     limit: Annotated[int, Field(ge=0, le=100_000)] | None = None
 
 
+class BreakerEntry(Entry):
+    """`upload-breaker`."""
+
+    failures: Count | None = None
+    first: Seconds | None = None
+    longest: Seconds | None = None
+
+
+class ArtifactServerEntry(Entry):
+    """`artifact-server`."""
+
+    listen: str | None = None
+    url: str
+
+
 class LimitsEntry(Entry):
     """`build-limits`."""
 
@@ -128,6 +142,7 @@ class PlatformEntry(Entry):
     architecture: str | None = None
     mirror: str | None = None
     security_mirror: str | None = None
+    properties: dict[str, Property] | None = None
     variables: dict[str, Any] | None = None
 
 
@@ -145,6 +160,7 @@ class DiskImageEntry(Entry):
     rebuild_age: Seconds | None = None
     build_timeout: Seconds | None = None
     keep: Count | None = None
+    keep_days: Days | None = None
     pause: bool | None = None
     release: Release | None = None
     username: str | None = None
@@ -152,6 +168,13 @@ class DiskImageEntry(Entry):
     shell_type: str | None = None
     dib_cmd: str | None = None
     metadata: dict[str, Property] | None = None
+    visibility: Visibility | None = None
+    members: list[str] | None = None
+    tags: list[str] | None = None
+    hidden: bool | None = None
+    stable_name: str | None = None
+    stable_tag: str | None = None
+    promote: Promotion | None = None
     keep_formats: list[str] | None = None
     delete_after_upload: bool | None = None
     format_options: Annotated[dict[str, FormatEntry] | None, BeforeValidator(_options_below_formats)] = None
@@ -165,6 +188,12 @@ class ProviderImageEntry(Entry):
     name: str
     pause: bool | None = None
     meta: dict[str, Property] | None = None
+    keep: Count | None = None
+    keep_days: Days | None = None
+    visibility: Visibility | None = None
+    members: list[str] | None = None
+    tags: list[str] | None = None
+    hidden: bool | None = None
     config_drive: Ignored = None
     connection_type: Ignored = None
     connection_port: Ignored = None
@@ -183,6 +212,13 @@ class ProviderEntry(Entry):
     diskimages: list[ProviderImageEntry] | None = None
     rate: Annotated[float, Field(ge=0)] | None = None
     post_upload_hook: str | None = None
+    post_upload_hook_timeout: Seconds | None = None
+    max_uploads: Count | None = None
+    bandwidth: Size | None = None
+    upload_method: str | None = None
+    download_url: str | None = None
+    keep: Count | None = None
+    keep_days: Days | None = None
     boot_timeout: Ignored = None
     launch_timeout: Ignored = None
     launch_retries: Ignored = None
@@ -234,12 +270,18 @@ class ConfigFile(Entry):
     schedule: str | None = None
     rebuild_age: Seconds | None = None
     keep: Count | None = None
+    keep_days: Days | None = None
     failed_retention: Seconds | None = None
     build_workers: Count | None = None
     upload_workers: Count | None = None
     build_retries: RetryEntry | None = None
     upload_retries: RetryEntry | None = None
+    upload_breaker: BreakerEntry | None = None
+    upload_bandwidth: Size | None = None
     stall_timeout: Seconds | None = None
+    artifact_server: ArtifactServerEntry | None = None
+    leak_sweep: Seconds | None = None
+    adopt_nodepool: bool | None = None
     build_limits: LimitsEntry | None = None
     build_log_limit: Size | None = None
     cache_limit: Size | None = None

@@ -9,6 +9,7 @@ from typing import Any
 
 from builder.config.model import (
     MASK,
+    BreakerPolicy,
     BuildLimits,
     Config,
     DiskImage,
@@ -17,6 +18,7 @@ from builder.config.model import (
     Provider,
     ProviderImage,
     RetryPolicy,
+    Sharing,
     ZooKeeper,
     masked_credentials,
 )
@@ -45,6 +47,11 @@ def as_data(config: Config) -> dict[str, Any]:
         "upload-workers": config.upload_workers,
         "build-retries": _retry(config.build_retry),
         "upload-retries": _retry(config.upload_retry),
+        "upload-breaker": _breaker(config.upload_breaker),
+        **_given("upload-bandwidth", config.upload_bandwidth),
+        **_given("artifact-server", _artifact_server(config)),
+        "leak-sweep": _seconds(config.leak_sweep),
+        "adopt-nodepool": config.adopt_nodepool,
         "build-limits": _limits(config.build_limits),
         "build-log-limit": config.log_limit,
         "cache-limit": config.cache_limit,
@@ -94,6 +101,7 @@ def _platform(platform: Platform) -> dict[str, Any]:
         "architecture": platform.architecture,
         **_given("mirror", platform.mirror),
         **_given("security-mirror", platform.security_mirror),
+        **_given("properties", _masked(platform.properties)),
         **_given("variables", _masked(platform.variables)),
     }
 
@@ -110,11 +118,16 @@ def _diskimage(image: DiskImage) -> dict[str, Any]:
         "build-timeout": _seconds(image.build_timeout),
         "pause": image.pause,
         "keep": image.keep,
+        **_given("keep-days", _days(image.keep_for)),
         "dib-cmd": shlex.join(image.dib_cmd),
         "username": image.username,
         "python-path": image.python_path,
         **_given("shell-type", image.shell_type),
         "metadata": _masked(image.metadata),
+        **_sharing(image.sharing),
+        **_given("stable-name", image.stable_name),
+        **_given("stable-tag", image.stable_tag),
+        "promote": image.promote,
         **_given("format-options", {str(f): _options(o) for f, o in image.format_options.items()}),
         "delete-after-upload": image.delete_after_upload,
         **_given("keep-formats", [str(image_format) for image_format in image.keep_formats]),
@@ -144,12 +157,55 @@ def _provider(provider: Provider) -> dict[str, Any]:
         "image-format": str(provider.image_format),
         "image-name-format": provider.image_name_format,
         "image-upload-timeout": _seconds(provider.upload_timeout),
+        "upload-method": provider.upload_method,
+        **_given("download-url", provider.download_url),
+        "max-uploads": provider.max_uploads,
+        **_given("bandwidth", provider.bandwidth),
+        "rate": provider.rate,
+        **_given("post-upload-hook", str(provider.post_upload_hook or "")),
+        "post-upload-hook-timeout": _seconds(provider.hook_timeout),
         "diskimages": [_provider_image(image) for image in provider.images.values()],
     }
 
 
 def _provider_image(image: ProviderImage) -> dict[str, Any]:
-    return {"name": image.diskimage, "pause": image.pause, "meta": _masked(image.metadata)}
+    return {
+        "name": image.diskimage,
+        "pause": image.pause,
+        "keep": image.keep,
+        **_given("keep-days", _days(image.keep_for)),
+        **_sharing(image.sharing),
+        "meta": _masked(image.metadata),
+    }
+
+
+def _sharing(sharing: Sharing) -> dict[str, Any]:
+    return {
+        "visibility": sharing.visibility,
+        "members": list(sharing.members),
+        "tags": list(sharing.tags),
+        "hidden": sharing.hidden,
+    }
+
+
+def _breaker(policy: BreakerPolicy) -> dict[str, Any]:
+    return {
+        "failures": policy.failures,
+        "first": _seconds(policy.first),
+        "longest": _seconds(policy.longest),
+    }
+
+
+def _artifact_server(config: Config) -> dict[str, Any] | None:
+    server = config.artifact_server
+    if server is None:
+        return None
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    return {"listen": f"{host}:{server.port}", "url": server.url}
+
+
+def _days(duration: timedelta | None) -> float | None:
+    return duration / timedelta(days=1) if duration else None
 
 
 def _retry(policy: RetryPolicy) -> dict[str, Any]:

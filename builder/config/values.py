@@ -6,7 +6,8 @@ import re
 import string
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Final
+from typing import Final, Literal
+from urllib.parse import urlsplit
 
 from croniter import CroniterError, croniter
 
@@ -16,6 +17,12 @@ from builder.model import ImageFormat
 #: Written instead of a cron text: no build by the clock.
 NEVER: Final = "never"
 
+#: Characters of a name, a tag or an id in Glance.
+GLANCE_TEXT: Final = 255
+
+#: More than anybody has.
+MAX_PROVIDERS: Final = 100_000
+
 #: What `image-name-format` can name.
 IMAGE_NAME_FIELDS: Final = ("image_name", "upload_id", "timestamp")
 
@@ -23,7 +30,7 @@ _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _RANDOM = re.compile(r"(?:^|[\s,])r(?![a-z])", re.IGNORECASE)
 _ELEMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
 _FORMAT_SPEC = re.compile(r"[^{}]{0,4}\Z")
-_GLANCE_NAME_LENGTH = 255
+_PROJECT_ID = re.compile(r"[A-Za-z0-9_-]{1,255}\Z")
 _SIZE = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,6})?)\s*([KMGTkmgt]?)(?:i?[Bb])?\Z")
 #: An exabyte.
 MAX_SIZE: Final = 1 << 60
@@ -79,6 +86,51 @@ def seconds(value: float) -> timedelta:
     return timedelta(seconds=value)
 
 
+def promotion(text: str) -> Literal["each", "all"] | int:
+    """When a stable name moves: "each", "all", or a number of providers; raises BadValueError."""
+    match text:
+        case "each" | "all":
+            return text
+    if text.isdecimal() and 1 <= int(text) <= MAX_PROVIDERS:
+        return int(text)
+    raise BadValueError(f"must be 'each', 'all' or a number of providers from 1 on, not {text!r}")
+
+
+def listening(text: str) -> tuple[str, int]:
+    """Host and port of "host:port", where an IPv6 address is in brackets; raises BadValueError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host.strip("[]") or not port.isdecimal() or int(port) > 65535:
+        raise BadValueError(f"must be an address and a port, as in '127.0.0.1:8014', not {text!r}")
+    return host.strip("[]"), int(port)
+
+
+def url_prefix(text: str) -> str:
+    """A prefix that names can be appended to; raises BadValueError."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise BadValueError(f"must be a URL as in 'https://images.example/files/', not {text!r}")
+    return text.rstrip("/") + "/"
+
+
+def glance_text_problem(text: str) -> str | None:
+    """Why a text can't be a name or a tag in Glance; None when it can."""
+    if not text.strip() or len(text) > GLANCE_TEXT:
+        return f"has 1 to {GLANCE_TEXT} characters in a cloud, this one has {len(text.strip())}"
+    return None
+
+
+def project_id_problem(text: str) -> str | None:
+    """Why a text can't be the id of a project; None when it can."""
+    if _PROJECT_ID.match(text):
+        return None
+    return f"{text!r} is no id of a project: `openstack project show NAME -c id` tells it"
+
+
+def days(value: float) -> timedelta:
+    """A duration in days; the schema has bounded it."""
+    return timedelta(days=value)
+
+
 def environment_name_problem(name: str) -> str | None:
     """Why a variable can't be called so; None when it can."""
     if _ENVIRONMENT_NAME.match(name):
@@ -114,6 +166,6 @@ def _formatted_name_problem(text: str) -> str | None:
         name = text.format(image_name="image", upload_id="0000000001", timestamp=1_700_000_000)
     except (ValueError, TypeError) as error:
         return f"{text!r} can't be filled in: {error}"
-    if not name.strip() or len(name) > _GLANCE_NAME_LENGTH:
-        return f"an image's name in a cloud has 1 to {_GLANCE_NAME_LENGTH} characters, this makes {len(name)}"
+    if not name.strip() or len(name) > GLANCE_TEXT:
+        return f"an image's name in a cloud has 1 to {GLANCE_TEXT} characters, this makes {len(name)}"
     return None

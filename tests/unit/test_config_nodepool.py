@@ -175,10 +175,8 @@ def test_a_nodepool_configuration_means_what_it_meant(tmp_path: Path) -> None:
     assert (noble.delete_after_upload, noble.keep_formats) == (True, (ImageFormat.QCOW2,))
     assert (noble.skip_unchanged, noble.max_age, dict(noble.format_options)) == (False, None, {})
 
-    assert [note.split(": ")[1].rpartition(".")[2] for note in config.notes] == [
-        "rate",
-        "post-upload-hook",
-    ]
+    assert (one.rate, one.post_upload_hook) == (0.25, Path("/usr/bin/check-image"))
+    assert config.notes == ()
 
 
 def test_what_stays_after_upload_is_replaced_by_a_child_and_never_added_up(tmp_path: Path) -> None:

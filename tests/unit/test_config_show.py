@@ -25,6 +25,12 @@ build-limits: {cpus: 1.5, memory: 4G, nice: 0, io: none}
 build-log-limit: 0
 cache-limit: 1.5T
 disk-reserve: 1000000000000000001
+keep-days: 1.5
+upload-breaker: {failures: 2, first: 7, longest: 8}
+upload-bandwidth: 100M
+artifact-server: {listen: "[::1]:8014", url: "https://images.example/x"}
+leak-sweep: 60
+adopt-nodepool: true
 zookeeper-servers:
   - {host: zk1, port: 1111, chroot: /x}
   - {host: "::1", chroot: /x}
@@ -35,6 +41,7 @@ platforms:
     distribution: debian
     release: bookworm
     mirror: host
+    properties: {hw_machine_type: q35, os_version: 12}
     variables: {list: [1, a], git_token: hush}
 diskimages:
   - name: base
@@ -48,6 +55,15 @@ diskimages:
     shell-type: sh
     env-vars: {PLAIN: x}
     metadata: {a: b}
+    keep: 4
+    keep-days: 2
+    visibility: shared
+    members: [abc, def]
+    tags: [one, two]
+    hidden: true
+    stable-name: the-{{ platform.release }}
+    stable-tag: tagged
+    promote: 2
     format-options:
       qcow2: {compression: zlib, compat: '0.10'}
       raw: {}
@@ -62,7 +78,18 @@ providers:
   - name: q
     cloud: alpha
     region-name: two
-    diskimages: [{name: image, pause: true, meta: {c: d}}]
+    upload-method: web-download
+    download-url: http://192.0.2.1/files
+    max-uploads: 3
+    bandwidth: 1M
+    rate: 0.5
+    keep: 5
+    keep-days: 0.5
+    post-upload-hook: /usr/bin/check image
+    post-upload-hook-timeout: 5
+    diskimages:
+      - {name: image, pause: true, meta: {c: d}, keep: 6, visibility: public, tags: [], hidden: false}
+      - {name: another}
 """
 
 

@@ -125,6 +125,12 @@ def test_every_text_of_a_diskimage_is_a_template(files: Files) -> None:
             shell-type: "{{ diskimage.name }}"
             dib-cmd: "{{ platform.command }}"
             metadata: {os: "{{ platform.distribution }}"}
+            stable-name: "ci-{{ platform.release }}"
+            stable-tag: "{{ diskimage.name }}"
+            visibility: shared
+            members: ["{{ platform.format }}1"]
+            tags: ["{{ platform.release }}"]
+            promote: all
         """
     )
     image = config.diskimages["debian-bookworm"]
@@ -134,7 +140,9 @@ def test_every_text_of_a_diskimage_is_a_template(files: Files) -> None:
     assert image.environment == {"DIB_RELEASE": "bookworm-backports"}
     assert (image.username, image.python_path, image.shell_type) == ("debian", "/bookworm", "debian-bookworm")
     assert image.dib_cmd == ("dib", "--fast")
-    assert image.metadata == {"os": "debian"}
+    assert image.metadata["os"] == "debian"
+    assert (image.stable_name, image.stable_tag) == ("ci-bookworm", "debian-bookworm")
+    assert (image.sharing.members, image.sharing.tags) == (("raw1",), ("bookworm",))
 
 
 def test_an_element_that_renders_to_nothing_is_left_out(files: Files) -> None:
