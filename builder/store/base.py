@@ -19,11 +19,20 @@ what else they raise.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
-from builder.model import Build, Cancellation, Request, Snapshot, Upload
+from builder.cloudimage import Sighting
+from builder.model import Build, Cancellation, Request, Snapshot, Upload, UploadCancellation, UploadWish
+
+#: What `restore_upload` takes at most: ids count uploads of one build to one provider, and to go on above
+#: one, ZooKeeper has to be brought to count so far.
+HIGHEST_UPLOAD_ID: Final = 100_000
+#: Digits of an id that is unique everywhere.
+_UNIQUE: Final = 32
 
 
 class Claim(ABC):
@@ -136,6 +145,13 @@ class Store(ABC):
         """The right to upload a build to a provider: held for the whole upload."""
 
     @abstractmethod
+    def claim_share(self, provider: str, shares: int) -> Claim | None:
+        """One of `shares` rights to send to a provider, of all daemons together; None when none is free.
+
+        Nobody is woken when one gets free: hold it inside of `claim_uploads`, whose release wakes everybody.
+        """
+
+    @abstractmethod
     def claim_upload(self, upload: Upload) -> Claim | None:
         """The right to clean up one upload. Never makes a node for an upload that is gone."""
 
@@ -151,8 +167,11 @@ class Store(ABC):
 
     @abstractmethod
     def delete_build(self, build: Build) -> None:
-        """Remove a build's record and what is below it. RefusedError while it has uploads; no
-        error when it is gone already."""
+        """Remove a build's record and what is below it, and in the same step remember that it is gone
+        (`builds_gone`).
+
+        RefusedError while it has uploads; no error when it is gone already.
+        """
 
     @abstractmethod
     def create_upload(self, upload: Upload) -> Upload:
@@ -195,12 +214,82 @@ class Store(ABC):
         there is. No error when there is none."""
 
     @abstractmethod
+    def cancel_upload(self, cancellation: UploadCancellation) -> None:
+        """Wish that an upload ends; takes the place of an earlier wish for that upload.
+
+        Whoever uploads sees it in the Snapshot (`ImageRecords.upload_cancellations`).
+        """
+
+    @abstractmethod
+    def withdraw_upload_cancellation(self, image: str, upload: str) -> None:
+        """Remove the wish that the upload of that name ends; no error when there is none."""
+
+    @abstractmethod
+    def wish_upload(self, image: str, build_id: str, wish: UploadWish) -> Build:
+        """Put a wish on a build's record in the place of an earlier one for that provider; NotFoundError.
+
+        Repeated by itself when somebody else writes the record meanwhile.
+        """
+
+    @abstractmethod
     def pause(self, image: str) -> None:
         """Stop builds of an image by themselves; also for an image never seen before."""
 
     @abstractmethod
     def unpause(self, image: str) -> None:
         """Take the pause back; no error when there is none."""
+
+    # -- what is known of images without records -----------------------------------------------
+
+    @abstractmethod
+    def builds_gone(self) -> Mapping[str, datetime]:
+        """The ids of builds whose records were removed by `delete_build`, and when.
+
+        Without those that have a record all the same, whoever brought it back, and without nodepool 8's
+        ids of ten digits, which other builds of other images have as well.
+        """
+
+    @abstractmethod
+    def forget_build_gone(self, build_id: str) -> None:
+        """Remember no more that a build is gone; no error when it wasn't known."""
+
+    @abstractmethod
+    def sightings(self, provider: str) -> tuple[Sighting, ...]:
+        """The unowned images seen in a provider, by their ids."""
+
+    @abstractmethod
+    def put_sighting(self, sighting: Sighting) -> None:
+        """Write that an image was seen unowned, over what was written of it before.
+
+        ValueError for an id that can't name a node (`model.name_problem`); no Glance gives such.
+        """
+
+    @abstractmethod
+    def delete_sighting(self, provider: str, external_id: str) -> None:
+        """The image has an owner or is gone; no error when it wasn't seen."""
+
+    # -- starting again after the tree was lost --------------------------------------------------
+
+    @abstractmethod
+    def restore_installation(self, installation_id: str) -> None:
+        """Make the tree that of an installation there was before.
+
+        RefusedError when the tree is another's and has builds. Daemons that run keep to the id they
+        found when they started. ValueError for what is no uuid4 hex.
+        """
+
+    @abstractmethod
+    def restore_build(self, build: Build) -> Build:
+        """Write a build as it was, whatever its state; it is not gone any more. ConflictError when the id
+        is taken."""
+
+    @abstractmethod
+    def restore_upload(self, upload: Upload) -> Upload:
+        """Write an upload under the id it had, so that later ones get higher ids.
+
+        ConflictError when the id is taken, NotFoundError when the build is not there, RefusedError when
+        it is above HIGHEST_UPLOAD_ID.
+        """
 
 
 def builds_newest_first(builds: Iterable[Build]) -> tuple[Build, ...]:
@@ -217,3 +306,14 @@ def uploads_newest_first(uploads: Iterable[Upload]) -> tuple[Upload, ...]:
             reverse=True,
         )
     )
+
+
+def remembered(build: Build) -> bool:
+    """Whether it is remembered that the build is gone: its id is that of no other build, ever."""
+    return len(build.id) == _UNIQUE
+
+
+def wished(build: Build, wish: UploadWish) -> Build:
+    """The build with a wish in the place of an earlier one for that provider."""
+    others = tuple(other for other in build.wishes if other.provider != wish.provider)
+    return replace(build, wishes=(*others, wish))

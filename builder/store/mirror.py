@@ -17,7 +17,6 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from types import MappingProxyType
 from typing import Final
@@ -25,19 +24,20 @@ from typing import Final
 from kazoo.client import KazooClient
 from kazoo.exceptions import KazooException, NoNodeError
 from kazoo.interfaces import IAsyncResult
-from kazoo.protocol.states import EventType, WatchedEvent, ZnodeStat
+from kazoo.protocol.states import EventType, WatchedEvent
 
 from builder.errors import StoreUnavailableError
-from builder.model import Build, Cancellation, ImageRecords, Request, Snapshot, Upload
-from builder.store import codec, paths
+from builder.model import Build, Cancellation, ImageRecords, Request, Snapshot, Upload, UploadCancellation
+from builder.store import codec, notes, paths
 from builder.store.base import builds_newest_first, uploads_newest_first
-from builder.store.codec import RecordError, Stored
+from builder.store.fields import RecordError, Stored
+from builder.store.nodes import stored
 from builder.store.paths import Kind, Place
 from builder.store.session import Session
 
 LOG = logging.getLogger(__name__)
 
-Record = Build | Upload | Request | Cancellation
+Record = Build | Upload | Request | Cancellation | tuple[UploadCancellation, ...]
 _DATA_EVENTS: Final = frozenset({EventType.CREATED, EventType.CHANGED, EventType.DELETED})
 _CHILD_EVENTS: Final = frozenset({EventType.CREATED, EventType.CHILD, EventType.DELETED})
 _NO_CHILDREN: Final[frozenset[str]] = frozenset()
@@ -245,6 +245,7 @@ class Mirror:
             paused=Kind.PAUSE in kinds,
             request=next((record for record in records if isinstance(record, Request)), None),
             cancellation=next((record for record in records if isinstance(record, Cancellation)), None),
+            upload_cancellations=next((record for record in records if isinstance(record, tuple)), ()),
             builds=builds_newest_first(record for record in records if isinstance(record, Build)),
             uploads=uploads_newest_first(record for record in records if isinstance(record, Upload)),
             build_claimed=Kind.IMAGE_CONTENDER in kinds,
@@ -263,24 +264,15 @@ class Mirror:
                 yield from self._below(child)
 
 
-def stored(data: bytes, stat: ZnodeStat) -> Stored:
-    """What the codec needs to know of a node."""
-    return Stored(
-        data=data,
-        version=stat.version,
-        written_by=stat.mzxid,
-        created=datetime.fromtimestamp(stat.ctime / 1000, UTC),
-        modified=datetime.fromtimestamp(stat.mtime / 1000, UTC),
-    )
-
-
 def decode(place: Place, node: Stored) -> Record | None:
     """The record at a place; None, and a warning in the log, when it can't be read."""
     try:
         if place.kind is Kind.REQUEST:
-            return codec.decode_request(node, image=place.image)
+            return notes.decode_request(node, image=place.image)
         if place.kind is Kind.CANCELLATION:
-            return codec.decode_cancellation(node, image=place.image)
+            return notes.decode_cancellation(node, image=place.image)
+        if place.kind is Kind.UPLOAD_CANCELLATIONS:
+            return notes.decode_upload_cancellations(node, image=place.image)
         if place.kind is Kind.BUILD:
             return codec.decode_build(node, image=place.image, build_id=place.build_id)
         return codec.decode_upload(

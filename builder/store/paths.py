@@ -1,12 +1,13 @@
 """Where every record, lock and marker lives in ZooKeeper.
 
-nodepool 11's tree, node for node. Of our own there is one node right below an image: deeper, nodepool's
+nodepool 11's tree, node for node. Of our own there are two nodes right below an image: deeper, nodepool's
 readers take whatever they find for a build or an upload.
 
     /nodepool/images/<image>                                      empty
         pause                                                     empty; exists: paused
         request-build                                             a wish for a build; Request or empty
         cancel-build                                              ours: a wish that a build ends; Cancellation
+        cancel-uploads                                            ours: all wishes that uploads end
         builds                                                    empty
             lock/<contender>                                      claim_image
             <build id>                                            Build
@@ -21,6 +22,9 @@ Ours alone:
 
     /imagepool/installation                                       uuid4 hex: whose tree this is
     /imagepool/daemons/<hostname>-<ten digits>                    ephemeral; a daemon: roles, version, start
+    /imagepool/shares/<provider>/<number>/<contender>             claim_share; numbers from 0 on
+    /imagepool/gone/<build id>                                    a build that was removed; its image
+    /imagepool/strays/<provider>/<external id>                    Sighting
 
 A contender is an ephemeral, sequential `<uuid4 hex>__lock__<ten digits>`. `lock` nodes are made when
 first needed and stay. All paths are below the chroot, if there is one.
@@ -41,15 +45,20 @@ IMAGES: Final = "/nodepool/images"
 COMPONENTS: Final = "/nodepool/components/builder"
 INSTALLATION: Final = "/imagepool/installation"
 DAEMONS: Final = "/imagepool/daemons"
+SHARES: Final = "/imagepool/shares"
+GONE: Final = "/imagepool/gone"
+STRAYS: Final = "/imagepool/strays"
 
 LOCK: Final = "lock"
 _PAUSE: Final = "pause"
 _REQUEST: Final = "request-build"
 _CANCELLATION: Final = "cancel-build"
+_UPLOAD_CANCELLATIONS: Final = "cancel-uploads"
 _BUILDS: Final = "builds"
 _PROVIDERS: Final = "providers"
 _UPLOADS: Final = "images"
 _UPLOAD_ID = re.compile(r"[0-9]{10}\Z")
+_INSTALLATION_ID = re.compile(r"[0-9a-f]{32}\Z")
 
 
 def image(name: str) -> str:
@@ -72,6 +81,11 @@ def cancellation(name: str) -> str:
     return f"{image(name)}/{_CANCELLATION}"
 
 
+def upload_cancellations(name: str) -> str:
+    """The node that says which uploads of an image shall end."""
+    return f"{image(name)}/{_UPLOAD_CANCELLATIONS}"
+
+
 def builds(name: str) -> str:
     """The parent of an image's builds."""
     return f"{image(name)}/{_BUILDS}"
@@ -84,9 +98,7 @@ def image_lock(name: str) -> str:
 
 def build(image_name: str, build_id: str) -> str:
     """The record of a build."""
-    if not is_build_id(build_id):
-        raise ValueError(f"{build_id!r} is no build id: 32 hex digits, or 10 digits")
-    return f"{builds(image_name)}/{build_id}"
+    return f"{builds(image_name)}/{_checked_build_id(build_id)}"
 
 
 def build_lock(image_name: str, build_id: str) -> str:
@@ -136,6 +148,41 @@ def daemon(hostname: str) -> str:
     return f"{DAEMONS}/{_checked(hostname)}-"
 
 
+def upload_named(image_name: str, name: str) -> str:
+    """The record of the upload of that `Upload.name`."""
+    match name.split("/"):
+        case [build_id, provider_name, upload_id]:
+            return upload(image_name, build_id, provider_name, upload_id)
+    raise ValueError(f"{name!r} names no upload: that is <build id>/<provider>/<upload id>")
+
+
+def share(provider_name: str, number: int) -> str:
+    """The lock of one of the shares in a provider."""
+    return f"{SHARES}/{_checked(provider_name)}/{number}"
+
+
+def gone(build_id: str) -> str:
+    """What remembers that a build's record was removed."""
+    return f"{GONE}/{_checked_build_id(build_id)}"
+
+
+def strays(provider_name: str) -> str:
+    """The parent of a provider's sightings."""
+    return f"{STRAYS}/{_checked(provider_name)}"
+
+
+def stray(provider_name: str, external_id: str) -> str:
+    """The sighting of an image in a provider, by the id that the cloud gave it."""
+    return f"{strays(provider_name)}/{_checked(external_id)}"
+
+
+def checked_installation(installation_id: str) -> str:
+    """The id, if it has the form of one."""
+    if not _INSTALLATION_ID.match(installation_id):
+        raise ValueError(f"{installation_id!r} is no installation id: 32 hex digits")
+    return installation_id
+
+
 class Kind(Enum):
     """What a node below /nodepool/images is."""
 
@@ -144,6 +191,7 @@ class Kind(Enum):
     PAUSE = auto()
     REQUEST = auto()
     CANCELLATION = auto()
+    UPLOAD_CANCELLATIONS = auto()
     BUILD = auto()
     UPLOAD = auto()
     PARENT = auto()  #: holds others and says nothing itself
@@ -156,16 +204,20 @@ _OF_IMAGE: Final = {
     _PAUSE: Kind.PAUSE,
     _REQUEST: Kind.REQUEST,
     _CANCELLATION: Kind.CANCELLATION,
+    _UPLOAD_CANCELLATIONS: Kind.UPLOAD_CANCELLATIONS,
     _BUILDS: Kind.PARENT,
 }
 #: Kinds whose data means something.
-RECORDS: Final = frozenset({Kind.REQUEST, Kind.CANCELLATION, Kind.BUILD, Kind.UPLOAD})
+RECORDS: Final = frozenset(
+    {Kind.REQUEST, Kind.CANCELLATION, Kind.UPLOAD_CANCELLATIONS, Kind.BUILD, Kind.UPLOAD}
+)
 #: Kinds that have no node below them worth knowing.
 LEAVES: Final = frozenset(
     {
         Kind.PAUSE,
         Kind.REQUEST,
         Kind.CANCELLATION,
+        Kind.UPLOAD_CANCELLATIONS,
         Kind.UPLOAD,
         Kind.IMAGE_CONTENDER,
         Kind.UPLOADS_CONTENDER,
@@ -236,3 +288,9 @@ def _checked(name: str) -> str:
     if problem:
         raise ValueError(problem)
     return name
+
+
+def _checked_build_id(build_id: str) -> str:
+    if not is_build_id(build_id):
+        raise ValueError(f"{build_id!r} is no build id: 32 hex digits, or 10 digits")
+    return build_id

@@ -1,7 +1,6 @@
-"""The Store over ZooKeeper.
+"""The Store over ZooKeeper: its life, and what is seen of the tree from one moment to the next.
 
-Every write of a record names the version that was read; whatever takes several nodes away does it
-in one transaction, so that it happens whole or not at all.
+What is read and written in it is for the parts to know: records, wishes, unowned, restoring.
 """
 
 from __future__ import annotations
@@ -11,35 +10,27 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
 from kazoo.client import KazooClient
-from kazoo.exceptions import (
-    BadVersionError,
-    KazooException,
-    NodeExistsError,
-    NoNodeError,
-    NotEmptyError,
-)
 from kazoo.interfaces import IAsyncResult
 
 from builder.config.model import ZooKeeper
-from builder.errors import ConflictError, NotFoundError, RefusedError
-from builder.model import Build, Cancellation, Request, Snapshot, Upload
-from builder.store import codec, paths
-from builder.store.base import Claim, Store, builds_newest_first, uploads_newest_first
-from builder.store.codec import RecordError, Stored
-from builder.store.mirror import Mirror, stored
+from builder.errors import ConflictError
+from builder.model import Snapshot
+from builder.store import paths
+from builder.store.mirror import Mirror
+from builder.store.nodes import Nodes
+from builder.store.restoring import Restoring
 from builder.store.session import Session
+from builder.store.unowned import Unowned
+from builder.store.wishes import Wishes
 
 LOG = logging.getLogger(__name__)
 
-#: How often a transaction that somebody got in the way of is tried anew before we call it a conflict.
-_ATTEMPTS: Final = 5
 #: Roles that nodepool's readers know as the component "builder".
 _NODEPOOL_BUILDER_ROLES: Final = frozenset({"builder", "uploader"})
 
@@ -54,7 +45,7 @@ class _Daemon:
     started: datetime
 
 
-class ZooKeeperStore(Store):
+class ZooKeeperStore(Wishes, Unowned, Restoring):
     """Records, claims and changes of all images, in ZooKeeper.
 
     `watch=True` is for whoever stays: the tree is kept in memory and changes wake `wait`.
@@ -64,6 +55,7 @@ class ZooKeeperStore(Store):
     def __init__(self, zookeeper: ZooKeeper, *, watch: bool) -> None:
         self._zookeeper = zookeeper
         self._session = Session(zookeeper, self._on_connection)
+        self._nodes = Nodes(self._session)
         self._mirror = Mirror(self._session, self.wake, watch=True) if watch else None
         self._daemon: _Daemon | None = None
         self._registered_in: int | None = None  #: the session whose end takes the registration away
@@ -76,7 +68,7 @@ class ZooKeeperStore(Store):
         deadline = time.monotonic() + timeout
         self._session.start(timeout)
         try:
-            self._session.call(partial(_ensure, paths.IMAGES))
+            self._nodes.ensure(paths.IMAGES)
             if self._mirror is not None:
                 self._mirror.connected()
                 self._mirror.wait_synced(max(1.0, deadline - time.monotonic()))
@@ -96,10 +88,9 @@ class ZooKeeperStore(Store):
         # Whoever comes second reads what the first one made.
         made = uuid.uuid4().hex.encode()
         try:
-            self._session.call(lambda c: c.create_async(paths.INSTALLATION, made, makepath=True))
-        except NodeExistsError:
-            data, _ = self._session.call(partial(_get, paths.INSTALLATION))
-            return bytes(data).decode()
+            self._nodes.create(paths.INSTALLATION, made)
+        except ConflictError:
+            return self._nodes.read(paths.INSTALLATION).data.decode()
         return made.decode()
 
     def register(self, hostname: str, roles: tuple[str, ...], version: str) -> None:
@@ -113,7 +104,7 @@ class ZooKeeperStore(Store):
     def snapshot(self) -> Snapshot:
         if self._mirror is not None:
             return self._mirror.snapshot()
-        self._session.call(partial(_ensure, paths.IMAGES))
+        self._nodes.ensure(paths.IMAGES)
         once = Mirror(self._session, lambda: None, watch=False)
         once.connected()
         once.wait_synced(self._zookeeper.timeout)
@@ -128,196 +119,6 @@ class ZooKeeperStore(Store):
         with self._changed:
             self._generation += 1
             self._changed.notify_all()
-
-    def get_build(self, image: str, build_id: str) -> Build:
-        return codec.decode_build(self._read(paths.build(image, build_id)), image=image, build_id=build_id)
-
-    def get_upload(self, image: str, build_id: str, provider: str, upload_id: str) -> Upload:
-        return codec.decode_upload(
-            self._read(paths.upload(image, build_id, provider, upload_id)),
-            image=image,
-            build_id=build_id,
-            provider=provider,
-            upload_id=upload_id,
-        )
-
-    def list_builds(self, image: str) -> tuple[Build, ...]:
-        nodes = self._read_children(paths.builds(image), paths.Kind.BUILD)
-        return builds_newest_first(
-            _readable(
-                lambda place, node: codec.decode_build(node, image=image, build_id=place.build_id), nodes
-            )
-        )
-
-    def list_uploads(self, image: str, build_id: str, provider: str) -> tuple[Upload, ...]:
-        nodes = self._read_children(paths.uploads(image, build_id, provider), paths.Kind.UPLOAD)
-        return uploads_newest_first(
-            _readable(
-                lambda place, node: codec.decode_upload(
-                    node, image=image, build_id=build_id, provider=provider, upload_id=place.upload_id
-                ),
-                nodes,
-            )
-        )
-
-    def get_request(self, image: str) -> Request | None:
-        try:
-            node = self._read(paths.request(image))
-        except NotFoundError:
-            return None
-        return codec.decode_request(node, image=image)
-
-    # -- claims -------------------------------------------------------------------------------
-
-    def claim_image(self, image: str) -> Claim | None:
-        lock = paths.image_lock(image)
-        try:
-            return self._session.claim(lock)
-        except NoNodeError:
-            self._session.call(partial(_ensure, lock))
-            return self._session.claim(lock)
-
-    def claim_build(self, build: Build) -> Claim | None:
-        return self._claim_existing(paths.build_lock(build.image, build.id))
-
-    def claim_uploads(self, image: str, build_id: str, provider: str) -> Claim | None:
-        lock = paths.uploads_lock(image, build_id, provider)
-        try:
-            return self._session.claim(lock)
-        except NoNodeError:
-            return self._session.claim(lock) if self._make_uploads(image, build_id, provider) else None
-
-    def claim_upload(self, upload: Upload) -> Claim | None:
-        lock = paths.upload_lock(upload.image, upload.build_id, upload.provider, upload.id)
-        return self._claim_existing(lock)
-
-    # -- records ------------------------------------------------------------------------------
-
-    def create_build(self, build: Build) -> Build:
-        build = codec.bounded(build)
-        path = paths.build(build.image, build.id)
-        data = codec.encode_build(build)
-        try:
-            self._session.call(lambda c: c.create_async(path, data, makepath=True))
-        except NodeExistsError as error:
-            raise ConflictError(f"{path} exists already") from error
-        return replace(build, version=0)
-
-    def update_build(self, build: Build) -> Build:
-        build = codec.bounded(build)
-        path = paths.build(build.image, build.id)
-        return replace(build, version=self._write(path, codec.encode_build(build), build.version))
-
-    def delete_build(self, build: Build) -> None:
-        uploads = paths.providers(build.image, build.id)
-
-        def check(path: str) -> None:
-            place = paths.place(path)
-            if place and place.kind in (paths.Kind.UPLOAD, paths.Kind.UPLOADS_CONTENDER):
-                raise RefusedError(
-                    f"build {build.id} of {build.image} still has uploads: {path.removeprefix(uploads)}",
-                    hint="Delete its uploads first.",
-                )
-
-        self._delete_tree(paths.build(build.image, build.id), check)
-
-    def create_upload(self, upload: Upload) -> Upload:
-        upload = codec.bounded(upload)
-        parent = paths.uploads(upload.image, upload.build_id, upload.provider)
-        data = codec.encode_upload(upload)
-
-        def create(client: KazooClient) -> IAsyncResult:
-            return client.create_async(f"{parent}/", data, sequence=True)
-
-        try:
-            path = self._session.call(create)
-        except NoNodeError:
-            if not self._make_uploads(upload.image, upload.build_id, upload.provider):
-                build = paths.build(upload.image, upload.build_id)
-                raise NotFoundError(f"there is no {build}") from None
-            path = self._session.call(create)
-        return replace(upload, id=path.rpartition("/")[2], version=0)
-
-    def update_upload(self, upload: Upload) -> Upload:
-        upload = codec.bounded(upload)
-        data = codec.encode_upload(upload)
-        return replace(upload, version=self._write(_upload_path(upload), data, upload.version))
-
-    def delete_upload(self, upload: Upload) -> None:
-        self._delete_tree(_upload_path(upload), lambda path: None)
-
-    # -- wishes -------------------------------------------------------------------------------
-
-    def request_build(self, request: Request) -> Request:
-        path = paths.request(request.image)
-        data = codec.encode_request(request)
-        for _ in range(_ATTEMPTS):
-            try:
-                _, stat = self._session.call(
-                    lambda c: c.create_async(path, data, makepath=True, include_data=True)
-                )
-                return replace(request, stamp=stat.mzxid)
-            except NodeExistsError:
-                pass
-            try:
-                node = self._read(path)
-                open_one = codec.decode_request(node, image=request.image)
-                if open_one.manual or not request.manual:
-                    return open_one
-                # Written over in place, for a version then tells `withdraw_request` of the change.
-                stat = self._session.call(partial(_set, path, data, node.version))
-                return replace(request, stamp=stat.mzxid)
-            except (NotFoundError, NoNodeError, BadVersionError):
-                continue
-        raise ConflictError(f"{path} keeps changing")
-
-    def withdraw_request(self, request: Request) -> bool:
-        path = paths.request(request.image)
-        try:
-            node = self._read(path)
-            if node.written_by != request.stamp:
-                return False
-            self._session.call(lambda c: c.delete_async(path, version=node.version))
-        except (NotFoundError, NoNodeError, BadVersionError):
-            return False
-        return True
-
-    def cancel_build(self, cancellation: Cancellation) -> None:
-        path = paths.cancellation(cancellation.image)
-        data = codec.encode_cancellation(codec.bounded_cancellation(cancellation))
-        for _ in range(_ATTEMPTS):
-            try:
-                self._session.call(lambda c: c.create_async(path, data, makepath=True))
-                return
-            except NodeExistsError:
-                pass
-            try:
-                self._session.call(lambda c: c.set_async(path, data))
-                return
-            except NoNodeError:
-                continue
-        raise ConflictError(f"{path} keeps changing")
-
-    def withdraw_cancellation(self, image: str, build_id: str | None = None) -> None:
-        path = paths.cancellation(image)
-        try:
-            node = self._read(path)
-            if build_id is None or codec.decode_cancellation(node, image=image).build_id == build_id:
-                self._session.call(lambda c: c.delete_async(path, version=node.version))
-        except (NotFoundError, NoNodeError):
-            return  # gone, or there is nothing in it that names this build
-        except BadVersionError:
-            LOG.info("the wish that a build of %s ends was followed by another, which stays", image)
-
-    def pause(self, image: str) -> None:
-        self._session.call(partial(_ensure, paths.pause(image)))
-
-    def unpause(self, image: str) -> None:
-        path = paths.pause(image)
-        try:
-            self._session.call(lambda c: c.delete_async(path))
-        except NoNodeError:
-            return
 
     # -- inside -------------------------------------------------------------------------------
 
@@ -348,110 +149,6 @@ class ZooKeeperStore(Store):
             # The next connect tries anew.
             self._registered_in = None
 
-    def _read(self, path: str) -> Stored:
-        try:
-            return stored(*self._session.call(partial(_get, path)))
-        except NoNodeError as error:
-            raise NotFoundError(f"there is no {path}") from error
-
-    def _read_children(self, parent: str, kind: paths.Kind) -> list[tuple[paths.Place, Stored]]:
-        try:
-            names = self._session.call(partial(_list, parent))
-        except NoNodeError:
-            return []
-        places = [(path, paths.place(path)) for path in (f"{parent}/{name}" for name in names)]
-        wanted = [(path, place) for path, place in places if place is not None and place.kind is kind]
-        # All requests are under way before the first answer is waited for.
-        results = [(place, self._session.submit(partial(_get, path))) for path, place in wanted]
-        found = []
-        for place, result in results:
-            try:
-                found.append((place, stored(*self._session.answer(result))))
-            except NoNodeError:
-                continue
-        return found
-
-    def _write(self, path: str, data: bytes, version: int) -> int:
-        # ZooKeeper takes -1 for "whatever is there".
-        if version < 0:
-            raise ConflictError(f"{path} was never read, so it can't be written over")
-        try:
-            return int(self._session.call(partial(_set, path, data, version)).version)
-        except BadVersionError as error:
-            raise ConflictError(f"{path} changed since it was read") from error
-        except NoNodeError as error:
-            raise NotFoundError(f"there is no {path}") from error
-
-    def _claim_existing(self, lock: str) -> Claim | None:
-        """Claim the lock of a record; None when the record is gone, which must not bring it back:
-        nodepool's way of making the lock's parents left empty nodes behind."""
-        try:
-            return self._session.claim(lock)
-        except NoNodeError:
-            return self._session.claim(lock) if self._make_node(lock) else None
-
-    def _make_uploads(self, image: str, build_id: str, provider: str) -> bool:
-        """Make the parents of uploads below a build, if that still exists; whether it does.
-
-        The lock comes first in `images`, as nodepool has it: the first upload then is 0000000001.
-        """
-        return all(
-            self._make_node(path)
-            for path in (
-                paths.providers(image, build_id),
-                paths.provider(image, build_id, provider),
-                paths.uploads(image, build_id, provider),
-                paths.uploads_lock(image, build_id, provider),
-            )
-        )
-
-    def _make_node(self, path: str) -> bool:
-        """Make an empty node unless it is there; False when its parent is gone."""
-        try:
-            self._session.call(lambda c: c.create_async(path, b""))
-        except NodeExistsError:
-            return True
-        except NoNodeError:
-            return False
-        return True
-
-    def _delete_tree(self, path: str, check: Callable[[str], None]) -> None:
-        """Delete a node and all below it, in one transaction; `check` may refuse each of them."""
-        for _ in range(_ATTEMPTS):
-            nodes = self._subtree(path)
-            for node in nodes:
-                check(node)
-            if self._delete_all(nodes):
-                return
-        raise ConflictError(f"{path} keeps changing while it is deleted")
-
-    def _subtree(self, path: str) -> list[str]:
-        """A node and all below it, children first."""
-        try:
-            names = self._session.call(partial(_list, path))
-        except NoNodeError:
-            return []
-        return [node for name in names for node in self._subtree(f"{path}/{name}")] + [path]
-
-    def _delete_all(self, nodes: list[str]) -> bool:
-        """Delete all nodes or none; whether they went."""
-        if not nodes:
-            return True
-
-        def delete(client: KazooClient) -> IAsyncResult:
-            transaction = client.transaction()
-            for node in nodes:
-                transaction.delete(node)
-            return transaction.commit_async()
-
-        problems = [answer for answer in self._session.call(delete) if isinstance(answer, KazooException)]
-        for problem in problems:
-            if isinstance(problem, NotEmptyError | NoNodeError):
-                return False
-        if problems:
-            raise problems[0]
-        return True
-
 
 def _registrations(daemon: _Daemon) -> list[tuple[str, bytes]]:
     """What shows a daemon: the node's path without its sequence, and its data."""
@@ -473,38 +170,6 @@ def _registrations(daemon: _Daemon) -> list[tuple[str, bytes]]:
         }
         records.append((paths.component(daemon.hostname), nodepools))
     return [(path, json.dumps(record, sort_keys=True).encode()) for path, record in records]
-
-
-def _readable(
-    decode: Callable[[paths.Place, Stored], Any], nodes: list[tuple[paths.Place, Stored]]
-) -> list[Any]:
-    found = []
-    for place, node in nodes:
-        try:
-            found.append(decode(place, node))
-        except RecordError as error:
-            LOG.debug("skipped: %s", error)
-    return found
-
-
-def _upload_path(upload: Upload) -> str:
-    return paths.upload(upload.image, upload.build_id, upload.provider, upload.id)
-
-
-def _get(path: str, client: KazooClient) -> IAsyncResult:
-    return client.get_async(path)
-
-
-def _list(path: str, client: KazooClient) -> IAsyncResult:
-    return client.get_children_async(path)
-
-
-def _set(path: str, data: bytes, version: int, client: KazooClient) -> IAsyncResult:
-    return client.set_async(path, data, version=version)
-
-
-def _ensure(path: str, client: KazooClient) -> IAsyncResult:
-    return client.ensure_path_async(path)
 
 
 def _create_ephemeral(path: str, data: bytes, client: KazooClient) -> IAsyncResult:

@@ -6,17 +6,21 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from builder.cloudimage import Sighting
 from builder.model import (
     Artifact,
     Build,
     BuildState,
     Cancellation,
+    Deletion,
     Failure,
     FailureClass,
     ImageFormat,
     Request,
     Upload,
+    UploadCancellation,
     UploadState,
+    UploadWish,
 )
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 250000, tzinfo=UTC)
@@ -71,6 +75,9 @@ def a_full_build() -> Build:
         inputs={"packages": "0d", "git /opt/é": "0e"},
         checked=NOON + timedelta(days=1),
         changes=("packages: openssl 3.0.1 -> 3.0.2",),
+        raw_sha256="0f",
+        raw_size=10 * 2**30,
+        wishes=(a_wish(), a_wish("cloud-two", wanted=True)),
         extra={"theirs": {"deep": [1, None]}},
     )
 
@@ -88,6 +95,38 @@ def an_upload(build: Build, provider: str = "cloud-one", **changes: Any) -> Uplo
     return Upload(**{**fields, **changes})
 
 
+def a_full_upload(build: Build) -> Upload:
+    """An upload with something in every field."""
+    return an_upload(
+        build,
+        external_id="e5f5",
+        external_name="debian-1",
+        format="qcow2",
+        username="debian",
+        python_path="/usr/bin/python3",
+        shell_type="bash",
+        region="RegionOne",
+        uploader="nb01",
+        uploader_id="5f",
+        phase="send",
+        started=NOON,
+        ended=NOON + timedelta(seconds=3),
+        size=10,
+        sent=4,
+        timings={"create": 0.5},
+        reason=Failure(failure_class=FailureClass.QUOTA, message="full"),
+        cloud="north",
+        way="put",
+        fallbacks=("web-download: nobody fetched",),
+        task="7e57",
+        hook_output=("é", "done"),
+        serving=NOON + timedelta(hours=1),
+        hidden=True,
+        deletion=Deletion(by="ann", time=NOON + timedelta(hours=2), why="too big"),
+        extra={"theirs": 1},
+    )
+
+
 def a_request(image: str = "debian", **changes: Any) -> Request:
     """The wish of a person."""
     fields: dict[str, Any] = {"image": image, "by": "ann", "why": "new kernel", "time": NOON}
@@ -98,3 +137,21 @@ def a_cancellation(build: Build, **changes: Any) -> Cancellation:
     """The wish of a person that a build ends."""
     fields: dict[str, Any] = {"image": build.image, "build_id": build.id, "by": "ann", "time": NOON}
     return Cancellation(**{"why": "wrong mirror", **fields, **changes})
+
+
+def an_upload_cancellation(upload: Upload, **changes: Any) -> UploadCancellation:
+    """The wish of a person that an upload ends."""
+    fields: dict[str, Any] = {"upload": upload.name, "image": upload.image, "by": "ann", "time": NOON}
+    return UploadCancellation(**{"why": "wrong cloud", **fields, **changes})
+
+
+def a_wish(provider: str = "cloud-one", **changes: Any) -> UploadWish:
+    """The wish of a person that a build stays away from a provider."""
+    fields: dict[str, Any] = {"provider": provider, "wanted": False, "by": "ann", "time": NOON, "why": "old"}
+    return UploadWish(**{**fields, **changes})
+
+
+def a_sighting(external_id: str = "e5f5", **changes: Any) -> Sighting:
+    """An image that was seen without a record at noon, and an hour later."""
+    fields: dict[str, Any] = {"provider": "cloud-one", "first": NOON, "last": NOON + timedelta(hours=1)}
+    return Sighting(external_id=external_id, **{**fields, **changes})

@@ -5,15 +5,35 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from builder.errors import ConflictError, NotFoundError, RefusedError, StoreUnavailableError
-from builder.model import Build, BuildState, Failure, FailureClass, UploadState
+from builder.model import (
+    Build,
+    BuildState,
+    Deletion,
+    Failure,
+    FailureClass,
+    Upload,
+    UploadCancellation,
+    UploadState,
+)
 from builder.store.base import Store
-from tests.contract.records import NOON, a_build, a_cancellation, a_full_build, a_request, an_upload
-from tests.contract.worlds import FakeWorld, RealWorld, World, eventually
+from tests.contract.records import (
+    NOON,
+    a_build,
+    a_cancellation,
+    a_full_build,
+    a_full_upload,
+    a_request,
+    a_sighting,
+    a_wish,
+    an_upload,
+    an_upload_cancellation,
+)
+from tests.contract.worlds import FakeWorld, RealWorld, World, at_once, eventually
 
 BAD_NAMES = ["", "../x", "a b", "a/b", "/", ".", "x" * 300, "-x", "x\n", "\u00fc", "x\x00"]
 
@@ -148,32 +168,28 @@ class TestWhatCanBeLong:
             reason=reason,
             changes=("\U0001f600" * 5000,) * 500,
             inputs={f"git {number}": "\U0001f600" * 40 for number in range(390)},
+            wishes=tuple(a_wish(f"cloud-{number}", why="\U0001f600" * 9000) for number in range(100)),
         )
         written = store.create_build(build)
         assert written.inputs == build.inputs
+        assert [wish.provider for wish in written.wishes] == [wish.provider for wish in build.wishes]
         assert store.get_build("debian", build.id) == written
+        long = ("\U0001f600" * 9000,) * 99
+        upload = an_upload(
+            build,
+            reason=reason,
+            fallbacks=long,
+            hook_output=(*long, "the end"),
+            deletion=Deletion(by=long[0], time=NOON, why=long[0]),
+        )
+        sent = store.create_upload(upload)
+        assert sent.hook_output[-1] == "the end"
+        assert store.get_upload("debian", build.id, "cloud-one", sent.id) == sent
 
 
 class TestUploads:
     def test_an_upload_is_read_as_it_was_written(self, store: Store, build: Build) -> None:
-        written = store.create_upload(
-            an_upload(
-                build,
-                external_id="e5f5",
-                external_name="debian-1",
-                format="qcow2",
-                region="RegionOne",
-                uploader="nb01",
-                uploader_id="5f",
-                phase="send",
-                started=NOON,
-                ended=NOON + timedelta(seconds=3),
-                size=10,
-                sent=4,
-                timings={"create": 0.5},
-                extra={"theirs": 1},
-            )
-        )
+        written = store.create_upload(a_full_upload(build))
         assert store.get_upload("debian", build.id, "cloud-one", written.id) == written
 
     def test_ids_count_up_for_each_build_and_provider(self, store: Store, build: Build) -> None:
@@ -253,6 +269,47 @@ class TestClaims:
         store.delete_build(build)
         assert store.claim_build(build) is None
         assert store.snapshot().image("debian").uploads == ()
+
+    def test_a_provider_has_so_many_shares_for_all_daemons_together(self, world: World) -> None:
+        here, there = world.daemon(), world.daemon()
+        first, second = here.claim_share("cloud-one", 2), there.claim_share("cloud-one", 2)
+        assert first is not None
+        assert second is not None
+        assert here.claim_share("cloud-one", 2) is None
+        assert there.claim_share("cloud-one", 2) is None
+        assert here.claim_share("cloud-two", 1) is not None
+        # Who has been told of one more may have it, who knows of one less none.
+        assert here.claim_share("cloud-one", 3) is not None
+        assert here.claim_share("cloud-one", 1) is None
+        assert here.claim_share("cloud-three", 0) is None
+        first.release()
+        assert second.valid
+        again = there.claim_share("cloud-one", 2)
+        assert again is not None
+        assert here.claim_share("cloud-one", 2) is None
+
+    def test_shares_are_free_when_their_holder_is_gone(self, world: World) -> None:
+        here, there = world.daemon(), world.daemon()
+        held = here.claim_share("cloud-one", 1)
+        assert held is not None
+        world.expire(here)
+        assert not held.valid
+        theirs = there.claim_share("cloud-one", 1)
+        assert theirs is not None
+        held.release()
+        assert here.claim_share("cloud-one", 1) is None
+        there.close()
+        assert not theirs.valid
+        assert here.claim_share("cloud-one", 1) is not None
+
+    def test_those_who_rush_for_shares_get_as_many_as_there_are(self, world: World) -> None:
+        stores = [world.daemon() for _ in range(4)]
+        for _ in range(5):
+            held = [claim for claim in at_once(lambda s: s.claim_share("cloud-one", 2), stores) if claim]
+            assert len(held) == 2
+            assert all(store.claim_share("cloud-one", 2) is None for store in stores)
+            for claim in held:
+                claim.release()
 
     def test_a_claim_dies_with_its_store(self, world: World) -> None:
         here, there = world.daemon(), world.daemon()
@@ -350,6 +407,97 @@ class TestWishes:
         assert kept is not None
         assert (len(kept.by), len(kept.why)) == (200, 1000)
 
+    def test_cancellations_of_uploads_are_seen_until_withdrawn(
+        self, world: World, store: Store, build: Build
+    ) -> None:
+        uploader = world.daemon()
+        one, two = (store.create_upload(an_upload(build, to)) for to in ("cloud-one", "cloud-two"))
+        first = an_upload_cancellation(one)
+        second = an_upload_cancellation(two, time=NOON + timedelta(minutes=1), why="")
+
+        def seen() -> tuple[UploadCancellation, ...]:
+            return uploader.snapshot().image("debian").upload_cancellations
+
+        world.command().cancel_upload(second)
+        world.command().cancel_upload(first)
+        eventually(lambda: seen() == (first, second), "both wishes are seen")
+        assert world.command().snapshot().image("debian").upload_cancellations == (first, second)
+        later = replace(first, by="bob", time=NOON + timedelta(minutes=2))
+        world.command().cancel_upload(later)
+        eventually(lambda: seen() == (second, later), "a later wish takes the place of an earlier")
+        uploader.withdraw_upload_cancellation("debian", two.name)
+        uploader.withdraw_upload_cancellation("debian", two.name)
+        eventually(lambda: seen() == (later,), "one wish is gone")
+        uploader.withdraw_upload_cancellation("debian", one.name)
+        uploader.withdraw_upload_cancellation("fedora", one.name)
+        eventually(lambda: seen() == (), "all wishes are gone")
+        assert set(uploader.snapshot().images) == {"debian"}
+        assert store.list_builds("debian") == (build,)
+
+    def test_no_cancellation_is_lost_between_people_who_wish_at_once(
+        self, world: World, build: Build
+    ) -> None:
+        people = [world.command() for _ in range(4)]
+        uploads = [an_upload(build, f"cloud-{number}", id="0000000001") for number in range(4)]
+
+        def wish(store: Store, upload: Upload) -> None:
+            for number in range(3):
+                store.cancel_upload(an_upload_cancellation(replace(upload, id=f"000000000{number}")))
+
+        at_once(wish, people, uploads)
+        wished = world.command().snapshot().image("debian").upload_cancellations
+        assert len(wished) == len({wish.upload for wish in wished}) == 12
+
+    def test_cancellations_are_kept_as_far_as_they_fit_the_latest_first(
+        self, world: World, build: Build
+    ) -> None:
+        store = world.command()
+        text = "\U0001f600" * 9000
+        wishes = [
+            an_upload_cancellation(
+                an_upload(build, id=f"{number:010d}"), by=text, why=text, time=NOON + timedelta(hours=number)
+            )
+            for number in range(45)
+        ]
+        for wish in wishes:
+            store.cancel_upload(wish)
+        kept = store.snapshot().image("debian").upload_cancellations
+        assert 20 < len(kept) < 45
+        assert [wish.upload for wish in kept] == [wish.upload for wish in wishes[-len(kept) :]]
+        assert {(len(wish.by), len(wish.why)) for wish in kept} == {(200, 1000)}
+
+    def test_the_latest_wish_for_a_provider_stands_on_the_record(
+        self, world: World, store: Store, build: Build
+    ) -> None:
+        away, other = a_wish(), a_wish("cloud-two", wanted=True)
+        store.wish_upload("debian", build.id, away)
+        store.wish_upload("debian", build.id, other)
+        assert store.get_build("debian", build.id).wishes == (away, other)
+        back = a_wish(wanted=True, by="bob", time=NOON + timedelta(hours=1))
+        written = world.command().wish_upload("debian", build.id, back)
+        assert set(written.wishes) == {back, other}
+        assert written == store.get_build("debian", build.id)
+        assert written.wish("cloud-one") == back
+        assert written.wish("cloud-three") is None
+
+    def test_a_wish_takes_nothing_away_from_who_writes_the_record_meanwhile(
+        self, world: World, build: Build
+    ) -> None:
+        people = [world.command() for _ in range(4)]
+
+        def wish(store: Store, provider: str) -> None:
+            store.wish_upload("debian", build.id, a_wish(provider))
+
+        names = ["cloud-1", "cloud-2", "cloud-3", "cloud-4"]
+        at_once(wish, people, names)
+        assert {w.provider for w in people[0].get_build("debian", build.id).wishes} == set(names)
+
+    def test_a_build_that_is_gone_takes_no_wish(self, store: Store, build: Build) -> None:
+        store.delete_build(build)
+        with pytest.raises(NotFoundError):
+            store.wish_upload("debian", build.id, a_wish())
+        assert store.list_builds("debian") == ()
+
     def test_an_image_is_paused_and_unpaused(self, world: World) -> None:
         store = world.command()
         store.unpause("debian")
@@ -379,11 +527,149 @@ class TestNames:
             lambda: store.claim_uploads("debian", build.id, name),
             lambda: store.get_upload("debian", build.id, "cloud-one", name),
             lambda: store.register(name, ("builder",), "1"),
+            lambda: store.claim_share(name, 1),
+            lambda: store.cancel_upload(an_upload_cancellation(an_upload(build, id=name))),
+            lambda: store.cancel_upload(an_upload_cancellation(an_upload(build, name, id="0000000001"))),
+            lambda: store.cancel_upload(
+                an_upload_cancellation(an_upload(a_build(name), id="0000000001"), image=name)
+            ),
+            lambda: store.withdraw_upload_cancellation("debian", name),
+            lambda: store.wish_upload("debian", build.id, a_wish(name)),
+            lambda: store.forget_build_gone(name),
+            lambda: store.sightings(name),
+            lambda: store.put_sighting(a_sighting(name)),
+            lambda: store.put_sighting(a_sighting(provider=name)),
+            lambda: store.delete_sighting("cloud-one", name),
+            lambda: store.restore_installation(name),
+            lambda: store.restore_build(a_build(name)),
+            lambda: store.restore_upload(an_upload(build, id=name)),
         ]
         for attempt in attempts:
             with pytest.raises(ValueError):
                 attempt()
         assert store.snapshot() == before
+
+
+class TestBuildsGone:
+    def test_a_build_that_was_deleted_is_known_to_be_gone(self, world: World, store: Store) -> None:
+        there, gone = store.create_build(a_build()), store.create_build(a_build())
+        assert store.builds_gone() == {}
+        before = datetime.now(UTC)
+        store.delete_build(gone)
+        store.delete_build(gone)
+        for reader in (world.daemon(), world.command()):
+            assert set(reader.builds_gone()) == {gone.id}
+            # Another clock may say when, ours and it in milliseconds.
+            assert abs(reader.builds_gone()[gone.id] - before) < timedelta(minutes=1)
+        store.forget_build_gone(gone.id)
+        store.forget_build_gone(gone.id)
+        assert store.builds_gone() == {}
+        assert store.list_builds("debian") == (there,)
+
+    def test_what_stays_is_not_gone_and_what_never_was_neither(self, store: Store, build: Build) -> None:
+        store.create_upload(an_upload(build))
+        with pytest.raises(RefusedError):
+            store.delete_build(build)
+        store.delete_build(a_build())
+        assert store.builds_gone() == {}
+
+    def test_an_id_that_is_not_its_own_alone_is_not_remembered(self, store: Store) -> None:
+        store.delete_build(store.create_build(a_build(id="0000000001")))
+        assert store.builds_gone() == {}
+
+    def test_a_build_that_is_back_is_not_gone(self, store: Store, build: Build) -> None:
+        for bring_back in (store.create_build, store.restore_build):
+            store.delete_build(store.get_build("debian", build.id))
+            assert set(store.builds_gone()) == {build.id}
+            bring_back(build)
+            assert store.builds_gone() == {}
+        store.delete_build(build)
+        assert set(store.builds_gone()) == {build.id}
+
+
+class TestSightings:
+    def test_a_sighting_is_kept_until_taken_back(self, world: World, store: Store) -> None:
+        assert store.sightings("cloud-one") == ()
+        ids = ["7f3c2ab4-60a5-4f2a-9f1c-4f1d36b4a0a1", "e5f5"]
+        one, two = (a_sighting(external_id) for external_id in ids)
+        other = a_sighting(provider="cloud-two")
+        for sighting in (two, one, other):
+            store.put_sighting(sighting)
+        assert world.command().sightings("cloud-one") == (one, two)
+        again = replace(one, last=NOON + timedelta(hours=2))
+        store.put_sighting(again)
+        assert store.sightings("cloud-one") == (again, two)
+        store.delete_sighting("cloud-one", one.external_id)
+        store.delete_sighting("cloud-one", one.external_id)
+        assert store.sightings("cloud-one") == (two,)
+        assert store.sightings("cloud-two") == (other,)
+
+
+class TestRestoring:
+    def test_an_empty_tree_becomes_that_of_an_installation_there_was(self, world: World) -> None:
+        before = "0123456789abcdef" * 2
+        store = world.command()
+        store.pause("debian")
+        store.restore_installation(before)
+        assert {world.command().installation_id(), store.installation_id()} == {before}
+
+    def test_a_tree_with_builds_stays_whose_it_is(self, store: Store) -> None:
+        build = store.restore_build(a_build())
+        mine = store.installation_id()
+        with pytest.raises(RefusedError):
+            store.restore_installation("0123456789abcdef" * 2)
+        store.restore_installation(mine)
+        assert store.installation_id() == mine
+        store.delete_build(build)
+        store.restore_installation("0123456789abcdef" * 2)
+        assert store.installation_id() == "0123456789abcdef" * 2
+
+    def test_records_come_back_as_they_were(self, world: World, store: Store) -> None:
+        build = store.restore_build(a_full_build())
+        upload = store.restore_upload(replace(a_full_upload(build), id="0000000007"))
+        assert upload.id == "0000000007"
+        assert store.get_build("debian", build.id) == build
+        assert world.command().snapshot().image("debian").uploads == (upload,)
+        eventually(lambda: store.snapshot().image("debian").uploads == (upload,), "the upload is seen")
+        assert store.update_upload(replace(upload, phase="verify")).phase == "verify"
+        assert store.update_build(replace(build, phase="hash")).phase == "hash"
+
+    def test_later_uploads_get_higher_ids(self, store: Store, build: Build) -> None:
+        for number in ("0000000750", "0000000003", "0000000751"):
+            store.restore_upload(an_upload(build, id=number))
+        made = [store.create_upload(an_upload(build)) for _ in range(2)]
+        assert [int(upload.id) > 751 for upload in made] == [True, True]
+        restored = store.restore_upload(an_upload(build, id="0000000760"))
+        assert int(store.create_upload(an_upload(build)).id) > int(restored.id)
+        assert store.create_upload(an_upload(build, "cloud-two")).id == "0000000001"
+        assert len(store.list_uploads("debian", build.id, "cloud-one")) == 7
+
+    @pytest.mark.parametrize("gap", range(4))
+    def test_the_next_upload_gets_past_one_that_came_back_just_before(
+        self, store: Store, build: Build, gap: int
+    ) -> None:
+        made = store.create_upload(an_upload(build))
+        restored = store.restore_upload(an_upload(build, id=f"{int(made.id) + 1 + gap:010d}"))
+        assert int(store.create_upload(an_upload(build)).id) > int(restored.id)
+
+    def test_nothing_there_is_written_over(self, store: Store, build: Build) -> None:
+        upload = store.create_upload(an_upload(build))
+        with pytest.raises(ConflictError):
+            store.restore_build(replace(build, phase="hash"))
+        with pytest.raises(ConflictError):
+            store.restore_upload(replace(upload, phase="verify"))
+        assert store.get_build("debian", build.id) == build
+        assert store.list_uploads("debian", build.id, "cloud-one") == (upload,)
+
+    def test_an_upload_needs_its_build_and_an_id_that_can_be_counted_to(
+        self, store: Store, build: Build
+    ) -> None:
+        with pytest.raises(NotFoundError):
+            store.restore_upload(an_upload(a_build(), id="0000000001"))
+        with pytest.raises(RefusedError):
+            store.restore_upload(an_upload(build, id="0000100001"))
+        assert store.list_uploads("debian", build.id, "cloud-one") == ()
+        assert store.list_builds("debian") == (build,)
 
 
 class TestSnapshot:

@@ -23,7 +23,15 @@ from builder.config.model import ZooKeeper, ZooKeeperTls
 from builder.errors import StoreUnavailableError
 from builder.model import BuildState, UploadState
 from builder.store.zookeeper import ZooKeeperStore
-from tests.contract.records import NOON, a_build, a_cancellation, a_request, an_upload
+from tests.contract.records import (
+    NOON,
+    a_build,
+    a_cancellation,
+    a_request,
+    a_sighting,
+    an_upload,
+    an_upload_cancellation,
+)
 from tests.contract.worlds import PATIENCE, RealWorld, eventually
 from tests.realparts.zookeeper import ZooKeeperServer, free_port
 
@@ -66,6 +74,12 @@ def own_server(tmp_path: Path) -> Iterator[ZooKeeperServer]:
     server.start()
     yield server
     server.stop()
+
+
+def everything(client: KazooClient, path: str) -> list[str]:
+    """A node and all below it."""
+    below = [everything(client, f"{path}/{name}") for name in client.get_children(path)]
+    return [path, *(node for nodes in below for node in nodes)]
 
 
 def put(client: KazooClient, path: str, record: object) -> None:
@@ -163,6 +177,41 @@ class TestNodepoolsRecords:
         store.withdraw_cancellation("debian")
         assert not raw.exists("/nodepool/images/debian/cancel-build")
 
+    def test_wishes_to_cancel_uploads_are_no_deeper_than_its_readers_look(
+        self, store: ZooKeeperStore, raw: KazooClient
+    ) -> None:
+        build = store.create_build(a_build())
+        upload = store.create_upload(an_upload(build))
+        for to in ("cloud-one", "cloud-two"):
+            store.cancel_upload(an_upload_cancellation(replace(upload, provider=to)))
+        assert raw.get_children("/nodepool/images/debian/cancel-uploads") == []
+        assert sorted(raw.get_children("/nodepool/images/debian")) == ["builds", "cancel-uploads"]
+        assert set(raw.get_children(BUILDS)) - {"lock"} == {build.id}
+        # nodepool's commands write beside it, as if it were not there.
+        raw.ensure_path("/nodepool/images/debian/request-build")
+        eventually(lambda: store.snapshot().image("debian").request is not None, "the request is seen")
+        assert len(store.snapshot().image("debian").upload_cancellations) == 2
+
+    def test_wishes_to_cancel_that_cannot_be_read_cancel_nothing_and_are_written_over(
+        self, store: ZooKeeperStore, raw: KazooClient
+    ) -> None:
+        upload = store.create_upload(an_upload(store.create_build(a_build())))
+        node = "/nodepool/images/debian/cancel-uploads"
+        wish = an_upload_cancellation(upload)
+
+        def seen() -> tuple[object, ...]:
+            return store.snapshot().image("debian").upload_cancellations
+
+        raw.create(node, b"{broken")
+        store.cancel_upload(wish)
+        eventually(lambda: seen() == (wish,), "the wish is seen")
+        written = json.loads(raw.get(node)[0])
+        raw.set(node, json.dumps({"../../x": {}, "": None, **written}).encode())
+        store.withdraw_upload_cancellation("debian", f"{'a' * 32}/cloud-one/0000000001")
+        assert seen() == (wish,)
+        raw.set(node, b"[]")
+        eventually(lambda: seen() == (), "the wish is gone")
+
     def test_its_locks_and_ours_exclude_each_other(self, store: ZooKeeperStore, raw: KazooClient) -> None:
         theirs = raw.Lock(f"{BUILDS}/lock")
         assert theirs.acquire(blocking=False)
@@ -240,6 +289,76 @@ class TestStrangeNodes:
         eventually(lambda: not store.snapshot().images, "the tree is seen to be gone")
         build = store.create_build(a_build())
         eventually(lambda: store.snapshot().image("debian").builds == (build,), "the new tree is seen")
+
+
+class TestBesideTheRecords:
+    def test_a_build_goes_and_is_known_to_be_gone_in_one_step(
+        self, store: ZooKeeperStore, raw: KazooClient, world: RealWorld
+    ) -> None:
+        build = store.create_build(a_build())
+        store.delete_build(build)
+        [record] = raw.get_children("/imagepool/gone")
+        assert record == build.id
+        gone = raw.get(f"/imagepool/gone/{build.id}")[1]
+        # What goes in one transaction has one id.
+        assert gone.czxid == raw.get(BUILDS)[1].pzxid
+        # A record that somebody copied back is believed before the memory that it was gone.
+        raw.create(f"{BUILDS}/{build.id}", b"")
+        assert world.command().builds_gone() == {}
+        store.delete_build(build)
+        assert set(store.builds_gone()) == {build.id}
+        store.restore_build(build)
+        assert raw.get_children("/imagepool/gone") == []
+
+    def test_what_is_not_understood_proves_nothing(
+        self, store: ZooKeeperStore, raw: KazooClient, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        build = store.create_build(a_build())
+        store.delete_build(build)
+        for name, data in {
+            "a" * 32: b"",
+            "b" * 32: b"{broken",
+            "c" * 32: b'{"image": 7}',
+            "d" * 32: b'{"image": "../x"}',
+            "no-build": b'{"image": "debian"}',
+        }.items():
+            raw.create(f"/imagepool/gone/{name}", data)
+        with caplog.at_level(logging.WARNING, logger="builder.store"):
+            assert set(store.builds_gone()) == {build.id}
+        assert len(caplog.records) == 5
+        store.put_sighting(a_sighting())
+        raw.create("/imagepool/strays/cloud-one/a b", b"{}")
+        raw.create("/imagepool/strays/cloud-one/broken", b'{"first": 1}')
+        assert store.sightings("cloud-one") == (a_sighting(),)
+
+    def test_bringing_an_upload_back_leaves_nothing_else_behind(
+        self, store: ZooKeeperStore, raw: KazooClient
+    ) -> None:
+        build = store.restore_build(a_build(id=BUILD_ID))
+        store.restore_upload(an_upload(build, id="0000000700"))
+        assert sorted(raw.get_children(UPLOADS)) == ["0000000700", "lock"]
+        assert store.claim_uploads("debian", build.id, "cloud-one") is not None
+
+    def test_a_sequence_that_was_above_already_stays(self, store: ZooKeeperStore, raw: KazooClient) -> None:
+        build = store.create_build(a_build(id=BUILD_ID))
+        for _ in range(4):
+            store.delete_upload(store.create_upload(an_upload(build)))
+        store.restore_upload(an_upload(build, id="0000000002"))
+        assert store.create_upload(an_upload(build)).id == "0000000006"
+        assert raw.get_children(f"{UPLOADS}/lock") == []
+
+    def test_a_quiet_daemon_is_not_woken_by_shares_and_sightings(
+        self, world: RealWorld, store: ZooKeeperStore
+    ) -> None:
+        other = world.daemon()
+        seen = store.wait(-1, 0)
+        while (now := store.wait(seen, 0.3)) != seen:
+            seen = now
+        claim = other.claim_share("cloud-one", 1)
+        other.put_sighting(a_sighting())
+        assert claim is not None
+        claim.release()
+        assert store.wait(seen, 0.3) == seen
 
 
 class TestConnection:
@@ -392,15 +511,34 @@ class TestChrootAndAccess:
         mine = replace(zookeeper, chroot=f"{zookeeper.chroot}/mine", username="pool", password="s3cret")
         world = RealWorld(mine)
         try:
-            build = world.daemon().create_build(a_build())
+            store = world.daemon()
+            build = store.create_build(a_build())
             assert world.command().get_build("debian", build.id) == build
+            gone = store.restore_build(a_build())
+            store.delete_build(gone)
+            upload = store.restore_upload(an_upload(build, id="0000000004"))
+            store.cancel_upload(an_upload_cancellation(upload))
+            store.put_sighting(a_sighting())
+            assert store.claim_share("cloud-one", 1) is not None
+            store.installation_id()
+            store.register("nb01.example", ("builder",), "1")
             raw = KazooClient(f"{mine.hosts}{mine.chroot}", auth_data=[("digest", "pool:s3cret")])
             raw.start(PATIENCE)
-            acls, _ = raw.get_acls(f"{BUILDS}/{build.id}")
+            nodes = everything(raw, "/nodepool") + everything(raw, "/imagepool")
+            acls = {node: raw.get_acls(node)[0] for node in nodes}
             raw.stop()
             raw.close()
+            assert set(nodes) >= {
+                f"{BUILDS}/{build.id}",
+                "/nodepool/images/debian/cancel-uploads",
+                "/imagepool/shares/cloud-one/0",
+                f"/imagepool/gone/{gone.id}",
+                "/imagepool/strays/cloud-one/e5f5",
+            }
             digest = base64.b64encode(hashlib.sha1(b"pool:s3cret").digest()).decode()
-            assert [(acl.id.scheme, acl.id.id) for acl in acls] == [("digest", f"pool:{digest}")]
+            assert {(acl.id.scheme, acl.id.id) for found in acls.values() for acl in found} == {
+                ("digest", f"pool:{digest}")
+            }
         finally:
             world.close()
         stranger = ZooKeeperStore(replace(mine, username=None, password=None), watch=True)

@@ -12,15 +12,34 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Self, TypeVar
 
+from builder.cloudimage import Sighting
 from builder.errors import ConflictError, NotFoundError, RefusedError, StoreUnavailableError
-from builder.model import Build, Cancellation, ImageRecords, Request, Snapshot, Upload
-from builder.store import codec, paths
-from builder.store.base import Claim, Store, builds_newest_first, uploads_newest_first
+from builder.model import (
+    Build,
+    Cancellation,
+    ImageRecords,
+    Request,
+    Snapshot,
+    Upload,
+    UploadCancellation,
+    UploadWish,
+)
+from builder.store import bounds, paths
+from builder.store.base import (
+    HIGHEST_UPLOAD_ID,
+    Claim,
+    Store,
+    builds_newest_first,
+    remembered,
+    uploads_newest_first,
+    wished,
+)
 
 Record = TypeVar("Record")
 
@@ -35,13 +54,17 @@ class FakeTree:
     paused: set[str] = field(default_factory=set)
     requests: dict[str, Request] = field(default_factory=dict)
     cancellations: dict[str, Cancellation] = field(default_factory=dict)
+    upload_cancellations: dict[str, tuple[UploadCancellation, ...]] = field(default_factory=dict)
+    gone: dict[str, datetime] = field(default_factory=dict)  #: by build id
     builds: dict[str, Build] = field(default_factory=dict)  #: by path, like all below
     uploads: dict[str, Upload] = field(default_factory=dict)
     sequences: dict[str, int] = field(default_factory=dict)
+    sightings: dict[str, Sighting] = field(default_factory=dict)
     claims: dict[str, FakeClaim] = field(default_factory=dict)
     daemons: dict[FakeStore, tuple[str, tuple[str, ...], str]] = field(default_factory=dict)
     stores: list[FakeStore] = field(default_factory=list)
     clock: int = 0
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)  #: the server's
 
     def tick(self) -> int:
         """The id of one more change; every session learns of it."""
@@ -75,7 +98,9 @@ class FakeClaim(Claim):
             self.lost = True
             if tree.claims.get(self._path) is self:
                 del tree.claims[self._path]
-                tree.tick()
+                # Nobody watches anything else.
+                if self._path.startswith(paths.IMAGES):
+                    tree.tick()
 
 
 class FakeStore(Store):
@@ -222,6 +247,15 @@ class FakeStore(Store):
         with self._connected_tree() as tree:
             return self._claim(lock) if paths.build(image, build_id) in tree.builds else None
 
+    def claim_share(self, provider: str, shares: int) -> Claim | None:
+        locks = [paths.share(provider, number) for number in range(shares)]
+        with self._connected_tree() as tree:
+            free = next((lock for lock in locks if lock not in tree.claims), None)
+            if free is None:
+                return None
+            claim = tree.claims[free] = FakeClaim(self, free)
+            return claim
+
     def claim_upload(self, upload: Upload) -> Claim | None:
         lock = paths.upload_lock(upload.image, upload.build_id, upload.provider, upload.id)
         with self._connected_tree() as tree:
@@ -230,7 +264,7 @@ class FakeStore(Store):
     # -- records ------------------------------------------------------------------------------
 
     def create_build(self, build: Build) -> Build:
-        build = codec.bounded(build)
+        build = bounds.bounded(build)
         path = paths.build(build.image, build.id)
         with self._connected_tree() as tree:
             if path in tree.builds:
@@ -241,7 +275,7 @@ class FakeStore(Store):
             return tree.builds[path]
 
     def update_build(self, build: Build) -> Build:
-        build = codec.bounded(build)
+        build = bounds.bounded(build)
         path = paths.build(build.image, build.id)
         with self._connected_tree() as tree:
             _same_version(_found(tree.builds.get(path), path), build, path)
@@ -260,10 +294,12 @@ class FakeStore(Store):
             tree.drop_claims(path)
             for parent in [p for p in tree.sequences if p.startswith(below)]:
                 del tree.sequences[parent]
+            if remembered(build):
+                tree.gone[build.id] = tree.now()
             tree.tick()
 
     def create_upload(self, upload: Upload) -> Upload:
-        upload = codec.bounded(upload)
+        upload = bounds.bounded(upload)
         parent = paths.uploads(upload.image, upload.build_id, upload.provider)
         with self._connected_tree() as tree:
             build = paths.build(upload.image, upload.build_id)
@@ -276,7 +312,7 @@ class FakeStore(Store):
             return stored
 
     def update_upload(self, upload: Upload) -> Upload:
-        upload = codec.bounded(upload)
+        upload = bounds.bounded(upload)
         path = _upload_path(upload)
         with self._connected_tree() as tree:
             _same_version(_found(tree.uploads.get(path), path), upload, path)
@@ -317,7 +353,7 @@ class FakeStore(Store):
         paths.cancellation(cancellation.image)
         with self._connected_tree() as tree:
             tree.images.add(cancellation.image)
-            tree.cancellations[cancellation.image] = codec.bounded_cancellation(cancellation)
+            tree.cancellations[cancellation.image] = bounds.bounded_signed(cancellation)
             tree.tick()
 
     def withdraw_cancellation(self, image: str, build_id: str | None = None) -> None:
@@ -327,6 +363,24 @@ class FakeStore(Store):
             if there is not None and build_id in (None, there.build_id):
                 del tree.cancellations[image]
                 tree.tick()
+
+    def cancel_upload(self, cancellation: UploadCancellation) -> None:
+        paths.upload_named(cancellation.image, cancellation.upload)
+        with self._connected_tree():
+            others = self._upload_cancellations_but(cancellation.image, cancellation.upload)
+            self._set_upload_cancellations(cancellation.image, (*others, cancellation))
+
+    def withdraw_upload_cancellation(self, image: str, upload: str) -> None:
+        paths.upload_named(image, upload)
+        with self._connected_tree() as tree:
+            others = self._upload_cancellations_but(image, upload)
+            if others != tree.upload_cancellations.get(image, ()):
+                self._set_upload_cancellations(image, others)
+
+    def wish_upload(self, image: str, build_id: str, wish: UploadWish) -> Build:
+        paths.provider(image, build_id, wish.provider)
+        with self._connected_tree():
+            return self.update_build(wished(self.get_build(image, build_id), wish))
 
     def pause(self, image: str) -> None:
         paths.pause(image)
@@ -341,6 +395,67 @@ class FakeStore(Store):
             tree.paused.discard(image)
             tree.tick()
 
+    # -- what is known of images without records -----------------------------------------------
+
+    def builds_gone(self) -> Mapping[str, datetime]:
+        with self._connected_tree() as tree:
+            there = {build.id for build in tree.builds.values()}
+            return {build_id: time for build_id, time in tree.gone.items() if build_id not in there}
+
+    def forget_build_gone(self, build_id: str) -> None:
+        paths.gone(build_id)
+        with self._connected_tree() as tree:
+            tree.gone.pop(build_id, None)
+
+    def sightings(self, provider: str) -> tuple[Sighting, ...]:
+        paths.strays(provider)
+        with self._connected_tree() as tree:
+            seen = [sighting for sighting in tree.sightings.values() if sighting.provider == provider]
+            return tuple(sorted(seen, key=lambda sighting: sighting.external_id))
+
+    def put_sighting(self, sighting: Sighting) -> None:
+        path = paths.stray(sighting.provider, sighting.external_id)
+        with self._connected_tree() as tree:
+            tree.sightings[path] = sighting
+
+    def delete_sighting(self, provider: str, external_id: str) -> None:
+        path = paths.stray(provider, external_id)
+        with self._connected_tree() as tree:
+            tree.sightings.pop(path, None)
+
+    # -- starting again after the tree was lost ------------------------------------------------
+
+    def restore_installation(self, installation_id: str) -> None:
+        paths.checked_installation(installation_id)
+        with self._connected_tree() as tree:
+            if tree.installation == installation_id:
+                return
+            if tree.builds or tree.uploads:
+                raise RefusedError(f"the tree is that of installation {tree.installation} and has builds")
+            tree.installation = installation_id
+
+    def restore_build(self, build: Build) -> Build:
+        with self._connected_tree() as tree:
+            restored = self.create_build(build)
+            tree.gone.pop(build.id, None)
+            return restored
+
+    def restore_upload(self, upload: Upload) -> Upload:
+        upload = bounds.bounded(upload)
+        path = _upload_path(upload)
+        if int(upload.id) > HIGHEST_UPLOAD_ID:
+            raise RefusedError(f"{upload.id} is no upload's id: none gets above {HIGHEST_UPLOAD_ID}")
+        parent = paths.uploads(upload.image, upload.build_id, upload.provider)
+        with self._connected_tree() as tree:
+            build = paths.build(upload.image, upload.build_id)
+            _found(tree.builds.get(build), build)
+            if path in tree.uploads:
+                raise ConflictError(f"{path} exists already")
+            tree.sequences[parent] = max(tree.sequences.get(parent, 0), int(upload.id))
+            tree.uploads[path] = replace(upload, version=0)
+            tree.tick()
+            return tree.uploads[path]
+
     # -- inside -------------------------------------------------------------------------------
 
     @contextmanager
@@ -349,6 +464,15 @@ class FakeStore(Store):
             if not self.connected:
                 raise StoreUnavailableError("ZooKeeper can't be reached: fake:2181")
             yield self.tree
+
+    def _upload_cancellations_but(self, image: str, upload: str) -> tuple[UploadCancellation, ...]:
+        there = self.tree.upload_cancellations.get(image, ())
+        return tuple(wish for wish in there if wish.upload != upload)
+
+    def _set_upload_cancellations(self, image: str, wishes: Iterable[UploadCancellation]) -> None:
+        self.tree.images.add(image)
+        self.tree.upload_cancellations[image] = bounds.bounded_cancellations(wishes)
+        self.tree.tick()
 
     def _claim(self, path: str) -> Claim | None:
         if path in self.tree.claims:
@@ -375,6 +499,7 @@ class FakeStore(Store):
             paused=image in tree.paused,
             request=tree.requests.get(image),
             cancellation=tree.cancellations.get(image),
+            upload_cancellations=tree.upload_cancellations.get(image, ()),
             builds=builds_newest_first(b for b in tree.builds.values() if b.image == image),
             uploads=uploads_newest_first(u for u in tree.uploads.values() if u.image == image),
             build_claimed=any(p.kind is paths.Kind.IMAGE_CONTENDER for p in places),

@@ -18,15 +18,18 @@ from builder.model import (
     Build,
     BuildState,
     Cancellation,
+    Deletion,
     Failure,
     FailureClass,
     ImageFormat,
     Request,
     Upload,
+    UploadCancellation,
     UploadState,
+    UploadWish,
 )
-from builder.store import codec
-from builder.store.codec import RecordError, Stored
+from builder.store import codec, notes
+from builder.store.fields import RecordError, Stored
 
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 MODIFIED = datetime(2026, 1, 2, tzinfo=UTC)
@@ -44,6 +47,9 @@ failures = st.builds(
     exit_code=st.none() | st.integers(-64, 255),
     lines=st.lists(texts, max_size=3).map(tuple),
 )
+signed = {"by": texts, "why": texts, "time": times}
+wishes = st.builds(UploadWish, provider=texts, wanted=st.booleans(), **signed)
+upload_names = st.integers(0, 9).map(lambda number: f"{'a' * 32}/cloud-one/000000000{number}")
 requests = st.builds(Request, image=st.just("debian"), by=texts, why=texts, time=times, manual=st.booleans())
 artifacts = st.builds(
     Artifact,
@@ -91,6 +97,9 @@ builds = st.builds(
     inputs=st.dictionaries(texts, texts, max_size=3),
     checked=st.none() | times,
     changes=st.lists(texts, max_size=3).map(tuple),
+    raw_sha256=st.none() | texts,
+    raw_size=st.none() | sizes,
+    wishes=st.lists(wishes, max_size=3).map(tuple),
     **nodepools,
     **ours,
 )
@@ -110,6 +119,14 @@ uploads = st.builds(
     uploader_id=st.none() | texts,
     size=st.none() | sizes,
     sent=sizes,
+    cloud=st.none() | texts,
+    way=st.none() | texts,
+    fallbacks=st.lists(texts, max_size=3).map(tuple),
+    task=st.none() | texts,
+    hook_output=st.lists(texts, max_size=3).map(tuple),
+    serving=st.none() | times,
+    hidden=st.booleans(),
+    deletion=st.none() | st.builds(Deletion, **signed),
     **nodepools,
     **ours,
 )
@@ -155,7 +172,7 @@ def test_an_upload_comes_back_as_it_was(upload: Upload) -> None:
 
 @given(requests)
 def test_a_request_comes_back_as_it_was_with_the_stamp_of_its_writing(request: Request) -> None:
-    read = codec.decode_request(stored(codec.encode_request(request)), image="debian")
+    read = notes.decode_request(stored(notes.encode_request(request)), image="debian")
     assert read == request
     assert read.stamp == 77
 
@@ -231,21 +248,89 @@ def test_what_is_no_record_is_told_by_name(record: object) -> None:
 @given(texts, texts, times)
 def test_a_cancellation_comes_back_as_it_was(by: str, why: str, time: datetime) -> None:
     wish = Cancellation(image="debian", build_id="a" * 32, by=by, time=time, why=why)
-    assert codec.decode_cancellation(stored(codec.encode_cancellation(wish)), image="debian") == wish
+    assert notes.decode_cancellation(stored(notes.encode_cancellation(wish)), image="debian") == wish
 
 
 @pytest.mark.parametrize("more", [{}, {"by": None, "why": 7, "time": math.inf}, {"by": [], "time": -1}])
 def test_a_cancellation_that_names_its_build_is_obeyed_whatever_else_it_says(more: dict[str, Any]) -> None:
     data = json.dumps({"build_id": "a" * 32, **more}).encode()
-    assert codec.decode_cancellation(stored(data), image="debian") == Cancellation(
+    assert notes.decode_cancellation(stored(data), image="debian") == Cancellation(
         image="debian", build_id="a" * 32, by="somebody", time=CREATED
     )
 
 
 def test_a_cancellation_says_no_more_than_a_record_takes() -> None:
     data = json.dumps({"build_id": "a" * 32, "by": "b" * 10**6, "why": "w" * 10**6}).encode()
-    wish = codec.decode_cancellation(stored(data), image="debian")
+    wish = notes.decode_cancellation(stored(data), image="debian")
     assert len(wish.by) + len(wish.why) <= 2000
+
+
+NEW_OF_BUILDS = ["raw_sha256", "raw_size", "wishes"]
+NEW_OF_UPLOADS = ["cloud", "way", "fallbacks", "task", "hook_output", "serving", "hidden", "deletion"]
+
+
+@given(st.sampled_from(NEW_OF_BUILDS), odd_values)
+def test_nothing_in_a_lesser_field_spoils_a_build(field: str, odd: Any) -> None:
+    assert read_build({"state": "ready", field: odd}).state is BuildState.READY
+
+
+@given(st.sampled_from(NEW_OF_UPLOADS), odd_values)
+def test_nothing_in_a_lesser_field_spoils_an_upload(field: str, odd: Any) -> None:
+    assert read_upload({"state": "ready", field: odd}).state is UploadState.READY
+
+
+def test_a_lesser_field_that_is_broken_says_nothing() -> None:
+    upload = read_upload({"state": "ready", **dict.fromkeys(NEW_OF_UPLOADS, 10**400)})
+    assert upload == read_upload({"state": "ready"})
+    build = read_build({"state": "ready", **dict.fromkeys(NEW_OF_BUILDS, 10**400)})
+    assert build == read_build({"state": "ready"})
+    assert read_upload({"state": "ready", "hidden": "no"}).hidden is False
+
+
+def test_a_wish_that_is_broken_takes_no_other_with_it() -> None:
+    odd = [7, None, "x", [], {}, {"provider": "x"}, {"provider": "x", "wanted": "yes"}, {"wanted": True}]
+    good = {"provider": "cloud-one", "wanted": False, "by": None, "time": math.inf, "why": 7}
+    build = read_build({"state": "ready", "wishes": [*odd, good, *odd]})
+    assert build.wishes == (UploadWish(provider="cloud-one", wanted=False, by="somebody", time=MODIFIED),)
+
+
+def test_a_deletion_that_does_not_say_whose_is_somebodys() -> None:
+    upload = read_upload({"state": "deleting", "deletion": {"by": [], "time": "noon"}})
+    assert upload.deletion == Deletion(by="somebody", time=MODIFIED)
+
+
+def test_what_says_nothing_is_left_out() -> None:
+    assert not {*NEW_OF_BUILDS} & {*json.loads(codec.encode_build(read_build({"state": "ready"})))}
+    assert not {*NEW_OF_UPLOADS} & {*json.loads(codec.encode_upload(read_upload({"state": "ready"})))}
+
+
+@given(st.dictionaries(upload_names, st.tuples(texts, texts, times), max_size=5))
+def test_cancellations_of_uploads_come_back_as_they_were_oldest_first(
+    wished: dict[str, tuple[str, str, datetime]],
+) -> None:
+    wishes = [
+        UploadCancellation(upload=name, image="debian", by=by, why=why, time=time)
+        for name, (by, why, time) in wished.items()
+    ]
+    read = notes.decode_upload_cancellations(
+        stored(notes.encode_upload_cancellations(wishes)), image="debian"
+    )
+    assert read == tuple(sorted(wishes, key=lambda wish: (wish.time, wish.upload)))
+
+
+@pytest.mark.parametrize("said", [{}, None, 7, [], {"by": 7, "time": -1, "why": None}])
+def test_a_cancellation_that_names_its_upload_is_obeyed_whatever_else_it_says(said: Any) -> None:
+    name = f"{'a' * 32}/cloud-one/0000000001"
+    data = json.dumps({name: said, "../x": {}, "debian": {}, f"{'a' * 32}//1": {}}).encode()
+    assert notes.decode_upload_cancellations(stored(data), image="debian") == (
+        UploadCancellation(upload=name, image="debian", by="somebody", time=MODIFIED),
+    )
+
+
+@pytest.mark.parametrize("data", [b"", b"{broken", b"[]", b"7"])
+def test_cancellations_of_uploads_that_cannot_be_read_are_told(data: bytes) -> None:
+    with pytest.raises(RecordError, match="upload cancellations for debian"):
+        notes.decode_upload_cancellations(stored(data), image="debian")
 
 
 @pytest.mark.parametrize("number", [-1, 1 << 63, 10**400])
@@ -261,11 +346,11 @@ def test_bytes_that_no_disk_has_are_no_record(number: int) -> None:
 @pytest.mark.parametrize("data", [b"", b"{broken", b"[]", b"{}", b'{"build_id": 7}', b'{"build_id": null}'])
 def test_a_cancellation_that_names_no_build_is_none(data: bytes) -> None:
     with pytest.raises(RecordError, match="cancellation for debian"):
-        codec.decode_cancellation(stored(data), image="debian")
+        notes.decode_cancellation(stored(data), image="debian")
 
 
 def test_an_empty_request_is_nodepools() -> None:
-    request = codec.decode_request(stored(b""), image="debian")
+    request = notes.decode_request(stored(b""), image="debian")
     assert request == Request(
         image="debian",
         by="nodepool",
@@ -277,7 +362,7 @@ def test_an_empty_request_is_nodepools() -> None:
 
 
 def test_a_request_that_cannot_be_read_is_a_wish_all_the_same() -> None:
-    request = codec.decode_request(stored(b"{broken"), image="debian")
+    request = notes.decode_request(stored(b"{broken"), image="debian")
     assert (request.by, request.time, request.manual, request.stamp) == ("unknown", CREATED, True, 77)
 
 

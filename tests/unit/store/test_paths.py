@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +35,19 @@ def test_paths_are_nodepools() -> None:
     assert paths.daemon("nb01.example") == "/imagepool/daemons/nb01.example-"
 
 
+def test_what_is_ours_alone_is_out_of_its_readers_way() -> None:
+    # Right below an image, and no deeper.
+    assert paths.upload_cancellations("debian-12") == f"{IMAGE}/cancel-uploads"
+    assert paths.share("cloud.one", 2) == "/imagepool/shares/cloud.one/2"
+    assert paths.gone(ID) == f"/imagepool/gone/{ID}"
+    assert paths.strays("cloud.one") == "/imagepool/strays/cloud.one"
+    assert paths.stray("cloud.one", "e5-f5") == "/imagepool/strays/cloud.one/e5-f5"
+
+
+def test_an_upload_is_found_by_its_name() -> None:
+    assert paths.upload_named("debian-12", f"{ID}/cloud.one/0000000001") == f"{UPLOADS}/0000000001"
+
+
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
@@ -41,6 +56,7 @@ def test_paths_are_nodepools() -> None:
         (f"{IMAGE}/pause", Kind.PAUSE),
         (f"{IMAGE}/request-build", Kind.REQUEST),
         (f"{IMAGE}/cancel-build", Kind.CANCELLATION),
+        (f"{IMAGE}/cancel-uploads", Kind.UPLOAD_CANCELLATIONS),
         (f"{IMAGE}/builds", Kind.PARENT),
         (f"{IMAGE}/builds/lock", Kind.PARENT),
         (f"{IMAGE}/builds/lock/x__lock__0000000001", Kind.IMAGE_CONTENDER),
@@ -72,6 +88,8 @@ def test_a_path_tells_whose_its_node_is() -> None:
         "/nodepool/nodes/1",
         "/nodepool/images/a b",
         f"{IMAGE}/other",
+        f"{IMAGE}/cancel-uploads/deeper",
+        f"/imagepool/gone/{ID}",
         f"{IMAGE}/builds/not-a-build",
         f"{IMAGE}/builds/{ID}/lock",
         f"{IMAGE}/builds/{ID}/lock/x__lock__0000000001",
@@ -91,8 +109,27 @@ def test_only_a_good_name_gets_a_path(name: str) -> None:
     for path in (paths.image, paths.pause, paths.request, paths.cancellation, paths.builds, paths.daemon):
         with pytest.raises(ValueError):
             path(name)
+    for path in (paths.upload_cancellations, paths.strays, lambda name: paths.share(name, 0)):
+        with pytest.raises(ValueError):
+            path(name)
     with pytest.raises(ValueError):
         paths.provider("debian", ID, name)
+
+
+@given(st.text(max_size=200))
+def test_no_id_of_a_cloud_leads_out_of_its_provider(external_id: str) -> None:
+    try:
+        path = paths.stray("cloud-one", external_id)
+    except ValueError:
+        return
+    assert posixpath.normpath(path) == path
+    assert posixpath.split(path) == ("/imagepool/strays/cloud-one", external_id)
+
+
+@pytest.mark.parametrize("bad", ["", ".", "..", "../x", "a/b", "/", "e5\x00", "\u00fc", " ", "x" * 129])
+def test_an_id_that_no_cloud_gives_gets_no_path(bad: str) -> None:
+    with pytest.raises(ValueError):
+        paths.stray("cloud-one", bad)
 
 
 @pytest.mark.parametrize("bad", ["", "lock", "../x", ID.upper(), ID[:-1], "00000000001", f"{ID}\n"])
@@ -101,3 +138,15 @@ def test_only_ids_of_the_right_form_get_a_path(bad: str) -> None:
         paths.build("debian", bad)
     with pytest.raises(ValueError):
         paths.upload("debian", ID, "cloud-one", bad)
+    for path in (paths.gone, paths.checked_installation):
+        with pytest.raises(ValueError):
+            path(bad)
+    for name in (
+        bad,
+        f"{bad}/cloud-one/0000000001",
+        f"{ID}/cloud-one/{bad}",
+        f"{ID}/../0000000001",
+        f"{ID}/x",
+    ):
+        with pytest.raises(ValueError):
+            paths.upload_named("debian", name)

@@ -11,7 +11,8 @@ from builder.model import ImageRecords, Snapshot
 from builder.planning.builds import decide_builds
 from builder.planning.cleanup import plan_cleanup
 from builder.planning.uploads import decide_uploads
-from builder.store.codec import RecordError, Stored, decode_build, decode_upload
+from builder.store.codec import decode_build, decode_upload
+from builder.store.fields import RecordError, Stored
 from tests.unit.planning_world import IMAGE, NOW, build_id, config, diskimage, provider
 
 LAST = 7_258_118_400  # the first second that is refused

@@ -1,0 +1,88 @@
+"""Cuts what can be long in a record to what ZooKeeper takes.
+
+A node has at most a megabyte, and one character takes up to twelve bytes of JSON. All that can be long in
+one record fits together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final, TypeVar
+
+from builder.model import Build, Cancellation, Deletion, Upload, UploadCancellation, UploadWish
+from builder.store.fields import NOTHING, as_bytes
+
+Record = TypeVar("Record", Build, Upload)
+Signed = TypeVar("Signed", Cancellation, UploadCancellation, UploadWish, Deletion)
+
+#: Of a failure.
+_LINES, _LINE, _MESSAGE = 20, 2000, 4000
+#: Of what changed since the build before.
+_CHANGES, _CHANGE = 25, 200
+#: Bytes that the digests of what went in may take; a build that has more is compared with nothing.
+_INPUTS: Final = 200_000
+#: Characters of who wished something, and why.
+_BY, _WHY = 200, 1000
+#: Bytes that the reasons of all wishes on a build may take.
+_WISHES: Final = 100_000
+#: Of the ways that were tried in vain, and of what a hook said.
+_FALLBACKS, _FALLBACK = 10, 1000
+_OUTPUT, _OUTPUT_LINE = 50, 400
+#: Bytes that all wishes that uploads of one image end may take.
+_CANCELLATIONS: Final = 500_000
+
+
+def bounded(record: Record) -> Record:
+    """The record with as much as ZooKeeper takes of what can be long.
+
+    Of a reason and of a hook's output the last lines, of what changed the first ones, and the beginning of
+    each; of what went in all or, when that is too much, nothing: half of it would look like a change.
+    """
+    record = _bounded_build(record) if isinstance(record, Build) else _bounded_upload(record)
+    failure = record.reason
+    if failure is None:
+        return record
+    lines = tuple(line[:_LINE] for line in failure.lines[-_LINES:])
+    return replace(record, reason=replace(failure, message=failure.message[:_MESSAGE], lines=lines))
+
+
+def bounded_signed(wish: Signed) -> Signed:
+    """The wish with as much of who and why as ZooKeeper takes."""
+    return replace(wish, by=wish.by[:_BY], why=wish.why[:_WHY])
+
+
+def bounded_cancellations(wishes: Iterable[UploadCancellation]) -> tuple[UploadCancellation, ...]:
+    """The wishes that uploads of one image end, oldest first, without the oldest if they are too many."""
+    kept: list[UploadCancellation] = []
+    room = _CANCELLATIONS
+    for wish in sorted(map(bounded_signed, wishes), key=lambda wish: (wish.time, wish.upload), reverse=True):
+        room -= _size(wish.upload, wish.by, wish.why)
+        if room < 0:
+            break
+        kept.append(wish)
+    return tuple(reversed(kept))
+
+
+def _bounded_build(build: Build) -> Build:
+    changes = tuple(change[:_CHANGE] for change in build.changes[:_CHANGES])
+    inputs = build.inputs if len(as_bytes(dict(build.inputs))) <= _INPUTS else NOTHING
+    wishes = tuple(bounded_signed(wish) for wish in build.wishes)
+    if _size(*(wish.why for wish in wishes)) > _WISHES:
+        # That it was wished counts for more than why.
+        wishes = tuple(replace(wish, why="") for wish in wishes)
+    return replace(build, changes=changes, inputs=inputs, wishes=wishes)
+
+
+def _bounded_upload(upload: Upload) -> Upload:
+    return replace(
+        upload,
+        fallbacks=tuple(text[:_FALLBACK] for text in upload.fallbacks[-_FALLBACKS:]),
+        hook_output=tuple(line[:_OUTPUT_LINE] for line in upload.hook_output[-_OUTPUT:]),
+        deletion=None if upload.deletion is None else bounded_signed(upload.deletion),
+    )
+
+
+def _size(*texts: str) -> int:
+    """Bytes that the texts take in a record, with what stands around them."""
+    return sum(len(as_bytes({"": text})) + 80 for text in texts)

@@ -1,0 +1,136 @@
+"""Keeps in ZooKeeper what people and the scheduler wish of builds and uploads."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from kazoo.exceptions import BadVersionError, NodeExistsError, NoNodeError
+
+from builder.errors import ConflictError, NotFoundError
+from builder.model import Build, Cancellation, Request, UploadCancellation, UploadWish
+from builder.store import notes, paths
+from builder.store.base import wished
+from builder.store.bounds import bounded_cancellations, bounded_signed
+from builder.store.fields import RecordError, Stored
+from builder.store.nodes import ATTEMPTS, Part, set_data
+
+LOG = logging.getLogger(__name__)
+
+
+class Wishes(Part):
+    """Requests, cancellations, wishes for uploads, pauses."""
+
+    def request_build(self, request: Request) -> Request:
+        path = paths.request(request.image)
+        data = notes.encode_request(request)
+        for _ in range(ATTEMPTS):
+            try:
+                _, stat = self._session.call(
+                    lambda c: c.create_async(path, data, makepath=True, include_data=True)
+                )
+                return replace(request, stamp=stat.mzxid)
+            except NodeExistsError:
+                pass
+            try:
+                node = self._nodes.read(path)
+                open_one = notes.decode_request(node, image=request.image)
+                if open_one.manual or not request.manual:
+                    return open_one
+                # Written over in place, for a version then tells `withdraw_request` of the change.
+                stat = self._session.call(partial(set_data, path, data, node.version))
+                return replace(request, stamp=stat.mzxid)
+            except (NotFoundError, NoNodeError, BadVersionError):
+                continue
+        raise ConflictError(f"{path} keeps changing")
+
+    def withdraw_request(self, request: Request) -> bool:
+        path = paths.request(request.image)
+        try:
+            node = self._nodes.read(path)
+            if node.written_by != request.stamp:
+                return False
+            self._session.call(lambda c: c.delete_async(path, version=node.version))
+        except (NotFoundError, NoNodeError, BadVersionError):
+            return False
+        return True
+
+    def cancel_build(self, cancellation: Cancellation) -> None:
+        path = paths.cancellation(cancellation.image)
+        self._nodes.put(path, notes.encode_cancellation(bounded_signed(cancellation)))
+
+    def withdraw_cancellation(self, image: str, build_id: str | None = None) -> None:
+        path = paths.cancellation(image)
+        try:
+            node = self._nodes.read(path)
+            if build_id is None or notes.decode_cancellation(node, image=image).build_id == build_id:
+                self._nodes.delete(path, node.version)
+        except NotFoundError:
+            return  # gone, or there is nothing in it that names this build
+        except ConflictError:
+            LOG.info("the wish that a build of %s ends was followed by another, which stays", image)
+
+    def cancel_upload(self, cancellation: UploadCancellation) -> None:
+        name = cancellation.upload
+        paths.upload_named(cancellation.image, name)
+        self._change_upload_cancellations(
+            cancellation.image, lambda there: (*_without(there, name), cancellation)
+        )
+
+    def withdraw_upload_cancellation(self, image: str, upload: str) -> None:
+        paths.upload_named(image, upload)
+        self._change_upload_cancellations(image, lambda there: _without(there, upload))
+
+    def wish_upload(self, image: str, build_id: str, wish: UploadWish) -> Build:
+        paths.provider(image, build_id, wish.provider)
+        for _ in range(ATTEMPTS):
+            try:
+                return self.update_build(wished(self.get_build(image, build_id), wish))
+            except ConflictError:
+                continue
+        raise ConflictError(f"{paths.build(image, build_id)} keeps changing")
+
+    def pause(self, image: str) -> None:
+        self._nodes.ensure(paths.pause(image))
+
+    def unpause(self, image: str) -> None:
+        self._nodes.delete(paths.pause(image))
+
+    def _change_upload_cancellations(
+        self, image: str, change: Callable[[_UploadCancellations], _UploadCancellations]
+    ) -> None:
+        path = paths.upload_cancellations(image)
+        for _ in range(ATTEMPTS):
+            try:
+                node = self._nodes.read(path)
+            except NotFoundError:
+                node = None
+            there = () if node is None else _readable(node, image)
+            wishes = bounded_cancellations(change(there))
+            if wishes == there:
+                return None
+            data = notes.encode_upload_cancellations(wishes)
+            try:
+                if node is None:
+                    return self._nodes.create(path, data)
+                self._nodes.write(path, data, node.version)
+                return None
+            except (ConflictError, NotFoundError):
+                continue
+        raise ConflictError(f"{path} keeps changing")
+
+
+_UploadCancellations = tuple[UploadCancellation, ...]
+
+
+def _readable(node: Stored, image: str) -> _UploadCancellations:
+    try:
+        return notes.decode_upload_cancellations(node, image=image)
+    except RecordError:
+        return ()  # it says nothing, and is written over
+
+
+def _without(wishes: _UploadCancellations, upload: str) -> _UploadCancellations:
+    return tuple(wish for wish in wishes if wish.upload != upload)
