@@ -1,10 +1,9 @@
 """The Cloud contract: what one provider's image service can be asked, and how it fails.
 
 Two implementations pass the same tests (tests/contract/test_cloud.py): OpenStackCloud on a real
-Glance, and the FakeCloud of the tests. The contract is small on purpose: each method is one
-request to the image service, made once, never retried inside, so that whoever calls knows what
-was sent (peers.md fact 1: openstacksdk re-sends a broken PUT from the end of the file, with zero
-bytes, and calls it a success).
+Glance, and the FakeCloud of the tests. The contract is small on purpose: what a method asks for is
+sent once and never repeated inside, so that whoever calls knows what was sent (openstacksdk 4.22
+sends a broken PUT again from the end of the file, with zero bytes, and calls it a success).
 """
 
 from __future__ import annotations
@@ -15,29 +14,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-
-class GlanceStatus(StrEnum):
-    """What Glance says of an image (its API reference, "Image statuses"); not our UploadState."""
-
-    QUEUED = "queued"
-    SAVING = "saving"
-    UPLOADING = "uploading"
-    IMPORTING = "importing"
-    ACTIVE = "active"
-    KILLED = "killed"
-    DELETED = "deleted"
-    PENDING_DELETE = "pending_delete"
-    DEACTIVATED = "deactivated"
-    OTHER = "other"  #: anything Glance may learn to say later
-
-    @classmethod
-    def _missing_(cls, value: object) -> GlanceStatus:
-        return cls.OTHER
-
-    @property
-    def is_moving(self) -> bool:
-        """Whether Glance may still get from here to `active` by itself."""
-        return self in (self.QUEUED, self.SAVING, self.UPLOADING, self.IMPORTING)
+from builder.cloudimage import CloudImage
+from builder.ways import Capabilities, Quota, Way
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,24 +25,52 @@ class NewImage:
     name: str
     disk_format: str  #: Glance's word, e.g. "qcow2", "raw", "vhd"
     size: int  #: bytes that will be sent
-    min_disk: int  #: GiB, the virtual size rounded up, or Nova can't boot it (peers.md fact 24)
+    min_disk: int  #: GiB, the virtual size rounded up, or Nova can't boot it
     properties: Mapping[str, str]
     visibility: str = "private"
+    tags: frozenset[str] = frozenset()
+    hidden: bool = False  #: `os_hidden`: not in Glance's default lists
 
 
 @dataclass(frozen=True, kw_only=True)
-class CloudImage:
-    """An image as Glance describes it. `size` and the hash are None until Glance has them."""
+class Change:
+    """What `update` changes of an image; what is None, or not named, stays as it is."""
+
+    name: str | None = None
+    visibility: str | None = None
+    hidden: bool | None = None
+    properties: Mapping[str, str] | None = None  #: these are added or replaced; none is removed
+    add_tags: frozenset[str] = frozenset()
+    remove_tags: frozenset[str] = frozenset()
+
+
+class TaskState(StrEnum):
+    """How far a task of the image service is (its API reference, "Task statuses")."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    SUCCESS = "success"
+    FAILURE = "failure"
+    OTHER = "other"  #: anything Glance may learn to say later
+
+    @classmethod
+    def _missing_(cls, value: object) -> TaskState:
+        return cls.OTHER
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether it may still come to something."""
+        return self in (self.PENDING, self.PROCESSING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """An import under way, or what became of it."""
 
     id: str
-    name: str
-    status: GlanceStatus
-    size: int | None
-    hash_algorithm: str | None  #: `os_hash_algo`, e.g. "sha512"
-    hash_value: str | None  #: `os_hash_value`, hex
-    checksum: str | None  #: MD5, may be null for ever (peers.md fact 23)
-    visibility: str
-    properties: Mapping[str, str]
+    state: TaskState
+    message: str  #: what went wrong, "" otherwise
+    image_id: str | None  #: of the tasks way: the image that came out of it, once it did
 
 
 class Body(Protocol):
@@ -107,8 +113,59 @@ class Cloud(ABC):
         """Every image of ours that has all these properties, hidden ones included."""
 
     @abstractmethod
-    def disk_formats(self) -> frozenset[str]:
-        """The disk formats that the service takes, in Glance's words; empty when it does not say."""
+    def capabilities(self) -> Capabilities:
+        """What the service can do and has room for, asked anew each time.
+
+        What it does not tell, because it is too old or does not let us, is left empty.
+        """
+
+    @abstractmethod
+    def quotas(self) -> Mapping[str, Quota]:
+        """The limits of our project and what is taken, by Glance's names; empty where it tells none."""
+
+    @abstractmethod
+    def stage(self, image_id: str, body: Body, *, timeout: float) -> None:
+        """Send the bytes where `import_image` with GLANCE_DIRECT finds them; otherwise as `send`."""
+
+    @abstractmethod
+    def import_image(self, image_id: str, way: Way, *, url: str | None = None) -> None:
+        """Let Glance import what was staged (GLANCE_DIRECT), or what it finds at `url` (WEB_DOWNLOAD).
+
+        It only begins: `get` and `import_tasks` tell how it goes on.
+        """
+
+    @abstractmethod
+    def import_tasks(self, image_id: str) -> tuple[Task, ...]:
+        """The imports into an image, newest first; none where the service does not tell."""
+
+    @abstractmethod
+    def update(self, image_id: str, change: Change) -> CloudImage:
+        """Change an image in one request (tags in one each); the image as it is then.
+
+        NotFoundError when it does not exist.
+        """
+
+    @abstractmethod
+    def share(self, image_id: str, project_id: str) -> None:
+        """Offer a shared image to a project; no error when it was offered before."""
+
+    # -- the tasks way (Rackspace): Swift beside Glance -------------------------------------------
+
+    @abstractmethod
+    def put_object(self, name: str, body: Body, *, timeout: float) -> None:
+        """Send the bytes as an object that the cloud deletes by itself after a day; otherwise as `send`."""
+
+    @abstractmethod
+    def delete_object(self, name: str) -> None:
+        """Delete an object sent by `put_object`; no error when it is gone already."""
+
+    @abstractmethod
+    def start_import_task(self, name: str, object_name: str) -> Task:
+        """Let the image service make an image called `name` of an object; it has no properties yet."""
+
+    @abstractmethod
+    def get_task(self, task_id: str) -> Task | None:
+        """The task as it is now, None when the service has forgotten it."""
 
     @abstractmethod
     def delete(self, image_id: str) -> None:

@@ -3,31 +3,70 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
 
 from builder.cloud.base import Cloud
 from builder.config.model import Provider
+from builder.ways import Capabilities
+
+#: Seconds that what a cloud said it can do is believed.
+CAPABILITIES_LIFE: Final = 3600.0
+
+
+@dataclass
+class _Member:
+    """A provider's cloud, and what it said it can do, until when (on the pool's clock)."""
+
+    provider: Provider
+    cloud: Cloud
+    capabilities: Capabilities | None = None
+    believed_until: float = 0.0
 
 
 class CloudPool:
     """Hands out the same Cloud for the same provider, to any thread."""
 
-    def __init__(self, make: Callable[[Provider], Cloud]) -> None:
-        """`make` builds a Cloud for a provider; it must not talk to the network yet."""
+    def __init__(
+        self, make: Callable[[Provider], Cloud], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`make` builds a Cloud for a provider; it must not talk to the network yet. `clock`: seconds."""
         self._make = make
+        self._clock = clock
         self._lock = threading.Lock()
-        self._clouds: dict[str, tuple[Provider, Cloud]] = {}
+        self._members: dict[str, _Member] = {}
 
     def get(self, provider: Provider) -> Cloud:
         """The Cloud of that provider, with its current settings."""
+        return self._member(provider).cloud
+
+    def capabilities(self, provider: Provider) -> Capabilities:
+        """What the provider's image service can do, as it said within the last hour.
+
+        Raises what the cloud raises when it has to be asked and does not answer; nothing of that is
+        kept. Only who asks waits.
+        """
+        member = self._member(provider)
         with self._lock:
-            known = self._clouds.get(provider.name)
-            if known is None or known[0] != provider:
-                known = (provider, self._make(provider))
-                self._clouds[provider.name] = known
-            return known[1]
+            if member.capabilities is not None and self._clock() < member.believed_until:
+                return member.capabilities
+        told = member.cloud.capabilities()
+        with self._lock:
+            member.capabilities = told
+            member.believed_until = self._clock() + CAPABILITIES_LIFE
+        return told
 
     def forget(self) -> None:
         """Make all of them anew at the next use: credentials may have changed."""
         with self._lock:
-            self._clouds.clear()
+            self._members.clear()
+
+    def _member(self, provider: Provider) -> _Member:
+        with self._lock:
+            known = self._members.get(provider.name)
+            if known is None or known.provider != provider:
+                known = _Member(provider, self._make(provider))
+                self._members[provider.name] = known
+            return known

@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from builder.cloud import ownership
 from builder.cloud.base import Cloud
+from builder.cloudimage import BUILD_ID
 from builder.config.model import Provider
 from builder.errors import CloudError, CloudUnavailableError
 from builder.findings import Finding, fine, problem
 from builder.model import FailureClass
 
 #: No build has it, so the list that is asked for is empty, whatever the cloud holds.
-_NO_BUILD: Final = {ownership.BUILD_ID: "none"}
+_NO_BUILD: Final = {BUILD_ID: "none"}
 
 
 def look(provider: Provider, make: Callable[[Provider], Cloud]) -> Iterator[Finding]:
@@ -24,7 +24,7 @@ def look(provider: Provider, make: Callable[[Provider], Cloud]) -> Iterator[Find
     try:
         cloud = make(provider)
         list(cloud.find(_NO_BUILD))
-        formats = cloud.disk_formats()
+        formats = cloud.capabilities().disk_formats
     except (CloudError, CloudUnavailableError) as error:
         text = error.message.removeprefix(f"{name}: ")
         hint = error.hint or "Check the network, and that the cloud's services run; other providers go on."

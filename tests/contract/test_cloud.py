@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import threading
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from builder.cloud import transfer
-from builder.cloud.base import Cloud, CloudImage, GlanceStatus, NewImage
-from builder.errors import CloudError
+from builder.cloud.base import Change, Cloud, NewImage, Task, TaskState
+from builder.cloudimage import CloudImage, GlanceStatus
+from builder.errors import CloudError, NotFoundError
+from builder.ways import Way
+from tests.contract.worlds import eventually
 from tests.fakes.bodies import BrokenBody, BytesBody
 from tests.unit.cloud_world import INSTALLATION, Attempt, record
 
@@ -24,10 +32,12 @@ QCOW2 = struct.pack(
 )
 
 
-def new(name: str = "noble-1", **changes: str) -> NewImage:
+def new(name: str = "noble-1", *, hidden: bool = False, **changes: str) -> NewImage:
     """A small image that nobody else has: the contract's clouds may be shared."""
     properties = {"imagepool_build_id": uuid.uuid4().hex, **changes}
-    return NewImage(name=name, disk_format="raw", size=len(CONTENT), min_disk=2, properties=properties)
+    return NewImage(
+        name=name, disk_format="raw", size=len(CONTENT), min_disk=2, properties=properties, hidden=hidden
+    )
 
 
 def sent(cloud: Cloud, image: NewImage) -> CloudImage:
@@ -35,6 +45,53 @@ def sent(cloud: Cloud, image: NewImage) -> CloudImage:
     made = cloud.create(image)
     cloud.send(made.id, BytesBody(CONTENT), timeout=TIMEOUT)
     return made
+
+
+def newest(cloud: Cloud, image: CloudImage) -> TaskState | None:
+    """How far the last import into an image is; pending is as good as processing."""
+    tasks = cloud.import_tasks(image.id)
+    state = tasks[0].state if tasks else TaskState.PROCESSING
+    return TaskState.PROCESSING if state.is_moving else state
+
+
+def state(cloud: Cloud, task: Task) -> TaskState | None:
+    """How far a task is now."""
+    now = cloud.get_task(task.id)
+    return now.state if now else None
+
+
+def assert_has_content(cloud: Cloud, made: CloudImage, wanted: NewImage) -> None:
+    """It is active, with our bytes, and still says whose it is."""
+    image = cloud.get(made.id)
+    assert image is not None
+    assert (image.status, image.size) == (GlanceStatus.ACTIVE, len(CONTENT))
+    assert image.hash_value == hashlib.sha512(CONTENT).hexdigest()
+    assert wanted.properties.items() <= image.properties.items()
+
+
+@pytest.fixture
+def web() -> Iterator[str]:
+    """The URL of a server that has noble.raw."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Files)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+class _Files(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        there = self.path == "/noble.raw"
+        self.send_response(200 if there else 404)
+        self.send_header("Content-Length", str(len(CONTENT) if there else 0))
+        self.end_headers()
+        if there:
+            self.wfile.write(CONTENT)
+
+    def log_message(self, *args: object) -> None:
+        """Nothing goes to stderr."""
 
 
 def test_a_created_image_is_empty_and_says_whose_it_is(cloud: Cloud) -> None:
@@ -89,12 +146,26 @@ def test_images_are_found_by_all_their_properties(cloud: Cloud) -> None:
 
 
 def test_hidden_images_are_found_too(cloud: Cloud) -> None:
-    image = new(os_hidden="true")
+    image = new(hidden=True)
     made = cloud.create(image)
 
     found = list(cloud.find({"imagepool_build_id": image.properties["imagepool_build_id"]}))
 
     assert [i.id for i in found] == [made.id]
+    assert found[0].hidden
+    cloud.delete(made.id)
+
+
+def test_an_image_tells_all_that_it_was_created_with(cloud: Cloud) -> None:
+    image = replace(new(), tags=frozenset({"noble", "größe x/y"}), visibility="shared")
+    before = datetime.now(UTC) - timedelta(minutes=1)
+
+    made = cloud.create(image)
+
+    assert (made.tags, made.hidden, made.visibility) == (image.tags, False, "shared")
+    assert (made.disk_format, made.min_disk) == ("raw", 2)
+    assert made.created is not None
+    assert before < made.created < datetime.now(UTC) + timedelta(minutes=1)
     cloud.delete(made.id)
 
 
@@ -169,8 +240,196 @@ def test_an_upload_is_verified_against_what_this_cloud_says(cloud: Cloud, tmp_pa
     assert cloud.get(image.id) is None
 
 
-def test_it_says_which_formats_it_takes(cloud: Cloud) -> None:
-    assert {"qcow2", "raw"} <= cloud.disk_formats()
+# -- changes ------------------------------------------------------------------------------------
+
+
+def test_a_change_changes_what_it_names_and_nothing_else(cloud: Cloud) -> None:
+    image = replace(new(os_distro="debian", note="old"), tags=frozenset({"old", "kept"}))
+    made = sent(cloud, image)
+    change = Change(
+        name="noble",
+        visibility="shared",
+        hidden=True,
+        properties={"note": "new", "added": "a~b/c", "slash/and~tilde": "x"},
+        add_tags=frozenset({"new"}),
+        remove_tags=frozenset({"old", "never there"}),
+    )
+
+    changed = cloud.update(made.id, change)
+
+    assert cloud.get(made.id) == changed
+    assert (changed.name, changed.visibility, changed.hidden) == ("noble", "shared", True)
+    assert changed.tags == {"new", "kept"}
+    wanted = {**image.properties, "note": "new", "added": "a~b/c", "slash/and~tilde": "x"}
+    assert wanted.items() <= changed.properties.items()
+    assert (changed.status, changed.size) == (GlanceStatus.ACTIVE, len(CONTENT))
+    cloud.delete(made.id)
+
+
+def test_a_change_can_be_taken_back_and_said_twice(cloud: Cloud) -> None:
+    made = cloud.create(replace(new(), tags=frozenset({"noble"})))
+
+    for hidden in (True, True, False):
+        image = cloud.update(made.id, Change(hidden=hidden, add_tags=frozenset({"noble"})))
+        assert (image.hidden, image.tags, image.name) == (hidden, {"noble"}, made.name)
+
+    assert cloud.update(made.id, Change()) == cloud.get(made.id)
+    assert cloud.update(made.id, Change(remove_tags=frozenset({"noble"}))).tags == frozenset()
+    cloud.delete(made.id)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [Change(), Change(name="x"), Change(add_tags=frozenset("x")), Change(remove_tags=frozenset("x"))],
+)
+def test_what_does_not_exist_is_not_changed(cloud: Cloud, change: Change) -> None:
+    with pytest.raises(NotFoundError):
+        cloud.update(str(uuid.uuid4()), change)
+
+
+def test_an_image_is_shared_once_however_often_that_is_asked(cloud: Cloud) -> None:
+    made = cloud.create(replace(new(), visibility="shared"))
+
+    for project in ("a" * 32, "b" * 32, "a" * 32):
+        cloud.share(made.id, project)
+
+    cloud.delete(made.id)
+
+
+def test_only_shared_images_are_shared(cloud: Cloud) -> None:
+    made = cloud.create(new())
+
+    with pytest.raises(CloudError):
+        cloud.share(made.id, "a" * 32)
+
+    cloud.delete(made.id)
+
+
+# -- imports ------------------------------------------------------------------------------------
+
+
+def test_it_says_what_it_can_do(cloud: Cloud) -> None:
+    before = datetime.now(UTC)
+
+    can = cloud.capabilities()
+
+    assert {"qcow2", "raw"} <= can.disk_formats
+    assert {"glance-direct", "web-download"} <= can.import_methods
+    assert not can.tasks
+    assert before <= can.checked <= datetime.now(UTC)
+
+
+def test_limits_are_told_in_bytes_and_numbers(cloud: Cloud) -> None:
+    for name, quota in cloud.quotas().items():
+        assert name.startswith("image_")
+        assert quota.limit >= -1
+        assert quota.used >= 0
+
+
+def test_staged_bytes_become_an_image_when_they_are_imported(cloud: Cloud) -> None:
+    image = new()
+    made = cloud.create(image)
+
+    cloud.stage(made.id, BytesBody(CONTENT), timeout=TIMEOUT)
+    staged = cloud.get(made.id)
+    cloud.import_image(made.id, Way.GLANCE_DIRECT)
+    eventually(lambda: newest(cloud, made) is not TaskState.PROCESSING, "the import ends")
+
+    assert staged is not None
+    assert staged.status is GlanceStatus.UPLOADING
+    assert_has_content(cloud, made, image)
+    (task,) = cloud.import_tasks(made.id)
+    assert (task.state, task.image_id, task.message) == (TaskState.SUCCESS, made.id, "")
+    cloud.delete(made.id)
+
+
+def test_what_was_not_staged_is_not_imported(cloud: Cloud) -> None:
+    made = cloud.create(new())
+
+    with pytest.raises(CloudError):
+        cloud.import_image(made.id, Way.GLANCE_DIRECT)
+
+    assert cloud.import_tasks(made.id) == ()
+    cloud.delete(made.id)
+
+
+def test_what_the_body_raises_while_staging_comes_out_unchanged(cloud: Cloud) -> None:
+    made = cloud.create(new())
+    error = ValueError("stop it")
+
+    with pytest.raises(ValueError, match="stop it") as caught:
+        cloud.stage(made.id, BrokenBody(CONTENT, error), timeout=TIMEOUT)
+
+    assert caught.value is error
+    cloud.delete(made.id)
+
+
+def test_an_image_is_fetched_from_where_it_is(cloud: Cloud, web: str) -> None:
+    image = new()
+    made = cloud.create(image)
+
+    cloud.import_image(made.id, Way.WEB_DOWNLOAD, url=f"{web}/noble.raw")
+    eventually(lambda: newest(cloud, made) is TaskState.SUCCESS, "the import succeeds")
+
+    assert_has_content(cloud, made, image)
+    cloud.delete(made.id)
+
+
+def test_an_image_that_is_nowhere_is_a_failed_import_with_a_reason(cloud: Cloud, web: str) -> None:
+    made = cloud.create(new())
+
+    cloud.import_image(made.id, Way.WEB_DOWNLOAD, url=f"{web}/nothing.raw")
+    eventually(lambda: newest(cloud, made) is TaskState.FAILURE, "the import fails")
+
+    image = cloud.get(made.id)
+    assert image is not None
+    assert image.status is GlanceStatus.QUEUED
+    assert cloud.import_tasks(made.id)[0].message
+    cloud.delete(made.id)
+
+
+# -- the tasks way, which a Glance of today has for its administrators only ---------------------
+
+
+def test_an_object_becomes_an_image_by_a_task(cloud_with_tasks: Cloud) -> None:
+    cloud = cloud_with_tasks
+
+    cloud.put_object("noble-1.vhd", BytesBody(CONTENT), timeout=TIMEOUT)
+    started = cloud.start_import_task("noble-1", "noble-1.vhd")
+    eventually(lambda: state(cloud, started) is TaskState.SUCCESS, "the task succeeds")
+
+    task = cloud.get_task(started.id)
+    assert task is not None
+    assert task.image_id is not None
+    image = cloud.get(task.image_id)
+    assert image is not None
+    assert (image.name, image.status, image.size) == ("noble-1", GlanceStatus.ACTIVE, len(CONTENT))
+    assert cloud.update(image.id, Change(properties={"a": "b"})).properties["a"] == "b"
+
+
+def test_a_deleted_object_can_be_deleted_again(cloud_with_tasks: Cloud) -> None:
+    cloud_with_tasks.delete_object("never there")
+    cloud_with_tasks.put_object("noble-1.vhd", BytesBody(CONTENT), timeout=TIMEOUT)
+
+    cloud_with_tasks.delete_object("noble-1.vhd")
+    cloud_with_tasks.delete_object("noble-1.vhd")
+
+
+def test_what_the_body_raises_comes_out_of_the_object_store_unchanged(cloud_with_tasks: Cloud) -> None:
+    error = OSError(5, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output") as caught:
+        cloud_with_tasks.put_object("noble-1.vhd", BrokenBody(CONTENT, error), timeout=TIMEOUT)
+
+    assert caught.value is error
+
+
+def test_a_task_that_nobody_knows_is_none(cloud_with_tasks: Cloud) -> None:
+    assert cloud_with_tasks.get_task(str(uuid.uuid4())) is None
+
+
+def test_a_cloud_of_the_tasks_way_says_so(cloud_with_tasks: Cloud) -> None:
+    assert cloud_with_tasks.capabilities().tasks
 
 
 def test_threads_share_a_cloud(cloud: Cloud) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any, TypeVar
 
 from kazoo.client import KazooClient
 
@@ -14,6 +17,7 @@ from builder.store.zookeeper import ZooKeeperStore
 from tests.fakes.store import FakeStore, FakeTree
 
 PATIENCE = 15.0
+Result = TypeVar("Result")
 
 
 def eventually(condition: Callable[[], bool], what: str, *, within: float = PATIENCE) -> None:
@@ -23,6 +27,19 @@ def eventually(condition: Callable[[], bool], what: str, *, within: float = PATI
         if time.monotonic() > deadline:
             raise AssertionError(f"never happened within {within:g} s: {what}")
         time.sleep(0.01)
+
+
+def at_once(action: Callable[..., Result], *arguments: Iterable[Any]) -> list[Result]:
+    """What `action` says to each of the arguments, all at the same time, as `map` hands them out."""
+    calls = list(zip(*arguments, strict=True))
+    gate = Barrier(len(calls), timeout=PATIENCE)
+
+    def act(call: tuple[Any, ...]) -> Result:
+        gate.wait()
+        return action(*call)
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(act, calls))
 
 
 class World(ABC):

@@ -1,208 +1,24 @@
-"""OpenStackCloud beyond the contract: clouds.yaml, logging in, tokens, lists, what errors say."""
+"""OpenStackCloud beyond the contract: lists, answers, what errors say, what nobody should believe."""
 
 from __future__ import annotations
 
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import yaml
 
-from builder.cloud.base import GlanceStatus, NewImage
-from builder.cloud.openstack import OpenStackCloud, image_format_of
-from builder.errors import CloudError, CloudUnavailableError, ConfigError
-from builder.model import FailureClass, ImageFormat
+from builder.cloud.openstack import OpenStackCloud
+from builder.cloudimage import GlanceStatus
+from builder.errors import CloudError, CloudUnavailableError
+from builder.model import FailureClass
 from tests.fakes.bodies import BytesBody
-from tests.fakes.glance import PASSWORD, FakeGlance, answers, floods, hangs, trickles
-from tests.unit.cloud_world import content, provider
+from tests.fakes.glance import PASSWORD, FakeGlance, answers, floods, trickles
+from tests.unit.openstack_world import CONTENT, cloud, clouds_yaml, glance, new, provider
 
-CONTENT = content(100_000)
-
-
-@pytest.fixture
-def clouds_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "clouds.yaml"
-    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(path))
-    return path
-
-
-@pytest.fixture
-def glance(clouds_yaml: Path) -> Iterator[FakeGlance]:
-    with FakeGlance.start(page_size=2) as server:
-        server.clouds_yaml(clouds_yaml)
-        yield server
-
-
-@pytest.fixture
-def cloud() -> OpenStackCloud:
-    return OpenStackCloud(provider(), answer_timeout=5.0)
-
-
-def new(name: str = "noble-1", **properties: str) -> NewImage:
-    return NewImage(name=name, disk_format="raw", size=len(CONTENT), min_disk=1, properties=properties)
-
-
-# -- clouds.yaml -------------------------------------------------------------------------------
-
-
-def write(path: Path, **clouds: object) -> None:
-    path.write_text(yaml.safe_dump({"clouds": clouds}))
-
-
-def test_the_format_is_what_the_cloud_says_else_qcow2(clouds_yaml: Path) -> None:
-    write(clouds_yaml, plain={"auth": {}}, raw={"auth": {}, "image_format": "raw"})
-
-    assert image_format_of("plain", None) is ImageFormat.QCOW2
-    assert image_format_of("raw", "anywhere") is ImageFormat.RAW
-
-
-def test_a_vendors_profile_knows_its_format(clouds_yaml: Path) -> None:
-    write(clouds_yaml, rax={"profile": "rackspace", "auth": {}})
-
-    assert image_format_of("rax", "IAD") is ImageFormat.VHD
-
-
-def test_an_unknown_cloud_is_told_with_the_file(clouds_yaml: Path) -> None:
-    write(clouds_yaml, plain={"auth": {}})
-
-    with pytest.raises(ConfigError) as caught:
-        image_format_of("plian", None)
-
-    assert "plian" in caught.value.message
-    assert str(clouds_yaml) in caught.value.hint
-
-
-def test_a_missing_file_is_told_with_all_places(
-    clouds_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-
-    with pytest.raises(ConfigError) as caught:
-        image_format_of("plain", None)
-
-    assert str(clouds_yaml) in caught.value.hint
-    assert "/etc/openstack/clouds.yaml" in caught.value.hint
-
-
-def test_an_unknown_region_is_told_with_those_there_are(glance: FakeGlance) -> None:
-    with pytest.raises(ConfigError, match=r"Mars.*RegionOne,RegionTwo"):
-        image_format_of("fake", "Mars")
-
-
-def test_a_format_nobody_can_make_is_refused(clouds_yaml: Path) -> None:
-    write(clouds_yaml, odd={"auth": {}, "image_format": "ami"})
-
-    with pytest.raises(ConfigError, match=r"'odd'.*'ami'"):
-        image_format_of("odd", None)
-
-
-def test_a_broken_file_is_a_config_error(clouds_yaml: Path) -> None:
-    clouds_yaml.write_text("clouds: [")
-
-    with pytest.raises(ConfigError, match="plain"):
-        image_format_of("plain", None)
-
-
-def test_a_cloud_missing_from_clouds_yaml_fails_as_config(clouds_yaml: Path, cloud: OpenStackCloud) -> None:
-    write(clouds_yaml, other={"auth": {}})
-
-    with pytest.raises(CloudError, match="provider north: could not ask for image x") as caught:
-        cloud.get("x")
-
-    assert caught.value.failure_class is FailureClass.CONFIG
-    assert str(clouds_yaml) in caught.value.hint
-
-
-def test_a_region_without_image_service_fails_as_config(glance: FakeGlance, clouds_yaml: Path) -> None:
-    glance.clouds_yaml(clouds_yaml, {"fake": ["RegionOne", "Mars"]})
-
-    with pytest.raises(CloudError, match="image service in Mars region not found") as caught:
-        OpenStackCloud(provider(region="Mars")).get("x")
-
-    assert caught.value.failure_class is FailureClass.CONFIG
-
-
-# -- logging in --------------------------------------------------------------------------------
-
-
-def test_one_login_serves_many_requests(glance: FakeGlance, cloud: OpenStackCloud) -> None:
-    for _ in range(5):
-        cloud.get("x")
-
-    assert glance.count("auth") == 1
-
-
-def test_a_corrected_password_needs_no_restart(
-    glance: FakeGlance, clouds_yaml: Path, cloud: OpenStackCloud
-) -> None:
-    glance.password = "new-one"
-    with pytest.raises(CloudError) as caught:
-        cloud.get("x")
-    assert caught.value.failure_class is FailureClass.AUTH
-    assert "clouds.yaml" in caught.value.hint
-
-    clouds_yaml.write_text(clouds_yaml.read_text().replace("kept-in-clouds-yaml", "new-one"))
-
-    assert cloud.get("x") is None
-
-
-def test_a_revoked_token_is_renewed(glance: FakeGlance, cloud: OpenStackCloud) -> None:
-    cloud.get("x")
-    glance.revoke_tokens()
-
-    assert cloud.get("x") is None
-    assert glance.count("auth") == 2
-
-
-def test_a_token_near_its_end_is_renewed_before_the_bytes(glance: FakeGlance, cloud: OpenStackCloud) -> None:
-    glance.token_life = 600.0
-    made = cloud.create(new())
-    glance.token_life = 3600.0
-
-    cloud.send(made.id, BytesBody(CONTENT), timeout=10.0)
-
-    assert glance.count("auth") == 2
-    create, send = (r for r in glance.requests if r.on in ("create", "send"))
-    assert create.headers["X-Auth-Token"] != send.headers["X-Auth-Token"]
-
-
-def test_a_refused_put_is_not_sent_again_but_the_next_login_is_fresh(
-    glance: FakeGlance, cloud: OpenStackCloud
-) -> None:
-    made = cloud.create(new())
-    glance.faults.append(answers(401, on="send"))
-
-    with pytest.raises(CloudError) as caught:
-        cloud.send(made.id, BytesBody(CONTENT), timeout=10.0)
-    assert caught.value.failure_class is FailureClass.AUTH
-    assert glance.count("send") == 1
-
-    cloud.get(made.id)
-    assert glance.count("auth") == 2
-
-
-def test_a_cloud_that_comes_back_is_used_again(glance: FakeGlance, cloud: OpenStackCloud) -> None:
-    cloud.get("x")
-    glance.down()
-    with pytest.raises(CloudUnavailableError) as caught:
-        cloud.get("x")
-    assert caught.value.failure_class is FailureClass.NETWORK
-
-    glance.up()
-
-    assert cloud.get("x") is None
-
-
-def test_a_login_that_hangs_is_cut(glance: FakeGlance) -> None:
-    glance.faults.append(hangs(on="auth"))
-
-    with pytest.raises(CloudUnavailableError) as caught:
-        OpenStackCloud(provider(), answer_timeout=0.3).get("x")
-
-    assert caught.value.failure_class is FailureClass.TIMEOUT
+__all__ = ["cloud", "clouds_yaml", "glance"]
 
 
 # -- lists and answers -------------------------------------------------------------------------

@@ -1,0 +1,122 @@
+"""What clouds.yaml says of a cloud and region, and what is wrong when it says nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import openstack.config
+import openstack.exceptions
+import yaml
+
+from builder.cloud.openstack.failures import short
+from builder.errors import ConfigError
+from builder.model import ImageFormat
+
+#: openstacksdk's types say nothing of what is in a region's settings.
+Region = Any
+
+_CLOUDS: Final = "OS_CLIENT_CONFIG_FILE"
+_SECURE: Final = "OS_CLIENT_SECURE_FILE"
+
+
+def image_format_of(cloud: str, region: str | None) -> ImageFormat:
+    """The format a cloud wants its images in.
+
+    That is `image_format` of clouds.yaml, else of the vendor's profile, else qcow2. ConfigError
+    when the cloud or region is not in clouds.yaml, or the format is none we can make.
+    """
+    settings = region_of(cloud, region, authenticate=False).config
+    word = str(settings.get("image_format") or ImageFormat.QCOW2)
+    try:
+        return ImageFormat(word.lower())
+    except ValueError:
+        known = ", ".join(ImageFormat)
+        raise ConfigError(
+            [f"clouds.yaml: cloud {cloud!r} wants image_format {word!r}, which can't be made; known: {known}"]
+        ) from None
+
+
+def config_files() -> tuple[Path, ...]:
+    """The files with credentials that are in use now: clouds.yaml and secure.yaml, where there are any.
+
+    Those that the environment names are in use even while they are missing.
+    """
+    used = []
+    for variable, places in ((_CLOUDS, _clouds_places()), (_SECURE, _secure_places())):
+        used += [os.environ.get(variable), _first_there(places)]
+    return tuple(dict.fromkeys(Path(file) for file in used if file))
+
+
+def region_of(cloud: str, region: str | None, *, authenticate: bool, timeout: float | None = None) -> Region:
+    """A cloud and region as clouds.yaml describes them; ConfigError.
+
+    `authenticate`: whether to log in with it, so that what is missing for that is an error;
+    `timeout`: seconds for each request of a login.
+    """
+    where = f"cloud {cloud!r}, region {region or 'by default'}"
+    _check_readable(where)
+    more = {} if timeout is None else {"api_timeout": timeout}
+    try:
+        loader = openstack.config.OpenStackConfig(app_name="imagepool")
+        return loader.get_one(cloud=cloud, region_name=region or "", validate=authenticate, **more)
+    except (openstack.exceptions.ConfigException, yaml.YAMLError, OSError) as error:
+        raise _explained(where, error) from error
+
+
+def says_yes(region: Region, name: str) -> bool:
+    """A switch of clouds.yaml or of the vendor's profile."""
+    return str(region.config.get(name)).lower() in ("true", "yes", "1")
+
+
+def _explained(where: str, error: Exception) -> ConfigError:
+    """What keeps us from the settings of a cloud."""
+    places = _clouds_places()
+    used = _first_there(places)
+    if used is None:
+        return ConfigError([f"{where}: there is no clouds.yaml"], hint=f"Looked for {', '.join(places)}.")
+    return ConfigError([f"{where}: {short(str(error)).rstrip('.')}"], hint=f"Looked at {used}.")
+
+
+def _check_readable(where: str) -> None:
+    """ConfigError for a file that is there but can't be read: openstacksdk would pass over it, and then
+    know no such cloud, or no password."""
+    clouds, secure = _first_there(_clouds_places()), _first_there(_secure_places())
+    used = [clouds] if clouds else []
+    # Another user's secrets, in a directory of the system, are no business of ours.
+    if secure and (secure == os.environ.get(_SECURE) or Path(secure).parent == Path(clouds or "").parent):
+        used.append(secure)
+    problems = [f"{where}: {file} can't be read: {trouble}" for file in used if (trouble := _trouble(file))]
+    if problems:
+        raise ConfigError(problems, hint="Let the user that imagepool runs as read it.")
+
+
+def _clouds_places() -> tuple[str, ...]:
+    return _places(_CLOUDS, openstack.config.loader.CONFIG_FILES)
+
+
+def _secure_places() -> tuple[str, ...]:
+    return _places(_SECURE, openstack.config.loader.SECURE_FILES)
+
+
+def _places(variable: str, defaults: list[str]) -> tuple[str, ...]:
+    """Where a file may be, the first one first, each once: the environment may name one of the others."""
+    return tuple(dict.fromkeys(place for place in (os.environ.get(variable), *defaults) if place))
+
+
+def _first_there(places: tuple[str, ...]) -> str | None:
+    """The one that counts, whether or not it can be read."""
+    return next((place for place in places if _trouble(place) is not None), None)
+
+
+def _trouble(place: str) -> str | None:
+    """Why a file can't be read: "" when it can, None when there is none."""
+    try:
+        with Path(place).open("rb") as file:
+            file.read(1)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
