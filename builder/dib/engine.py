@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from builder.config.model import masked_credentials
 from builder.dib import cache, command, tools
 from builder.dib.checks import preflight, space
 from builder.dib.contents import inputs, manifest, unchanged
@@ -24,10 +23,12 @@ from builder.dib.isolation.workspace import Workspace
 from builder.dib.job import Job, render
 from builder.dib.limits import Limits, Stop
 from builder.dib.logs.log import LogFile, Output
-from builder.dib.logs.masking import Masker
+from builder.dib.logs.masking import Masker, mask_files, masked
 from builder.dib.logs.reasons import Reader
 from builder.dib.output import artifacts, convert
-from builder.errors import ActionFailedError, ImagepoolError
+from builder.dib.output.artifacts import Publication
+from builder.dib.output.hashing import Disk
+from builder.errors import ActionFailedError, ImagepoolError, RefusedError
 from builder.model import Artifact, Build, BuildPhase, Failure, FailureClass, ImageFormat
 
 LOG = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class Product:
     timings: Mapping[str, float]  #: seconds by "convert qcow2" and the like; phases are not in it
     inputs: Mapping[str, str]  #: see Build.inputs
     work_bytes: int  #: disk the work directory took at most
+    disk: Disk | None  #: what is in all its files; None when it has none
 
 
 def run(
@@ -53,20 +55,24 @@ def run(
     *,
     on_phase: Callable[[BuildPhase], None],
     on_bytes: Callable[[int, int], None] = lambda done, total: None,
+    on_disk: Callable[[Disk], None] = lambda disk: None,
+    on_artifact: Callable[[Artifact], None] = lambda artifact: None,
     stop: Stop,
 ) -> Product:
     """Build, convert, hash, describe and publish.
 
     `on_phase` is told each phase as it begins, `on_bytes` how much of it is done where bytes can be
-    counted, both on this thread; `stop` is asked from any thread whether to go on.
+    counted, `on_disk` what all files will have in them, and after it `on_artifact` each file as soon as it
+    is in the images directory, while others are still made: all on this thread. `stop` is asked from any
+    thread whether to go on.
 
     Call it on a thread that outlives it: disk-image-create dies with the thread. Raises
     ActionFailedError, with the Failure, for whatever ends the build: a failing step, a full disk,
-    a missing tool, the diskimage's build-timeout, `stop`. What `on_phase` and `on_bytes` raise
-    passes through. In every case the build's work directory, devices and processes are gone by
-    then, and only a build that succeeded has files in the images directory.
+    a missing tool, the diskimage's build-timeout, `stop`. What the callbacks raise passes through. In
+    every case the build's work directory, devices and processes are gone by then, and only a build
+    that succeeded still has files in the images directory.
     """
-    return _Run(job, on_phase, on_bytes, stop).run()
+    return _Run(job, _Told(on_phase, on_bytes, on_disk, on_artifact), stop).run()
 
 
 def compare(job: Job, last: Build, *, here: bool, stop: Stop) -> Comparison:
@@ -115,20 +121,23 @@ class _Work:
     def shown_argv(self) -> tuple[str, ...]:
         """The command without secrets, fit for the record; where it writes to has none, and is looked for."""
         output = str(self.space.output)
-        return tuple(word if word == output else _masked(word, self.mask) for word in self.rendered.argv)
+        return tuple(word if word == output else masked(word, self.mask) for word in self.rendered.argv)
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Who is told what; see `run`."""
+
+    on_phase: Callable[[BuildPhase], None]
+    on_bytes: Callable[[int, int], None]
+    on_disk: Callable[[Disk], None]
+    on_artifact: Callable[[Artifact], None]
 
 
 class _Run:
-    def __init__(
-        self,
-        job: Job,
-        on_phase: Callable[[BuildPhase], None],
-        on_bytes: Callable[[int, int], None],
-        stop: Stop,
-    ) -> None:
+    def __init__(self, job: Job, told: _Told, stop: Stop) -> None:
         self._job = job
-        self._on_phase = on_phase
-        self._on_bytes = on_bytes
+        self._told = told
         self._limits = Limits(stop=stop, allowed=job.image.build_timeout.total_seconds())
         self._reader = Reader()
         self._phase: BuildPhase | None = None
@@ -226,38 +235,68 @@ class _Run:
             )
 
     def _finish(self, work: _Work, log: LogFile) -> Product:
+        publication = artifacts.Publication(self._job.images_dir, self._proof(work))
+        try:
+            with _publishing():
+                publication.begin()
+            return self._publish(work, publication, log)
+        except BaseException:
+            self._unpublish()
+            raise
+
+    def _publish(self, work: _Work, publication: Publication, log: LogFile) -> Product:
         raw_bytes = _allocated(work.raw)
         self._enter(BuildPhase.CONVERT)
-        made = convert.make(
+        made = self._convert(work, publication)
+        files = tuple(made.artifacts.values())
+        self._enter(BuildPhase.MANIFEST)
+        written = self._describe(work, files, made.disk)
+        for problem in written.problems:
+            log.write(f"imagepool: {problem}")
+        self._enter(BuildPhase.PUBLISH)
+        publication.finish(work.manifests, made.disk, files, datetime.now(UTC))
+        # The tree and the raw image are there at the same time, and later the raw image and all files.
+        others = sum(
+            _allocated(self._published(each)) for each in files if each.format is not ImageFormat.RAW
+        )
+        return Product(
+            artifacts=files,
+            tools=work.versions,
+            timings=made.timings,
+            inputs=written.inputs.digests,
+            work_bytes=raw_bytes + max(raw_bytes, others),
+            disk=made.disk,
+        )
+
+    def _published(self, artifact: Artifact) -> Path:
+        job = self._job
+        return artifacts.path(job.images_dir, job.image.name, job.build_id, artifact.format)
+
+    def _convert(self, work: _Work, publication: Publication) -> convert.Made:
+        def keep(file: Path, artifact: Artifact, limits: Limits) -> None:
+            with _publishing():
+                publication.add(file, artifact.format, limits, stays=file == work.raw)
+
+        return convert.make(
             work.raw,
             self._job.image.formats,
             options=self._job.image.format_options,
             limits=self._limits,
-            on_phase=self._enter,
-            on_bytes=self._on_bytes,
+            listener=convert.Listener(
+                on_phase=self._enter,
+                on_bytes=self._told.on_bytes,
+                on_disk=self._told.on_disk,
+                on_artifact=self._told.on_artifact,
+                keep=keep,
+            ),
             prefix=sandbox.ionice(self._job.limits.io),
             nice=self._job.limits.nice,
         )
-        self._enter(BuildPhase.MANIFEST)
-        written = self._describe(work, tuple(made.artifacts.values()))
-        for problem in written.problems:
-            log.write(f"imagepool: {problem}")
-        # The tree and the raw image are there at the same time, and later the raw image and all files.
-        files = sum(_allocated(file) for file in made.artifacts if file != work.raw)
-        self._enter(BuildPhase.PUBLISH)
-        self._publish(work, made.artifacts)
-        return Product(
-            artifacts=tuple(made.artifacts.values()),
-            tools=work.versions,
-            timings=made.timings,
-            inputs=written.inputs.digests,
-            work_bytes=raw_bytes + max(raw_bytes, files),
-        )
 
-    def _describe(self, work: _Work, files: tuple[Artifact, ...]) -> manifest.Written:
+    def _describe(self, work: _Work, files: tuple[Artifact, ...], disk: Disk | None) -> manifest.Written:
         manifest.sanitise(work.manifests)
         # Only what diskimage-builder wrote may have secrets in it: its environment, for one.
-        _mask_files(work.manifests, work.mask)
+        mask_files(work.manifests, work.mask)
         return manifest.write(
             work.manifests,
             image=self._job.image.name,
@@ -267,30 +306,20 @@ class _Run:
             known=work.known,
             tools=work.versions,
             artifacts=files,
+            disk=disk,
         )
 
-    def _publish(self, work: _Work, files: Mapping[Path, Artifact]) -> None:
-        job = self._job
-        proof = artifacts.Proof(
-            installation_id=job.installation_id,
-            image=job.image.name,
-            build_id=job.build_id,
+    def _proof(self, work: _Work) -> artifacts.Proof:
+        return artifacts.Proof(
+            installation_id=self._job.installation_id,
+            image=self._job.image.name,
+            build_id=self._job.build_id,
             created=datetime.now(UTC),
+            started=self._started,
             command=work.shown_argv,
             environment=work.rendered.shown_environment,
             tools=work.versions,
         )
-        try:
-            artifacts.publish(
-                job.images_dir,
-                proof,
-                [(file, artifact.format) for file, artifact in files.items()],
-                manifests=work.manifests,
-                limits=self._limits,
-            )
-        except BaseException:
-            self._unpublish()
-            raise
 
     def _unpublish(self) -> None:
         job = self._job
@@ -310,7 +339,7 @@ class _Run:
     def _enter(self, phase: BuildPhase) -> None:
         if phase is not self._phase:
             self._phase = phase
-            self._on_phase(phase)
+            self._told.on_phase(phase)
 
     def _located(self, failure: Failure) -> Failure:
         """The failure with where the build was, as far as it does not say so itself."""
@@ -321,6 +350,16 @@ class _Run:
             step=failure.step or (self._reader.step if in_dib else None),
             lines=failure.lines or (self._reader.tail if in_dib else ()),
         )
+
+
+@contextmanager
+def _publishing() -> Iterator[None]:
+    """Say of what fails in the block that it was the publishing, whatever else goes on meanwhile."""
+    try:
+        yield
+    except (RefusedError, OSError) as error:
+        failure = replace(failure_of(error), phase=BuildPhase.PUBLISH)
+        raise ActionFailedError(failure.summary, failure) from error
 
 
 @contextmanager
@@ -370,19 +409,4 @@ def _introduce(log: LogFile, job: Job, work: _Work) -> None:
         lines.append(f"{name}={shlex.quote(value)}")
     lines.append(shlex.join(work.rendered.argv))
     for line in lines:
-        log.write(f"imagepool: {_masked(line, work.mask)}")
-
-
-def _masked(text: str, mask: Masker) -> str:
-    # A URL may have a token in it that no variable holds.
-    return masked_credentials(mask(text))
-
-
-def _mask_files(tree: Path, mask: Masker) -> None:
-    """Take secrets out of dib's manifests: one of them is the environment of the build."""
-    for file in sorted(tree.rglob("*")):
-        if file.is_file() and not file.is_symlink():
-            text = file.read_text(encoding="utf-8", errors="surrogateescape")
-            masked = _masked(text, mask)
-            if masked != text:
-                file.write_text(masked, encoding="utf-8", errors="surrogateescape")
+        log.write(f"imagepool: {masked(line, work.mask)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from builder.config.model import Config, DiskImage
@@ -13,7 +14,13 @@ from builder.dib.checks import space
 from builder.dib.job import Job
 from builder.dib.logs import logfiles
 from builder.dib.output import artifacts
-from builder.errors import ActionFailedError, ImagepoolError, StoreUnavailableError
+from builder.errors import (
+    ActionFailedError,
+    ConflictError,
+    ImagepoolError,
+    RefusedError,
+    StoreUnavailableError,
+)
 from builder.model import Build, BuildPhase, BuildState, Failure, ImageRecords, Request
 from builder.planning.builds import next_try, served
 from builder.store.base import Claim
@@ -78,7 +85,7 @@ def build(world: World, settler: Settler, task: Task) -> Build:
     record = _new_record(world, task)
     with world.active.hold(record.id):
         record = world.store.create_build(record)
-        final = _run(world, task, BuildProgress(record, world.store.update_build, world.clock))
+        final = _run(world, task, BuildProgress(record, partial(_write, world), world.clock))
         ending = settler.finish_build(final, task.claim)
         known = replace(task.records, builds=(final, *task.records.builds))
         if ending is Ending.WRITTEN and served(known, task.request):
@@ -86,6 +93,17 @@ def build(world: World, settler: Settler, task: Task) -> Build:
         _forget_cancellation(world, record)
         _tidy(world, task, record, ending)
     return final
+
+
+def _write(world: World, record: Build) -> Build:
+    """Put a running build on record; wishes for its uploads that came meanwhile stay there."""
+    try:
+        return world.store.update_build(record)
+    except ConflictError:
+        current = world.store.get_build(record.image, record.id)
+        if current.state is not BuildState.BUILDING:
+            raise  # somebody took the build for dead
+        return world.store.update_build(replace(record, wishes=current.wishes, version=current.version))
 
 
 def _tidy(world: World, task: Task, record: Build, ending: Ending) -> None:
@@ -100,6 +118,17 @@ def _tidy(world: World, task: Task, record: Build, ending: Ending) -> None:
         cache.prune(config.cache_dir, config.cache_limit)
     except (ImagepoolError, OSError) as error:
         LOG.warning("after build %s of %s: %s", record.id, image, error)
+
+
+def delete_files(world: World, config: Config, build: Build) -> None:
+    """Take away what a build that went nowhere had published on this machine. What can't be is told in the
+    log, and keeps nobody from building: the next start tries again."""
+    if build.builder_id != world.identity.builder_id:
+        return
+    try:
+        artifacts.delete(config.images_dir, build.image, build.id, world.identity.installation_id)
+    except (RefusedError, OSError) as error:
+        LOG.warning("files of the failed build %s stay until the next start: %s", build.id, error)
 
 
 def _new_record(world: World, task: Task) -> Build:
@@ -129,7 +158,14 @@ def _run(world: World, task: Task, progress: BuildProgress) -> Build:
     job = job_for(world, task, record.id)
     try:
         stop = BuildStop(world, record)
-        product = engine.run(job, on_phase=progress.phase, on_bytes=progress.bytes, stop=stop)
+        product = engine.run(
+            job,
+            on_phase=progress.phase,
+            on_bytes=progress.bytes,
+            on_disk=progress.disk,
+            on_artifact=progress.artifact,
+            stop=stop,
+        )
     except ActionFailedError as error:
         return _failed(world, task, progress, error.failure or unforeseen(error, progress.record.phase))
     except Exception as error:
@@ -154,6 +190,8 @@ def _ready(world: World, progress: BuildProgress, product: engine.Product) -> Bu
         work_bytes=product.work_bytes,
         artifacts=product.artifacts,
         formats=tuple(sorted(artifact.format for artifact in product.artifacts)),
+        raw_sha256=product.disk.sha256 if product.disk else None,
+        raw_size=product.disk.size if product.disk else None,
         tools=product.tools,
     )
 
@@ -161,7 +199,8 @@ def _ready(world: World, progress: BuildProgress, product: engine.Product) -> Bu
 def _failed(world: World, task: Task, progress: BuildProgress, failure: Failure) -> Build:
     now, record = world.clock(), progress.timed()
     LOG.error("build %s of %s failed: %s", record.id, record.image, failure.summary)
-    failed = record.become(BuildState.FAILED, now, ended=now, reason=failure)
+    # Files that were there before the end are not any more.
+    failed = record.become(BuildState.FAILED, now, ended=now, reason=failure, artifacts=())
     return replace(failed, next_try=next_try(task.image, task.records, failed, task.config, now))
 
 

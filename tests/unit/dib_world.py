@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,11 +14,16 @@ import pytest
 
 from builder.config.model import DiskImage, Platform
 from builder.dib.job import Job
+from builder.dib.limits import Limits
+from builder.dib.output import artifacts, hashing
+from builder.dib.output.hashing import Disk
 from builder.model import Artifact, Build, BuildState, ImageFormat
 
 FAKE_DIB = Path(__file__).parent.parent / "fakes" / "disk-image-create"
 BUILD = "0123456789abcdef0123456789abcdef"
 INSTALLATION = "the-installation"
+FINISHED = datetime(2026, 11, 20, 14, 30, tzinfo=UTC)
+DISK = Disk(sha256="d" * 64, size=1 << 20)
 DEADLINE = 30.0
 #: A build before that took next to nothing, so that a small disk will do for the next.
 SMALL = Build(
@@ -104,6 +109,35 @@ def image(control: Path | None = None, **changes: object) -> DiskImage:
         environment={} if control is None else {"FAKE_DIB_CONTROL": str(control)},
     )
     return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def publish(
+    images_dir: Path,
+    proof: artifacts.Proof,
+    files: Iterable[tuple[Path, ImageFormat]],
+    manifests: Path = Path("/nowhere"),
+) -> None:
+    """Publish a build from its proof to its manifests, as the engine does."""
+    publication = artifacts.Publication(images_dir, proof)
+    publication.begin()
+    made = []
+    for file, image_format in files:
+        made.append(described(file, image_format))
+        publication.add(file, image_format, Limits())
+    publication.finish(manifests, DISK, tuple(made), FINISHED)
+
+
+def described(file: Path, image_format: ImageFormat) -> Artifact:
+    """A file as records have it."""
+    known = hashing.hash_file(file)
+    return Artifact(
+        format=image_format,
+        size=known.size,
+        virtual_size=DISK.size,
+        md5=known.md5,
+        sha256=known.sha256,
+        sha512=known.sha512,
+    )
 
 
 def job(place: Path, recipe: DiskImage) -> Job:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from builder.dib.limits import Limits
 from builder.dib.output import artifacts, sparse
 from builder.errors import RefusedError
 from builder.model import Artifact, ImageFormat
-from tests.unit.dib_world import BUILD, INSTALLATION, need_root
+from tests.unit.dib_world import BUILD, DISK, FINISHED, INSTALLATION, need_root, publish
 
 IMAGE = "debian-bookworm"
 CONTENT = b"the content of an image"
@@ -29,6 +31,11 @@ PROOF = artifacts.Proof(
 )
 
 
+FILE = Artifact(
+    format=ImageFormat.QCOW2, size=23, virtual_size=1 << 20, md5="m", sha256="s", sha512="t"
+)
+
+
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     """An images directory with one published build."""
@@ -38,7 +45,7 @@ def images(tmp_path: Path) -> Path:
     (manifests / "dib-manifests").mkdir(parents=True)
     (manifests / "dib-manifests" / "dib_arguments").write_text("vm\n")
     images = tmp_path / "images"
-    artifacts.publish(images, PROOF, [(made, ImageFormat.QCOW2)], manifests=manifests)
+    publish(images, PROOF, [(made, ImageFormat.QCOW2)], manifests)
     return images
 
 
@@ -65,13 +72,79 @@ def test_a_published_build_is_whole_and_says_whose_it_is(images: Path) -> None:
     assert artifacts.path(images, IMAGE, BUILD, ImageFormat.QCOW2).read_bytes() == CONTENT
 
 
+def test_the_proof_tells_what_is_in_the_files_once_that_is_known(tmp_path: Path) -> None:
+    proof = artifacts.directory(tmp_path, IMAGE, BUILD) / artifacts.PROOF
+    publication = artifacts.Publication(tmp_path, PROOF)
+    publication.begin()
+    assert not {"raw_sha256", "finished", "artifacts"} & json.loads(proof.read_text()).keys()
+    publication.finish(tmp_path / "no-manifests", DISK, (FILE,), FINISHED)
+    record = json.loads(proof.read_text())
+    assert (record["raw_sha256"], record["raw_size"]) == (DISK.sha256, DISK.size)
+    assert record["finished"] == FINISHED.isoformat()
+    assert record["artifacts"] == [
+        {"format": "qcow2", "size": 23, "virtual_size": 1 << 20, "md5": "m", "sha256": "s", "sha512": "t"}
+    ]
+    assert record["installation_id"] == INSTALLATION
+
+
+def test_what_is_published_so_far_can_be_deleted_at_any_moment(tmp_path: Path) -> None:
+    images, made = tmp_path / "images", tmp_path / "made"
+    manifests = tmp_path / "manifests"
+    manifests.mkdir()
+    (manifests / "packages.json").write_text("[]")
+    for steps in range(4):
+        publication = artifacts.Publication(images, PROOF)
+        made.write_bytes(CONTENT)
+        for step in (
+            publication.begin,
+            lambda: publication.add(made, ImageFormat.QCOW2, Limits()),  # noqa: B023  called at once
+            lambda: publication.finish(manifests, DISK, (FILE,), FINISHED),  # noqa: B023
+        )[:steps]:
+            step()
+        delete(images)
+        assert everything_in(images) == []
+
+
+def test_raw_may_be_published_while_it_is_still_read(tmp_path: Path) -> None:
+    raw = tmp_path / "made.raw"
+    raw.write_bytes(CONTENT)
+    publication = artifacts.Publication(tmp_path / "images", PROOF)
+    publication.begin()
+    publication.add(raw, ImageFormat.RAW, Limits(), stays=True)
+    published = artifacts.path(tmp_path / "images", IMAGE, BUILD, ImageFormat.RAW)
+    assert published.read_bytes() == raw.read_bytes() == CONTENT
+    assert published.samefile(raw)  # no second copy on the disk
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK])
+def test_where_there_are_no_links_raw_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def no_links(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", no_links)
+    raw = tmp_path / "made.raw"
+    raw.write_bytes(CONTENT)
+    publication = artifacts.Publication(tmp_path / "images", PROOF)
+    publication.begin()
+    publication.add(raw, ImageFormat.RAW, Limits(), stays=True)
+    published = artifacts.path(tmp_path / "images", IMAGE, BUILD, ImageFormat.RAW)
+    assert published.read_bytes() == raw.read_bytes() == CONTENT
+    assert everything_in(tmp_path / "images") == [
+        f"{IMAGE}-{BUILD}.d",
+        f"{IMAGE}-{BUILD}.d/build.json",
+        f"{IMAGE}-{BUILD}.raw",
+    ]
+
+
 def test_a_published_build_is_not_for_everybody_to_read(images: Path) -> None:
     assert artifacts.path(images, IMAGE, BUILD, ImageFormat.QCOW2).stat().st_mode & 0o777 == 0o640
     assert artifacts.directory(images, IMAGE, BUILD).stat().st_mode & 0o777 == 0o750
 
 
 def test_without_manifests_its_directory_is_closed_as_well(tmp_path: Path) -> None:
-    artifacts.publish(tmp_path, PROOF, [])
+    publish(tmp_path, PROOF, [])
     assert artifacts.directory(tmp_path, IMAGE, BUILD).stat().st_mode & 0o777 == 0o750
 
 
@@ -95,9 +168,7 @@ def test_all_that_is_published_is_on_disk_before_it_appears(
     (manifests / "deep" / "packages.json").write_text("[]")
     (manifests / "nowhere").symlink_to("/not-there")
     (tmp_path / "made.raw").write_bytes(CONTENT)
-    artifacts.publish(
-        tmp_path / "images", PROOF, [(tmp_path / "made.raw", ImageFormat.RAW)], manifests=manifests
-    )
+    publish(tmp_path / "images", PROOF, [(tmp_path / "made.raw", ImageFormat.RAW)], manifests)
     published = [path for path in (tmp_path / "images").rglob("*") if not path.is_symlink()]
     assert {path.name for path in published} >= {"build.json", "deep", "packages.json"}
     assert {path.stat().st_ino: path.stat().st_size for path in published}.items() <= synced.items()
@@ -116,7 +187,7 @@ def test_an_image_from_another_file_system_comes_with_its_holes(tmp_path: Path) 
                 stream.write(os.urandom(8192))
             stream.truncate(8 << 20)
         content = made.read_bytes()
-        artifacts.publish(tmp_path / "images", PROOF, [(made, ImageFormat.RAW)])
+        publish(tmp_path / "images", PROOF, [(made, ImageFormat.RAW)])
         assert list(disk.iterdir()) == []
     finally:
         subprocess.run(["umount", str(disk)], check=True)

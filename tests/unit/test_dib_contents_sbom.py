@@ -11,6 +11,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from builder.dib.contents import sbom
 from builder.dib.contents.packages import Distribution, Package
+from builder.dib.output.hashing import Disk
 from builder.model import Artifact, ImageFormat
 from tests.unit.dib_world import BUILD
 
@@ -26,6 +27,7 @@ SUBJECT = sbom.Subject(
     build_id=BUILD,
     started=datetime(2024, 5, 6, 14, 14, tzinfo=UTC),
     artifacts=(QCOW2,),
+    disk=Disk(sha256="d" * 64, size=2),
 )
 
 
@@ -52,6 +54,7 @@ def test_it_says_what_the_image_is_and_when_it_was_built() -> None:
     (file,) = about["component"]["components"]
     assert file["name"] == f"debian-bookworm-{BUILD}.qcow2"
     assert {"alg": "SHA-256", "content": "a" * 64} in file["hashes"]
+    assert about["component"]["hashes"] == [{"alg": "SHA-256", "content": "d" * 64}]
     assert {tool["name"] for tool in about["tools"]["components"]} == {"imagepool", "kernel"}
     assert {each["name"] for each in bill["components"]} == {"bash", "vim", "debian"}
     (vim,) = (each for each in bill["components"] if each["name"] == "vim")

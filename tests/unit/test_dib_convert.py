@@ -17,10 +17,11 @@ import pytest
 
 from builder.config.model import FormatOptions
 from builder.dib.limits import Limits
-from builder.dib.output import convert
-from builder.dib.output.convert import Made
+from builder.dib.output import convert, inspect
+from builder.dib.output.convert import Listener, Made
+from builder.dib.output.hashing import Disk
 from builder.errors import ActionFailedError, ToolMissingError
-from builder.model import BuildPhase, Failure, FailureClass, ImageFormat
+from builder.model import Artifact, BuildPhase, Failure, FailureClass, ImageFormat
 from builder.process.child import find_tool
 from tests.unit.dib_world import need_root, processes_naming
 
@@ -106,7 +107,8 @@ class Told:
 
 
 def make(raw: Path, *wanted: ImageFormat, **more: Any) -> Made:
-    return convert.make(raw, wanted, **{"limits": Limits(), **more})
+    listener = {name: more.pop(name) for name in [*more] if name in vars(Listener())}
+    return convert.make(raw, wanted, listener=Listener(**listener), **{"limits": Limits(), **more})
 
 
 def info(file: Path, wanted: ImageFormat) -> dict[str, Any]:
@@ -235,18 +237,77 @@ def test_raw_is_kept_as_it_is_when_wanted_and_gone_when_not(raw: Path, disk: Pat
     assert not raw.exists()
 
 
+@pytest.mark.parametrize("rest", [0, 2])
+def test_the_disk_is_what_every_format_gives_back(raw: Path, rest: int) -> None:
+    """So that whoever converts a file to raw, as a compute node does, can check what came out."""
+    os.truncate(raw, SIZE - (512 - rest if rest else 0))
+    made = make(raw, *ALL)
+    assert made.disk is not None
+    assert (made.disk.size, made.disk.size % 512) == (SIZE, 0)
+    back = raw.with_name("back")
+    for file, artifact in made.artifacts.items():
+        convert_back = [REAL, "convert", "-f", QEMU.get(artifact.format, artifact.format), "-O", "raw"]
+        subprocess.run([*convert_back, str(file), str(back)], check=True)
+        content = back.read_bytes()
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (made.disk.size, made.disk.sha256)
+
+
+def test_the_disk_is_the_same_whether_raw_is_wanted_or_not(raw: Path, disk: Path) -> None:
+    expected = Disk(sha256=hashlib.sha256(disk.read_bytes()).hexdigest(), size=SIZE)
+    wanted = make(raw, ImageFormat.RAW, ImageFormat.QCOW2)
+    alone = make(raw, ImageFormat.QCOW2)
+    assert (wanted.disk, alone.disk) == (expected, expected)
+    assert "hash disk" in alone.timings and "hash disk" not in wanted.timings
+    assert not raw.exists()
+
+
+@pytest.mark.parametrize("first", [ImageFormat.QCOW2, ImageFormat.RAW])
+def test_a_file_is_handed_on_while_others_are_still_made(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: ImageFormat
+) -> None:
+    go = tmp_path / "go"
+    wait = f"until [ -e {go} ]; do sleep 0.05; done"
+    pretend(monkeypatch, tmp_path, f'case "$*" in convert*vmdk*) {wait};; esac\nexec $REAL "$@"')
+    told: list[object] = []
+    kept: list[Path] = []
+
+    def on_artifact(artifact: Artifact) -> None:
+        assert raw.with_suffix(f".{artifact.format}") in kept
+        told.append(artifact.format)
+        go.touch()  # nothing else lets the other one begin
+
+    made = make(
+        raw,
+        ImageFormat.VMDK,
+        first,
+        on_disk=told.append,
+        on_artifact=on_artifact,
+        keep=lambda file, _artifact, _limits: kept.append(file),
+    )
+    assert told == [made.disk, first, ImageFormat.VMDK]
+
+
+def test_a_file_that_can_not_be_kept_ends_all(slow: Path, tmp_path: Path) -> None:
+    def full(_file: Path, artifact: Artifact, _limits: Limits) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        make(slow, ImageFormat.VMDK, ImageFormat.RAW, keep=full)
+    assert processes_naming(tmp_path) == []
+
+
 def test_nothing_wanted_is_nothing_made(raw: Path) -> None:
     told = Told()
     made = make(raw, on_phase=told.on_phase, on_bytes=told.on_bytes)
-    assert (made, told) == (Made(artifacts={}, timings={}), Told())
+    assert (made, told) == (Made(artifacts={}, timings={}, disk=None), Told())
 
 
 def test_a_raw_image_that_pretends_to_be_qcow2_is_raw(tmp_path: Path) -> None:
     file = tmp_path / "image.raw"
     file.write_bytes(b"QFI\xfb\x00\x00\x00\x03" + bytes((1 << 20) - 8))
-    assert convert.inspect(file, ImageFormat.RAW) == 1 << 20
+    assert inspect.virtual_size(file, ImageFormat.RAW) == 1 << 20
     [target] = make(file, ImageFormat.VHDX).artifacts
-    assert convert.inspect(target, ImageFormat.VHDX) == 1 << 20
+    assert inspect.virtual_size(target, ImageFormat.VHDX) == 1 << 20
 
 
 # -- what is told meanwhile ---------------------------------------------------------------------
@@ -450,7 +511,7 @@ def test_a_file_of_another_format_is_told(tmp_path: Path) -> None:
     file = tmp_path / "image.qcow2"
     file.write_bytes(b"nothing of the kind")
     with pytest.raises(ActionFailedError, match="no usable qcow2 image"):
-        convert.inspect(file, ImageFormat.QCOW2)
+        inspect.virtual_size(file, ImageFormat.QCOW2)
 
 
 def test_whatever_qemu_img_says_last_is_on_the_record(

@@ -21,12 +21,15 @@ import pytest
 
 from builder.config.model import Platform
 from builder.dib import engine
+from builder.dib.contents import manifest
 from builder.dib.isolation import sandbox, workspace
 from builder.dib.job import Job
 from builder.dib.limits import Stop
-from builder.dib.output import artifacts
+from builder.dib.output import artifacts, inspect
+from builder.dib.output.hashing import Disk
 from builder.errors import ActionFailedError
-from builder.model import BuildPhase, Failure, FailureClass, ImageFormat
+from builder.model import Artifact, BuildPhase, Failure, FailureClass, ImageFormat
+from builder.process.child import find_tool
 from tests.unit import reachable_world
 from tests.unit.dib_world import (
     BUILD,
@@ -101,6 +104,112 @@ def test_a_build_passes_all_phases_and_publishes_what_its_record_says(tmp_path: 
         file = artifacts.path(work.images_dir, "debian-bookworm", BUILD, artifact.format)
         assert artifacts.check(file, artifact, hashes=True) is None
         assert artifact.virtual_size == 4 << 20
+    assert_nothing_left(work, control)
+
+
+@pytest.fixture
+def hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """While this file is there, qemu-img makes no vmdk."""
+    programs, hold = tmp_path / "programs", tmp_path / "hold"
+    programs.mkdir()
+    hold.touch()
+    wait = f'while [ "$1 $5" = "convert vmdk" ] && [ -e {hold} ]; do sleep 0.05; done'
+    (programs / "qemu-img").write_text(f'#!/bin/bash\n{wait}\nexec {find_tool("qemu-img")} "$@"\n')
+    (programs / "qemu-img").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    return hold
+
+
+EARLY = (ImageFormat.VMDK, ImageFormat.QCOW2, ImageFormat.RAW)
+
+
+def test_a_file_is_published_and_told_while_another_is_still_made(
+    tmp_path: Path, control: Path, hold: Path
+) -> None:
+    work = job(tmp_path, image(control, formats=EARLY))
+    told: list[object] = []
+
+    def on_artifact(artifact: Artifact) -> None:
+        told.append(artifact.format)
+        file = artifacts.path(work.images_dir, "debian-bookworm", BUILD, artifact.format)
+        assert artifacts.check(file, artifact, hashes=True) is None
+        inspect.check(file, artifact, artifact.format)
+        proof = artifacts.directory(work.images_dir, "debian-bookworm", BUILD) / artifacts.PROOF
+        assert json.loads(proof.read_text())["build_id"] == BUILD
+        if {ImageFormat.QCOW2, ImageFormat.RAW} <= {*told}:
+            hold.unlink(missing_ok=True)
+
+    product = engine.run(
+        work,
+        on_phase=lambda _: None,
+        on_disk=told.append,
+        on_artifact=on_artifact,
+        stop=stop_at(threading.Event()),
+    )
+    assert told[0] == product.disk
+    assert {*told[1:3]} == {ImageFormat.QCOW2, ImageFormat.RAW}
+    assert told[3:] == [ImageFormat.VMDK]
+    raw = next(a for a in product.artifacts if a.format is ImageFormat.RAW)
+    assert product.disk == Disk(sha256=raw.sha256, size=raw.size)
+    home = artifacts.directory(work.images_dir, "debian-bookworm", BUILD)
+    record = json.loads((home / artifacts.PROOF).read_text())
+    assert (record["raw_sha256"], record["raw_size"]) == (raw.sha256, raw.size)
+    assert (home / "packages.json").is_file()
+    assert_nothing_left(work, control)
+
+
+@pytest.mark.parametrize(
+    "how", ["it is cancelled", "the listener fails", "a conversion fails", "the manifests fail"]
+)
+def test_a_build_that_fails_takes_back_what_it_had_published(
+    tmp_path: Path, control: Path, hold: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = job(tmp_path, image(control, formats=EARLY))
+    cancelled = threading.Event()
+    published: list[bool] = []
+
+    def on_artifact(artifact: Artifact) -> None:
+        file = artifacts.path(work.images_dir, "debian-bookworm", BUILD, artifact.format)
+        published.append(file.is_file())
+        if how == "it is cancelled":
+            cancelled.set()
+        elif how == "the listener fails":
+            raise LookupError("the claim is lost")
+        hold.unlink(missing_ok=True)
+
+    if how == "a conversion fails":
+        script = tmp_path / "programs" / "qemu-img"
+        script.write_text(script.read_text().replace("exec", '[ "$1 $5" = "convert vmdk" ] && exit 1\nexec'))
+    elif how == "the manifests fail":
+        monkeypatch.setattr(manifest, "write", _fail)
+    with pytest.raises(LookupError if how == "the listener fails" else ActionFailedError):
+        engine.run(work, on_phase=lambda _: None, on_artifact=on_artifact, stop=stop_at(cancelled))
+    assert published and all(published)
+    assert list(work.images_dir.iterdir()) == []
+    assert_nothing_left(work, control)
+
+
+def _fail(*_: object, **__: object) -> None:
+    raise OSError(5, "Input/output error")
+
+
+def test_what_a_killed_daemon_had_published_can_be_deleted(tmp_path: Path, control: Path, hold: Path) -> None:
+    daemon = subprocess.Popen(
+        [sys.executable, "-c", EARLY_DAEMON, str(tmp_path), str(control)],
+        cwd=Path(__file__).parent.parent.parent,
+    )
+    work = job(tmp_path, image(control))
+    early = artifacts.path(work.images_dir, "debian-bookworm", BUILD, ImageFormat.QCOW2)
+    try:
+        eventually(early.exists, "the qcow2 is published, the vmdk is not made")
+    finally:
+        os.kill(daemon.pid, signal.SIGKILL)
+        daemon.wait()
+    eventually(lambda: processes_naming(hold) == [], "its qemu-img is gone")
+    assert artifacts.directory(work.images_dir, "debian-bookworm", BUILD).is_dir()
+    artifacts.delete(work.images_dir, "debian-bookworm", BUILD, INSTALLATION)
+    assert list(work.images_dir.iterdir()) == []
+    workspace.sweep(work.work_dir, INSTALLATION)
     assert_nothing_left(work, control)
 
 
@@ -440,10 +549,16 @@ DAEMON = """
 import sys, threading
 from pathlib import Path
 from builder.dib import engine
+from builder.model import ImageFormat
 from tests.unit.dib_world import image, job
 place, control = map(Path, sys.argv[1:])
 engine.run(job(place, image(control)), on_phase=lambda _: None, stop=lambda: None)
 """
+
+
+EARLY_DAEMON = DAEMON.replace(
+    "image(control)", "image(control, formats=(ImageFormat.VMDK, ImageFormat.QCOW2))"
+)
 
 
 def test_a_daemon_killed_takes_everything_along_and_the_next_start_releases_the_rest(

@@ -74,6 +74,20 @@ def test_a_file_that_shrinks_meanwhile_has_no_hashes(tmp_path: Path) -> None:
         hash_file(file, on_bytes=lambda done: os.truncate(file, done))
 
 
+@pytest.mark.parametrize(("size", "data"), LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_a_disk_is_its_whole_content(tmp_path: Path, size: int, data: list[tuple[int, int]]) -> None:
+    content = write(tmp_path / "file", size, data)
+    found = hashing.hash_disk(tmp_path / "file", Limits())
+    assert found == hashing.Disk(sha256=hashlib.sha256(content).hexdigest(), size=size)
+
+
+def test_hashing_a_disk_ends_when_the_build_is_stopped(tmp_path: Path) -> None:
+    write(tmp_path / "file", 4 * MB, [(0, MB)])
+    failure = Failure(failure_class=FailureClass.CANCELLED, message="cancelled by an admin")
+    with pytest.raises(ActionFailedError):
+        hashing.hash_disk(tmp_path / "file", Limits(stop=lambda: failure))
+
+
 def test_only_data_counts_as_data(tmp_path: Path) -> None:
     file = tmp_path / "file"
     write(file, 8 * MB, [(MB, 2 * MB), (4 * MB, 4 * MB + 4096)])

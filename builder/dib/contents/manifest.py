@@ -27,6 +27,7 @@ from typing import Any, Final
 from builder.dib.command import MANIFEST_ELEMENT, Command
 from builder.dib.contents import archive, inputs, installed, packages, sbom, sizes
 from builder.dib.output.artifacts import PROOF
+from builder.dib.output.hashing import Disk
 from builder.errors import RefusedError
 from builder.model import Artifact
 
@@ -84,12 +85,13 @@ def write(
     known: inputs.Inputs,
     tools: Mapping[str, str],
     artifacts: Iterable[Artifact] = (),
+    disk: Disk | None = None,
 ) -> Written:
     """Write the manifests of a build into `directory`, which disk-image-create made or not.
 
     `started` is aware and the only time in them, `rendered` is the command that built, `known` what
-    was collected of it before the build, and `artifacts` are the build's files. `sanitise` comes
-    before it. Raises OSError when the files can't be written.
+    was collected of it before the build, `artifacts` are the build's files, and `disk` is what is in
+    all of them. `sanitise` comes before it. Raises OSError when the files can't be written.
     """
     directory.mkdir(parents=True, exist_ok=True)
     raw = directory / MANIFEST_ELEMENT
@@ -102,7 +104,8 @@ def write(
     problems = (*problems, *_keep_elements(directory, rendered, known))
     packages.save(directory, found, packages.distribution(raw), problems)
     _write_sizes(directory, directories, problems)
-    subject = sbom.Subject(image=image, build_id=build_id, started=started, artifacts=tuple(artifacts))
+    files = tuple(artifacts)
+    subject = sbom.Subject(image=image, build_id=build_id, started=started, artifacts=files, disk=disk)
     bill = sbom.text(subject, found, packages.distribution(raw), tools)
     (directory / SBOM).write_text(bill, encoding="utf-8")
     inputs.write(directory, complete)

@@ -19,6 +19,7 @@ from packageurl import PackageURL
 
 from builder import __version__
 from builder.dib.contents.packages import Distribution, Package
+from builder.dib.output.hashing import Disk
 from builder.model import Artifact
 
 #: Which form it has; tests check it by the library's own schema.
@@ -33,6 +34,7 @@ class Subject:
     build_id: str
     started: datetime
     artifacts: tuple[Artifact, ...] = ()
+    disk: Disk | None = None  #: what is in all of them
 
 
 def text(
@@ -45,6 +47,7 @@ def text(
         type=ComponentType.CONTAINER,
         bom_ref=f"{subject.image}-{subject.build_id}",
         components=[_file(subject, artifact) for artifact in subject.artifacts],
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=subject.disk.sha256)] if subject.disk else (),
     )
     components = [_component(package, distribution) for package in sorted(set(packages))]
     if distribution.name:

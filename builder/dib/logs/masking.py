@@ -10,10 +10,11 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Final
 from urllib.parse import quote, quote_plus
 
-from builder.config.model import MASK
+from builder.config.model import MASK, masked_credentials
 
 #: Shorter ones are masked as whole words only: every "a" replaced would leave nothing to read.
 _SHORT: Final = 4
@@ -111,3 +112,18 @@ def _in_base64(part: str) -> Iterator[str]:
             if len(piece) >= _LEAST_BASE64:
                 yield piece
                 yield piece.translate(str.maketrans("+/", "-_"))
+
+
+def masked(text: str, mask: Masker) -> str:
+    """Text without secrets: those that are known, and what stands in a URL, which no variable may hold."""
+    return masked_credentials(mask(text))
+
+
+def mask_files(tree: Path, mask: Masker) -> None:
+    """Take secrets out of dib's manifests: one of them is the environment of the build. Raises OSError."""
+    for file in sorted(tree.rglob("*")):
+        if file.is_file() and not file.is_symlink():
+            text = file.read_text(encoding="utf-8", errors="surrogateescape")
+            clean = masked(text, mask)
+            if clean != text:
+                file.write_text(clean, encoding="utf-8", errors="surrogateescape")

@@ -5,8 +5,9 @@
     <images_dir>/<image>-<build_id>.d/...           dib's manifests
 
 The proof comes first and goes last, so no file of ours is ever without it; and a file whose proof
-is not there is not ours to delete. An artifact appears under its name only when all of it is on
-disk. Whatever is under way has a name that begins with a dot and ends in ".partial".
+is not there is not ours to delete. Artifacts follow one by one, as they are made, and the manifests
+when there is nothing left to make. Whatever appears under its name is all on disk by then; what is
+under way has a name that begins with a dot and ends in ".partial".
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from builder.dib.limits import Limits
 from builder.dib.output import hashing, sparse
+from builder.dib.output.hashing import Disk
 from builder.errors import RefusedError
 from builder.model import Artifact, ImageFormat, is_build_id, name_problem
 
@@ -32,6 +34,8 @@ _COPY: Final = 8 << 20
 #: An image holds what its elements put in, passwords included: it is not for everybody to read.
 _FILE_MODE: Final = 0o640
 _DIRECTORY_MODE: Final = 0o750
+#: Another file system, or one without links.
+_ELSEWHERE: Final = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,11 @@ class Proof:
     command: tuple[str, ...] = ()
     environment: Mapping[str, str]
     tools: Mapping[str, str]
+    started: datetime | None = None  #: when the build began
+    #: The rest is known once all files are there, and says so: without `finished`, it may be half a build.
+    finished: datetime | None = None
+    disk: Disk | None = None  #: what is in all its files
+    artifacts: tuple[Artifact, ...] = ()  #: its files, whatever became of them since
 
 
 def path(images_dir: Path, image: str, build_id: str, image_format: ImageFormat) -> Path:
@@ -66,44 +75,59 @@ def _base(image: str, build_id: str) -> str:
 # -- coming ------------------------------------------------------------------------------------
 
 
-def publish(
-    images_dir: Path,
-    proof: Proof,
-    files: Iterable[tuple[Path, ImageFormat]],
-    *,
-    manifests: Path | None = None,
-    limits: Limits | None = None,
-) -> None:
-    """Move the files of a build to the images directory: proof and manifests first, then artifacts.
+class Publication:
+    """The files of one build on their way into the images directory; all for owner and group to read.
 
-    On the same file system artifacts are renamed, else copied beside their final name and renamed;
-    all is on disk before it appears, for owner and group to read. Raises OSError,
-    RefusedError as `path`, and ActionFailedError when the limits end it; what is there by then is
-    for `delete`.
+    Every step raises OSError, and RefusedError as `path`; what is there by then is for `delete`.
     """
-    images_dir.mkdir(parents=True, exist_ok=True)
-    home = directory(images_dir, proof.image, proof.build_id)
-    draft = _partial(home)
-    draft.mkdir(mode=0o700)
-    draft.chmod(_DIRECTORY_MODE)
-    _write_proof(draft, proof)
-    if manifests is not None and manifests.is_dir():
-        # copytree takes the mode along.
-        manifests.chmod(_DIRECTORY_MODE)
-        shutil.copytree(manifests, draft, symlinks=True, dirs_exist_ok=True)
-    _sync_tree(draft)
-    draft.rename(home)
-    _sync(images_dir)
-    for file, image_format in files:
-        final = path(images_dir, proof.image, proof.build_id, image_format)
+
+    def __init__(self, images_dir: Path, proof: Proof) -> None:
+        self._images_dir = images_dir
+        self._proof = proof
+        self._home = directory(images_dir, proof.image, proof.build_id)
+
+    def begin(self) -> None:
+        """The proof appears: from here on whatever else there is of the build can be deleted."""
+        self._images_dir.mkdir(parents=True, exist_ok=True)
+        draft = _partial(self._home)
+        draft.mkdir(mode=0o700)
+        draft.chmod(_DIRECTORY_MODE)
+        _write_proof(draft / PROOF, self._proof)
+        _sync_tree(draft)
+        draft.rename(self._home)
+        _sync(self._images_dir)
+
+    def add(self, file: Path, image_format: ImageFormat, limits: Limits, *, stays: bool = False) -> None:
+        """An artifact appears; its file is gone from where it was, unless it `stays` there as well.
+
+        From the same file system it is renamed (or linked), else copied beside its final name and
+        renamed; several may come at a time, from any thread. Raises ActionFailedError when the
+        limits end it.
+        """
+        final = path(self._images_dir, self._proof.image, self._proof.build_id, image_format)
         file.chmod(_FILE_MODE)
         _sync(file)
-        _move(file, final, limits or Limits())
-    _sync(images_dir)
+        _bring(file, final, limits, stays=stays)
+        _sync(self._images_dir)
+
+    def finish(self, manifests: Path, disk: Disk | None, files: tuple[Artifact, ...], now: datetime) -> None:
+        """The manifests, if there are any, appear beside the proof, which tells what the files are."""
+        if manifests.is_dir():
+            draft = self._home / ".manifests.partial"
+            shutil.copytree(manifests, draft, symlinks=True)
+            _sync_tree(draft)
+            for each in sorted(draft.iterdir()):
+                each.rename(self._home / each.name)
+            draft.rmdir()
+        renewed = _partial(self._home / PROOF)
+        _write_proof(renewed, replace(self._proof, disk=disk, artifacts=files, finished=now))
+        _sync(renewed)
+        renewed.rename(self._home / PROOF)
+        _sync(self._home)
 
 
-def _write_proof(home: Path, proof: Proof) -> None:
-    record = {
+def _write_proof(file: Path, proof: Proof) -> None:
+    record: dict[str, Any] = {
         "installation_id": proof.installation_id,
         "image": proof.image,
         "build_id": proof.build_id,
@@ -112,22 +136,32 @@ def _write_proof(home: Path, proof: Proof) -> None:
         "environment": dict(proof.environment),
         "tools": dict(proof.tools),
     }
-    with (home / PROOF).open("w") as stream:
+    if proof.started is not None:
+        record["started"] = proof.started.isoformat()
+    if proof.finished is not None:
+        record |= {"finished": proof.finished.isoformat(), "artifacts": list(map(asdict, proof.artifacts))}
+    if proof.disk is not None:
+        record |= {"raw_sha256": proof.disk.sha256, "raw_size": proof.disk.size}
+    with file.open("w") as stream:
         json.dump(record, stream, indent=1, sort_keys=True)
         stream.write("\n")
 
 
-def _move(file: Path, final: Path, limits: Limits) -> None:
+def _bring(file: Path, final: Path, limits: Limits, *, stays: bool) -> None:
     try:
-        file.rename(final)
+        if stays:
+            final.hardlink_to(file)
+        else:
+            file.rename(final)
         return
     except OSError as error:
-        if error.errno != errno.EXDEV:
+        if error.errno not in _ELSEWHERE:
             raise
     draft = _partial(final)
     _copy(file, draft, limits)
     draft.rename(final)
-    file.unlink()
+    if not stays:
+        file.unlink()
 
 
 def _copy(source: Path, target: Path, limits: Limits) -> None:

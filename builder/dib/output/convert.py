@@ -1,20 +1,19 @@
 """Make every wanted format from the raw image, at the same time, and describe what was made.
 
 qemu-img reads the raw image once for each format; a file is hashed as soon as it is whole, while
-its pages are still in memory, and raw itself while others are made from it.
+its pages are still in memory, and raw itself while others are made from it. What is made and hashed
+is handed on at once, however long the others take.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -22,30 +21,20 @@ from typing import Final
 
 from builder.config.model import FormatOptions
 from builder.dib.limits import LOOK, Limits
-from builder.dib.output import sparse
-from builder.dib.output.hashing import hash_file
-from builder.errors import ActionFailedError
+from builder.dib.output import inspect, qemu, sparse
+from builder.dib.output.hashing import Disk, hash_disk, hash_file
 from builder.model import Artifact, BuildPhase, Failure, FailureClass, ImageFormat
-from builder.process.child import Child, Completed, find_tool, run
+from builder.process.child import Child, find_tool
 
 #: Formats count in sectors: a raw image that ends within one gets its zeros up to the end of it.
 _SECTOR: Final = 512
-#: What `qemu-img info` and `check` take is milliseconds, however large the image.
-_LOOK_TIMEOUT: Final = 60.0
 _GRACE: Final = 5.0
-_LINES: Final = 20
 
-_QEMU_NAMES: Final[Mapping[ImageFormat, str]] = {ImageFormat.VHD: "vpc"}
 _CHECKABLE: Final = frozenset({ImageFormat.QCOW2, ImageFormat.VHDX, ImageFormat.VMDK})
 #: Many clusters at a time, in whatever order they get done.
 _COMPRESSED: Final = ("-c", "-m", "16", "-W")
 _DEFAULTS: Final = FormatOptions()
 _NO_OPTIONS: Final[Mapping[str, FormatOptions]] = MappingProxyType({})
-
-_FULL: Final = re.compile(r"No space left on device|Disk quota exceeded")
-_UNSUPPORTED: Final = re.compile(
-    r"Invalid parameter|Unknown option|does not accept value|compression.type|Unknown file format", re.I
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +43,22 @@ class Made:
 
     artifacts: Mapping[Path, Artifact]
     timings: Mapping[str, float]
+    disk: Disk | None  #: None when nothing was wanted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listener:
+    """What `make` tells while it works: on its caller's thread, but for `keep`."""
+
+    on_phase: Callable[[BuildPhase], None] = lambda phase: None
+    on_bytes: Callable[[int, int], None] = lambda done, total: None
+    on_disk: Callable[[Disk], None] = lambda disk: None
+    on_artifact: Callable[[Artifact], None] = lambda artifact: None
+    #: Takes a file over as soon as it is made and hashed, on any thread, and several at a time.
+    keep: Callable[[Path, Artifact, Limits], None] = lambda file, artifact, limits: None
+
+
+_DEAF: Final = Listener()
 
 
 def arguments(
@@ -66,7 +71,7 @@ def arguments(
         "-f",
         "raw",
         "-O",
-        _qemu_name(wanted),
+        qemu.name_of(wanted),
         *_settings(wanted, options),
         str(raw),
         str(target),
@@ -79,17 +84,19 @@ def make(
     *,
     options: Mapping[str, FormatOptions] = _NO_OPTIONS,
     limits: Limits,
-    on_phase: Callable[[BuildPhase], None] = lambda phase: None,
-    on_bytes: Callable[[int, int], None] = lambda done, total: None,
+    listener: Listener = _DEAF,
     prefix: Sequence[str] = (),
     nice: int = 0,
 ) -> Made:
     """Make and describe every wanted format beside the raw image.
 
     The raw image is itself the artifact when it is wanted, and removed once nothing is made from it
-    any more when it is not. `on_phase` is told HASH when the last conversion has ended; `on_bytes`
-    how many bytes are done, and of how many, first of all conversions together (bytes of raw that
-    are no holes), then of all hashes: both on the caller's thread, at most each LOOK seconds.
+    any more when it is not. One that ends within a sector gets its zeros first, as every format has them.
+
+    The listener's `on_phase` is told HASH when the last conversion has ended; `on_bytes` how many bytes
+    are done, and of how many, first of all conversions together (bytes of raw that are no holes), then
+    of all hashes, at most each LOOK seconds; `on_disk` what they all hold, before the first
+    `on_artifact`; `on_artifact` each file that `keep` has taken. Raw may still be read while `keep` has it.
     qemu-img runs behind `prefix` (such as ionice's command line), it and the hashing with at least
     the niceness `nice`.
 
@@ -98,27 +105,18 @@ def make(
     passes through. All work has ended by then, but unfinished files are there.
     """
     if not wanted:
-        return Made(artifacts={}, timings={})
-    return _Making(raw, wanted, options, limits, tuple(prefix), on_phase, on_bytes).run(nice)
+        return Made(artifacts={}, timings={}, disk=None)
+    _fill_up(raw)
+    return _Making(raw, wanted, options, limits, tuple(prefix), listener).run(nice)
 
 
-def inspect(path: Path, wanted: ImageFormat) -> int:
-    """The virtual size in bytes of an image in a known format.
-
-    The format is never guessed: a raw image whose content looks like another format is raw all the
-    same. Raises ActionFailedError when it is not readable as that format.
-    """
-    answer = _ask("info", path, wanted)
-    if answer.code != 0:
-        raise _failed(f"{path.name} is no usable {wanted} image", answer.code, answer.stderr.splitlines())
-    return int(json.loads(answer.stdout)["virtual-size"])
+def _fill_up(raw: Path) -> None:
+    rest = raw.stat().st_size % _SECTOR
+    if rest:
+        os.truncate(raw, raw.stat().st_size - rest + _SECTOR)
 
 
 # -- one format ---------------------------------------------------------------------------------
-
-
-def _qemu_name(wanted: ImageFormat) -> str:
-    return _QEMU_NAMES.get(wanted, str(wanted))
 
 
 def _settings(wanted: ImageFormat, options: FormatOptions) -> tuple[str, ...]:
@@ -162,8 +160,8 @@ def _convert(
     limits: Limits,
     on_read: Callable[[int], None],
 ) -> None:
-    said: deque[str] = deque(maxlen=_LINES)
-    program = find_tool(argv[0], package="qemu-utils")
+    said: deque[str] = deque(maxlen=qemu.LINES)
+    program = find_tool(argv[0], package=qemu.PACKAGE)
     child = Child(
         [*prefix, program, *argv[1:]],
         env={**os.environ, "LC_ALL": "C"},
@@ -172,7 +170,7 @@ def _convert(
     )
     code = limits.watch(child, grace=_GRACE, on_look=lambda: on_read(_bytes_read(child.pid)))
     if code != 0:
-        raise _failed(f"qemu-img could not make {wanted} from raw", code, said)
+        raise qemu.gave_up(f"qemu-img could not make {wanted} from raw", code, said)
 
 
 def _bytes_read(pid: int) -> int:
@@ -184,28 +182,16 @@ def _bytes_read(pid: int) -> int:
     return int(found[1]) if found else 0
 
 
-def _verify(target: Path, wanted: ImageFormat, raw_size: int) -> int:
-    """The virtual size of what was made from a raw image of that size; raises unless it is that."""
-    expected = -(-raw_size // _SECTOR) * _SECTOR
-    size = inspect(target, wanted)
+def _verify(target: Path, wanted: ImageFormat, expected: int) -> None:
+    """Raise unless what was made has a disk of `expected` bytes and nothing broken in it."""
+    size = inspect.virtual_size(target, wanted)
     if size != expected:
-        raise _failed(f"{target.name} has a disk of {size} bytes, not of {expected}", 0, ())
+        raise qemu.gave_up(f"{target.name} has a disk of {size} bytes, not of {expected}", 0, ())
     if wanted in _CHECKABLE:
-        answer = _ask("check", target, wanted)
+        answer = qemu.ask("check", target, wanted)
         if answer.code != 0:
             lines = [*answer.stdout.splitlines(), *answer.stderr.splitlines()]
-            raise _failed(f"qemu-img check finds {target.name} broken", answer.code, lines)
-    return size
-
-
-def _ask(verb: str, path: Path, wanted: ImageFormat) -> Completed:
-    program = find_tool("qemu-img", package="qemu-utils")
-    argv = [program, verb, "--output=json", "-f", _qemu_name(wanted), str(path)]
-    try:
-        return run(argv, timeout=_LOOK_TIMEOUT)
-    except TimeoutError as error:
-        message = f"qemu-img {verb} of {path.name} did not end within {_LOOK_TIMEOUT:.0f} s"
-        raise _action_failed(FailureClass.TIMEOUT, message) from error
+            raise qemu.gave_up(f"qemu-img check finds {target.name} broken", answer.code, lines)
 
 
 # -- all formats --------------------------------------------------------------------------------
@@ -222,8 +208,18 @@ class _Progress:
         self.is_whole = False  #: the file is made and checked
 
 
+@dataclass(frozen=True, kw_only=True)
+class _One:
+    """What one thread has done."""
+
+    file: Path
+    timings: Mapping[str, float]
+    artifact: Artifact | None = None
+    disk: Disk | None = None
+
+
 class _Making:
-    """One call of `make`: a thread for each format, watched from the caller's."""
+    """One call of `make`: a thread for each format, and one for the disk, watched from the caller's."""
 
     def __init__(
         self,
@@ -232,27 +228,30 @@ class _Making:
         options: Mapping[str, FormatOptions],
         limits: Limits,
         prefix: tuple[str, ...],
-        on_phase: Callable[[BuildPhase], None],
-        on_bytes: Callable[[int, int], None],
+        listener: Listener,
     ) -> None:
         self._raw = raw
         self._options = options
         self._prefix = prefix
         self._stop = limits.stop
         self._limits = replace(limits, stop=self._why_stop)
-        self._on_phase = on_phase
-        self._on_bytes = on_bytes
+        self._listener = listener
         self._given_up = threading.Event()
         self._hashing = False
         data = sparse.data_size(raw)
-        self._raw_size = raw.stat().st_size
+        self._size = raw.stat().st_size
         self._progress = {each: _Progress(0 if each is ImageFormat.RAW else data) for each in wanted}
+        self._disk: Disk | None = None
+        self._done: list[_One] = []
+        self._told = 0
 
     def run(self, nice: int) -> Made:
         with ThreadPoolExecutor(
-            len(self._progress), thread_name_prefix="convert", initializer=_stand_back, initargs=(nice,)
+            len(self._progress) + 1, thread_name_prefix="convert", initializer=_stand_back, initargs=(nice,)
         ) as pool:
             jobs = [pool.submit(self._make_one, each) for each in self._progress]
+            if ImageFormat.RAW not in self._progress:
+                jobs.append(pool.submit(self._hash_disk))
             try:
                 self._follow(jobs)
             finally:
@@ -260,44 +259,62 @@ class _Making:
                 self._given_up.set()
         made = [job.result() for job in jobs]
         return Made(
-            artifacts={file: artifact for file, artifact, _timings in made},
-            timings={name: taken for _file, _artifact, timings in made for name, taken in timings.items()},
+            artifacts={one.file: one.artifact for one in made if one.artifact},
+            timings={name: taken for one in made for name, taken in one.timings.items()},
+            disk=self._disk,
         )
 
     # -- on the caller's thread -----------------------------------------------------------------
 
-    def _follow(self, jobs: Sequence[Future[tuple[Path, Artifact, Mapping[str, float]]]]) -> None:
+    def _follow(self, jobs: Sequence[Future[_One]]) -> None:
         """Report until all jobs are done; raises what the first one raises that fails."""
         rest = set(jobs)
         while rest:
             self._report()
-            done, rest = wait(rest, timeout=LOOK, return_when=FIRST_EXCEPTION)
-            for job in done:
-                job.result()
+            done, rest = wait(rest, timeout=LOOK, return_when=FIRST_COMPLETED)
+            self._done += [job.result() for job in done]
+            self._tell()
         self._report()
+
+    def _tell(self) -> None:
+        """Tell of files that are there, once it is known what is in them."""
+        if self._disk is None:
+            self._disk = next((one.disk for one in self._done if one.disk), None)
+            if self._disk is None:
+                return
+            self._listener.on_disk(self._disk)
+        for one in self._done[self._told :]:
+            self._told += 1
+            if one.artifact:
+                self._listener.on_artifact(one.artifact)
 
     def _report(self) -> None:
         states = self._progress.values()
         if not self._hashing and all(state.is_whole for state in states):
             self._hashing = True
-            self._on_phase(BuildPhase.HASH)
-            if ImageFormat.RAW not in self._progress:
-                self._raw.unlink()
+            self._listener.on_phase(BuildPhase.HASH)
         if self._hashing:
             done, total = sum(s.hashed for s in states), sum(s.to_hash for s in states)
         else:
             done, total = sum(s.converted for s in states), sum(s.to_convert for s in states)
+        if self._hashing and self._disk and ImageFormat.RAW not in self._progress:
+            self._raw.unlink(missing_ok=True)
         if total:  # raw alone has nothing to convert
-            self._on_bytes(done, total)
+            self._listener.on_bytes(done, total)
 
-    # -- on a format's own thread ---------------------------------------------------------------
+    # -- on threads of their own ----------------------------------------------------------------
 
     def _why_stop(self) -> Failure | None:
         if self._given_up.is_set():
             return Failure(failure_class=FailureClass.CANCELLED, message="another format was not made")
         return self._stop()
 
-    def _make_one(self, wanted: ImageFormat) -> tuple[Path, Artifact, Mapping[str, float]]:
+    def _hash_disk(self) -> _One:
+        began = time.monotonic()
+        disk = hash_disk(self._raw, self._limits)
+        return _One(file=self._raw, timings={"hash disk": time.monotonic() - began}, disk=disk)
+
+    def _make_one(self, wanted: ImageFormat) -> _One:
         target = self._raw.with_name(f"{self._raw.name.removesuffix('.raw')}.{wanted}")
         progress = self._progress[wanted]
         timings: dict[str, float] = {}
@@ -305,7 +322,7 @@ class _Making:
         if wanted is not ImageFormat.RAW:
             self._convert_one(target, wanted, progress)
             timings[f"convert {wanted}"] = time.monotonic() - began
-        virtual_size = _verify(target, wanted, self._raw_size)
+        _verify(target, wanted, self._size)
         progress.converted, progress.to_hash = progress.to_convert, target.stat().st_size
         progress.is_whole = True
 
@@ -319,12 +336,15 @@ class _Making:
         artifact = Artifact(
             format=wanted,
             size=hashes.size,
-            virtual_size=virtual_size,
+            virtual_size=self._size,
             md5=hashes.md5,
             sha256=hashes.sha256,
             sha512=hashes.sha512,
         )
-        return target, artifact, timings
+        self._listener.keep(target, artifact, self._limits)
+        is_raw = wanted is ImageFormat.RAW
+        disk = Disk(sha256=hashes.sha256, size=self._size) if is_raw else None
+        return _One(file=target, timings=timings, artifact=artifact, disk=disk)
 
     def _convert_one(self, target: Path, wanted: ImageFormat, progress: _Progress) -> None:
         def on_read(count: int) -> None:
@@ -344,47 +364,3 @@ class _Making:
 def _stand_back(nice: int) -> None:
     # Linux means the calling thread alone, and what it starts: threads and processes (setpriority(2)).
     os.setpriority(os.PRIO_PROCESS, 0, max(nice, os.getpriority(os.PRIO_PROCESS, 0)))
-
-
-# -- failures -----------------------------------------------------------------------------------
-
-
-def _failed(what: str, code: int, lines: Sequence[str] | deque[str]) -> ActionFailedError:
-    """qemu-img's failure, with the reason that can be seen in what it said and how it ended."""
-    text = "\n".join(lines)
-    failure_class, why = FailureClass.TOOL, ""
-    if _FULL.search(text):
-        failure_class, why = FailureClass.DISK, "the disk is full"
-    elif code < 0:
-        # Whoever did it, the kernel when memory ran out or an operator, may not do it again.
-        failure_class, why = FailureClass.UNKNOWN, f"it was ended by {_signal_name(-code)}"
-    elif _UNSUPPORTED.search(text):
-        why = _what_is_unsupported(text)
-    return _action_failed(failure_class, f"{what}: {why}" if why else what, code, lines)
-
-
-def _signal_name(number: int) -> str:
-    name = signal.Signals(number).name
-    return f"{name}, as the kernel does when memory runs out" if number == signal.SIGKILL else name
-
-
-def _what_is_unsupported(text: str) -> str:
-    if "compression" in text or "zstd" in text:
-        return (
-            "this qemu-img can't compress with zstd; install QEMU 5.1 or newer built with zstd,"
-            " or set format-options: {qcow2: {compression: zlib}}"
-        )
-    return "this qemu-img does not know the format or an option of it; install a newer one (qemu-utils)"
-
-
-def _action_failed(
-    failure_class: FailureClass, message: str, code: int | None = None, lines: Sequence[str] | deque[str] = ()
-) -> ActionFailedError:
-    failure = Failure(
-        failure_class=failure_class,
-        message=message,
-        step="qemu-img",
-        exit_code=code,
-        lines=tuple(lines)[-_LINES:],
-    )
-    return ActionFailedError(message, failure)
