@@ -2,8 +2,11 @@
 
 Properties alone prove little: Nova and Cinder copy them into the snapshots that users make of
 servers and volumes which run from our images. So an image counts as ours when its properties name
-this very upload, nothing marks it as a snapshot, and it has either the id on the upload's record
-or the name it was created with, which is among its properties and which no copy shares.
+this very upload, nothing marks it as a snapshot, and one of these, which no copy shares, is true:
+
+    it has the id on the upload's record
+    it has the name it was created with, which is among its properties
+    its property `imagepool_serving` is its own id: it was given a stable name since
 """
 
 from __future__ import annotations
@@ -12,29 +15,49 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
-from builder.cloud.base import CloudImage
+from builder.cloud.base import Task
+from builder.cloudimage import (
+    BUILD_ID,
+    BUILD_READY,
+    BUILD_STARTED,
+    FORMAT,
+    IMAGE,
+    INSTALLATION,
+    NODEPOOL_BUILD_ID,
+    NODEPOOL_PROVIDER,
+    NODEPOOL_UPLOAD_ID,
+    PROVIDER,
+    PYTHON_PATH,
+    RAW_SHA256,
+    RAW_SIZE,
+    SDK_MD5,
+    SDK_OBJECT,
+    SDK_SHA256,
+    SHA512,
+    SHELL_TYPE,
+    SNAPSHOT_MARKS,
+    UPLOAD_ID,
+    UPLOAD_STARTED,
+    USERNAME,
+    VIRTUAL_SIZE,
+    CloudImage,
+)
 from builder.config.model import Provider
 from builder.errors import ConfigError
-from builder.model import Artifact, Upload
+from builder.model import Artifact, Build, BuildState, Upload
 
-INSTALLATION: Final = "imagepool_installation"
-IMAGE: Final = "imagepool_image"
-BUILD_ID: Final = "imagepool_build_id"
-UPLOAD_ID: Final = "imagepool_upload_id"
-PROVIDER: Final = "imagepool_provider"
-
-#: What nodepool-builder sets; nodepool's `alien-image-list` and others look for it.
-NODEPOOL_BUILD_ID: Final = "nodepool_build_id"
-NODEPOOL_UPLOAD_ID: Final = "nodepool_upload_id"
-NODEPOOL_PROVIDER: Final = "nodepool_provider_name"
-
-#: What openstacksdk sets, by which its users find an image they have already.
-SDK_MD5: Final = "owner_specified.openstack.md5"
-SDK_SHA256: Final = "owner_specified.openstack.sha256"
-SDK_OBJECT: Final = "owner_specified.openstack.object"
-
-#: Nova and Cinder put one of these on images that they make of servers and volumes.
-_SNAPSHOT_MARKS: Final = ("base_image_ref", "instance_uuid", "image_type", "block_device_mapping")
+#: Characters of a property's value that every Glance and database takes.
+VALUE_LIMIT: Final = 255
+#: Names of ours, of nodepool's, of openstacksdk's and of Glance's own: nobody's metadata sets these.
+_PREFIXES: Final = ("imagepool_", "nodepool_", "os_glance", "owner_specified.openstack.")
+#: Attributes of an image that are no properties (Glance's API reference, "Create image"), or that it
+#: keeps to itself. `min_ram` and `protected` are missing: who names them in metadata means them.
+_ATTRIBUTES: Final = frozenset(
+    {"id", "name", "status", "size", "virtual_size", "checksum", "os_hash_algo", "os_hash_value", "owner"}
+    | {"visibility", "tags", "created_at", "updated_at", "container_format", "disk_format", "min_disk"}
+    | {"os_hidden", "self", "file", "schema", "direct_url", "locations", "location", "stores"}
+    | {"deleted", "deleted_at"}
+)
 
 
 def image_name(provider: Provider, upload: Upload, now: datetime) -> str:
@@ -53,12 +76,25 @@ def image_name(provider: Provider, upload: Upload, now: datetime) -> str:
         ) from error
 
 
+def is_reserved(name: str) -> bool:
+    """Whether a property of that name can't be had by asking for it in `metadata` or `meta`.
+
+    Without regard to case: some databases of Glance's compare so. The marks of snapshots are among
+    them, since an image that has one could never be proven to be ours.
+    """
+    name = name.casefold()
+    return name.startswith(_PREFIXES) or name in _ATTRIBUTES or name in SNAPSHOT_MARKS
+
+
+def build_marks(upload: Upload, installation_id: str) -> dict[str, str]:
+    """The properties that name one build of one installation."""
+    return {INSTALLATION: installation_id, IMAGE: upload.image, BUILD_ID: upload.build_id}
+
+
 def marks(upload: Upload, installation_id: str) -> dict[str, str]:
     """The properties that name one upload of one installation, and that nothing else carries."""
     return {
-        INSTALLATION: installation_id,
-        IMAGE: upload.image,
-        BUILD_ID: upload.build_id,
+        **build_marks(upload, installation_id),
         UPLOAD_ID: upload.id,
         PROVIDER: upload.provider,
     }
@@ -66,23 +102,50 @@ def marks(upload: Upload, installation_id: str) -> dict[str, str]:
 
 def properties(
     *,
-    metadata: Mapping[str, str],
-    meta: Mapping[str, str],
+    wished: Mapping[str, str],
     upload: Upload,
+    build: Build,
     artifact: Artifact,
     name: str,
     installation_id: str,
 ) -> dict[str, str]:
-    """All Glance properties of an upload: the diskimage's `metadata`, the provider's `meta` over it,
-    and ours over both. `name` is the cloud image's."""
+    """All Glance properties of an upload: what diskimage and provider wish, and ours over it.
+
+    `name` is the cloud image's. What is `is_reserved` is not had by wishing.
+    """
     return {
-        **{key: str(value) for key, value in {**metadata, **meta}.items()},
+        **{key: str(value) for key, value in wished.items() if not is_reserved(key)},
         **marks(upload, installation_id),
         **_nodepool_marks(upload),
         SDK_MD5: artifact.md5,
         SDK_SHA256: artifact.sha256,
         SDK_OBJECT: f"images/{name}",
+        **_short(
+            {
+                FORMAT: artifact.format,
+                SHA512: artifact.sha512,
+                VIRTUAL_SIZE: str(artifact.virtual_size),
+                UPLOAD_STARTED: _time(upload.started),
+                USERNAME: upload.username,
+                PYTHON_PATH: upload.python_path,
+                SHELL_TYPE: upload.shell_type,
+            }
+        ),
+        **build_facts(build),
     }
+
+
+def build_facts(build: Build) -> dict[str, str]:
+    """What properties tell of a build, as far as it is known: less while the build still runs."""
+    ready = build.ended or build.state_time if build.state is BuildState.READY else None
+    return _short(
+        {
+            BUILD_STARTED: _time(build.began),
+            BUILD_READY: _time(ready),
+            RAW_SHA256: build.raw_sha256,
+            RAW_SIZE: None if build.raw_size is None else str(build.raw_size),
+        }
+    )
 
 
 def why_not_ours(image: CloudImage, upload: Upload, installation_id: str) -> str | None:
@@ -99,13 +162,40 @@ def why_not_ours(image: CloudImage, upload: Upload, installation_id: str) -> str
     for name, value in wanted.items():
         if image.properties.get(name) != value:
             return f"its property {name} is {image.properties.get(name)!r}, not {value!r}"
-    snapshot = [mark for mark in _SNAPSHOT_MARKS if image.properties.get(mark)]
-    if snapshot:
-        return f"it is a snapshot of something made from ours: it has the property {snapshot[0]}"
+    return _why_snapshot(image) or (None if known else _why_copy(image))
+
+
+def why_not_of_task(image: CloudImage, upload: Upload, task: Task | None) -> str | None:
+    """Why an image without properties is not proven to have come out of an upload's import task."""
+    if INSTALLATION in image.properties or NODEPOOL_BUILD_ID in image.properties:
+        return "its properties name another upload"
+    if task is None:
+        return f"the cloud has forgotten the import task {upload.task}"
+    if task.image_id != image.id:
+        return f"the import task {task.id} made the image {task.image_id}"
+    if image.name != upload.external_name:
+        return f"its name is {image.name!r}, the task's image was called {upload.external_name!r}"
+    return _why_snapshot(image)
+
+
+def why_not_adoptable(image: CloudImage, upload: Upload) -> str | None:
+    """Why an image with the `build_marks` of an upload can't become the upload's; None when it can."""
+    provider = image.properties.get(PROVIDER)
+    if provider not in (None, upload.provider):
+        return f"it belongs to the provider {provider}"
+    return _why_snapshot(image) or _why_copy(image)
+
+
+def _why_snapshot(image: CloudImage) -> str | None:
+    mark = next((mark for mark in SNAPSHOT_MARKS if image.properties.get(mark)), None)
+    return f"it is a snapshot of something made from ours: it has the property {mark}" if mark else None
+
+
+def _why_copy(image: CloudImage) -> str | None:
     original = image.properties.get(SDK_OBJECT, "").removeprefix("images/")
-    if not known and image.name != original:
-        return f"it is a copy of ours: its name is {image.name!r}, ours was {original!r}"
-    return None
+    if image.name == original or image.serving:
+        return None
+    return f"it is a copy of ours: its name is {image.name!r}, ours was {original!r}"
 
 
 def _nodepool_marks(upload: Upload) -> dict[str, str]:
@@ -114,3 +204,12 @@ def _nodepool_marks(upload: Upload) -> dict[str, str]:
         NODEPOOL_UPLOAD_ID: upload.id,
         NODEPOOL_PROVIDER: upload.provider,
     }
+
+
+def _time(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat()
+
+
+def _short(values: Mapping[str, str | None]) -> dict[str, str]:
+    """Those that are known and fit: half a path would be a wrong one."""
+    return {name: str(value) for name, value in values.items() if value and len(value) <= VALUE_LIMIT}

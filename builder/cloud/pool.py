@@ -36,7 +36,8 @@ class CloudPool:
         self._make = make
         self._clock = clock
         self._lock = threading.Lock()
-        self._members: dict[str, _Member] = {}
+        #: By name, cloud and region: a provider that moved still has images where it was.
+        self._members: dict[tuple[str, str, str | None], _Member] = {}
 
     def get(self, provider: Provider) -> Cloud:
         """The Cloud of that provider, with its current settings."""
@@ -65,8 +66,8 @@ class CloudPool:
 
     def _member(self, provider: Provider) -> _Member:
         with self._lock:
-            known = self._members.get(provider.name)
+            place = (provider.name, provider.cloud, provider.region)
+            known = self._members.get(place)
             if known is None or known.provider != provider:
-                known = _Member(provider, self._make(provider))
-                self._members[provider.name] = known
+                known = self._members[place] = _Member(provider, self._make(provider))
             return known

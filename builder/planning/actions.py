@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from builder.model import Build, Cancellation, ImageFormat, Upload
+from builder.cloudimage import CloudImage
+from builder.model import Build, Cancellation, ImageFormat, Upload, UploadCancellation
 
 
 class Verdict(StrEnum):
@@ -49,15 +50,63 @@ class BuildDecision:
 
 @dataclass(frozen=True, kw_only=True)
 class UploadDecision:
-    """Whether and when a diskimage's newest ready build goes to a provider, and why."""
+    """Whether and when a diskimage's newest build goes to a provider, and why."""
 
     image: str
     provider: str
     verdict: Verdict
     reason: str
-    build: Build | None = None  #: what is or would be uploaded; None when there is no ready build
+    build: Build | None = None  #: what is or would be uploaded; None when there is none with a file
     due: datetime | None = None
+    #: It would be the single try that an open breaker lets through.
+    probe: bool = False
     in_service: datetime | None = None  #: since when the newest upload there is ready; None: there is none
+    tried: datetime | None = None  #: when an upload of the image there failed last, of whatever build
+
+
+class BreakerState(StrEnum):
+    """Whether uploads go to a provider."""
+
+    CLOSED = "closed"  #: they do
+    OPEN = "open"  #: they don't, until `until`
+    HALF_OPEN = "half-open"  #: one is tried
+
+
+@dataclass(frozen=True, kw_only=True)
+class Breaker:
+    """What failures in a row, of whatever image, mean for a provider; follows from the records alone."""
+
+    provider: str
+    state: BreakerState
+    reason: str
+    failures: int = 0  #: in a row
+    since: datetime | None = None  #: when it opened
+    until: datetime | None = None  #: when a single upload is tried; of a half-open one: since when
+    probe: Upload | None = None  #: of a half-open one: the upload by which it is tried now
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promotion:
+    """That a stable name and tag move to an upload from those that have it, or why they don't."""
+
+    image: str
+    provider: str
+    verdict: Verdict
+    reason: str
+    upload: Upload | None = None  #: which should have them; None when nothing there is ready
+    predecessors: tuple[Upload, ...] = ()  #: which have them and lose them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leak:
+    """A cloud image with our marks and without a record: whether it may go, or why not."""
+
+    provider: str
+    image: CloudImage
+    verdict: Verdict
+    reason: str
+    first_seen: datetime | None = None
+    due: datetime | None = None
 
 
 class CleanupKind(StrEnum):
@@ -66,7 +115,7 @@ class CleanupKind(StrEnum):
     FAIL_BUILD = "fail-build"  #: `building`, but its builder is gone: record the failure
     FAIL_UPLOAD = "fail-upload"  #: `uploading`, but its uploader is gone: delete what it left, record it
     REMOVE_LEFTOVER = "remove-leftover"  #: a failed upload left an image: delete it, keep the record
-    WITHDRAW_CANCELLATION = "withdraw-cancellation"  #: its build has ended: take the wish away
+    WITHDRAW_CANCELLATION = "withdraw-cancellation"  #: its build or upload has ended: take the wish away
     PRUNE_BUILD = "prune-build"  #: every provider has a format of it: delete that file, record it
     RETIRE_BUILD = "retire-build"  #: superseded: write `deleting`
     RETIRE_UPLOAD = "retire-upload"  #: superseded: write `deleting`
@@ -81,7 +130,7 @@ class CleanupAction:
     kind: CleanupKind
     build: Build | None = None  #: the build concerned; None when its record is gone
     upload: Upload | None = None
-    cancellation: Cancellation | None = None  #: the wish to withdraw
+    cancellation: Cancellation | UploadCancellation | None = None  #: the wish to withdraw
     formats: tuple[ImageFormat, ...] = ()  #: of the files to prune
     verdict: Verdict
     reason: str

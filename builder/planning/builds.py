@@ -11,7 +11,7 @@ from typing import Final
 from builder.config.model import Config, DiskImage
 from builder.model import Build, BuildState, ImageRecords, Request, Snapshot
 from builder.planning.actions import BuildDecision, Trigger, Verdict
-from builder.planning.records import is_there, newest_ready, was_ready
+from builder.planning.records import is_there, newest_ready, unwanted, was_ready
 from builder.planning.retry import INTERRUPTIONS, counts, curable, delay
 from builder.planning.schedule import last_tick, next_tick
 from builder.planning.words import at, cancelled, counted, failure, listed, short, wish
@@ -188,6 +188,7 @@ def _file_gone(image: DiskImage, ready: Build, records: ImageRecords, config: Co
         if not provider.images[image.name].pause
         and provider.image_format in ready.pruned
         and not is_there(records, ready, provider.name)
+        and unwanted(records, ready, provider.name) is None
     ]
     if not waiting:
         return None

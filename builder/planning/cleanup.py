@@ -7,15 +7,30 @@ tree plans nothing: every action follows from a record that says so.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
 
 from builder.config.model import Config
-from builder.model import Build, BuildState, ImageRecords, Snapshot, Upload, UploadState
+from builder.model import (
+    Build,
+    BuildState,
+    ImageRecords,
+    Snapshot,
+    Upload,
+    UploadCancellation,
+    UploadState,
+)
 from builder.planning.actions import CleanupAction, CleanupKind, Verdict
 from builder.planning.pruning import spent_files
-from builder.planning.records import newest_first
-from builder.planning.retention import superseded_builds, superseded_uploads
-from builder.planning.words import at, cancelled, counted, short
+from builder.planning.reach import provider_of, whereabouts
+from builder.planning.records import moving, newest_first, runs
+from builder.planning.retention import awaits_successor, marks_of, superseded_builds, superseded_uploads
+from builder.planning.words import at, by_whom, cancelled, counted, short
+
+#: How long a cloud may take to make an image although the connection has broken: load balancers and
+#: Glance itself give a request up after a minute or two.
+UNSEEN_GRACE: Final = timedelta(minutes=5)
 
 #: Failures are recorded first, because the next try waits for it; then what frees room; then the rest.
 _ORDER = (
@@ -49,11 +64,14 @@ def plan_cleanup(
 
 
 def _busy(action: CleanupAction, active: frozenset[str]) -> bool:
+    # What runs here has to see that it was cancelled, even if its own record is lost.
+    wish = action.cancellation
+    if isinstance(wish, UploadCancellation):
+        return wish.upload in active
     if action.upload:
         return action.upload.name in active
-    # An upload of it that runs here reads its files, even if the upload's record is lost; and a build
-    # that runs here has to see that it was cancelled, even if its own record is lost.
-    build = action.cancellation.build_id if action.cancellation else action.build and action.build.id
+    # An upload of it that runs here reads its files, even if the upload's record is lost.
+    build = wish.build_id if wish else action.build and action.build.id
     return build is not None and any(name == build or name.startswith(f"{build}/") for name in active)
 
 
@@ -62,11 +80,11 @@ def _plan_image(
 ) -> Iterator[CleanupAction]:
     yield from _abandoned_builds(records)
     yield from _abandoned_uploads(config, records)
-    yield from _stale_cancellation(records)
-    yield from _leftovers(config, records)
+    yield from _stale_cancellations(records)
+    yield from _leftovers(config, records, now)
     yield from _unwanted_uploads(config, records)
     yield from _unwanted_builds(records, builder_id)
-    yield from spent_files(config, records, builder_id)
+    yield from spent_files(config, records, now, builder_id)
     yield from superseded_uploads(config, records, now)
     yield from superseded_builds(config, records, now)
 
@@ -75,13 +93,8 @@ def _plan_image(
 
 
 def _abandoned_builds(records: ImageRecords) -> Iterator[CleanupAction]:
-    building = sorted(
-        (b for b in records.builds if b.state is BuildState.BUILDING),
-        key=lambda b: (b.began, b.id),
-        reverse=True,
-    )
-    # The lock is the image's, so of several records only the newest can be alive.
-    for build in building[1:] if records.build_claimed else building:
+    building = (b for b in records.builds if b.state is BuildState.BUILDING and not runs(b, records))
+    for build in sorted(building, key=lambda b: (b.began, b.id), reverse=True):
         gone = f"Build {short(build.id)} has no builder any more"
         wish = records.cancellation
         if wish is not None and wish.build_id == build.id:
@@ -96,34 +109,28 @@ def _abandoned_builds(records: ImageRecords) -> Iterator[CleanupAction]:
 
 
 def _abandoned_uploads(config: Config, records: ImageRecords) -> Iterator[CleanupAction]:
-    alive: set[tuple[str, str]] = set()
+    alive = moving(records)
     for upload in newest_first(u for u in records.uploads if u.state is UploadState.UPLOADING):
-        pair = (upload.build_id, upload.provider)
-        claimed = pair in records.uploads_claimed
-        if claimed and pair not in alive:
-            # The lock is the pair's, so of several records only the newest can be alive.
-            alive.add(pair)
-            continue
-        yield _fail_upload(config, records, upload, wait=claimed)
+        if upload not in alive:
+            claimed = (upload.build_id, upload.provider) in records.uploads_claimed
+            yield _fail_upload(config, records, upload, wait=claimed)
 
 
 def _fail_upload(config: Config, records: ImageRecords, upload: Upload, *, wait: bool) -> CleanupAction:
     gone = f"{_named(upload)} has no uploader any more"
-    if upload.provider not in config.providers:
-        verdict, reason = Verdict.NO, f"{gone}. {_out_of_reach(upload)}"
-    elif wait:
-        verdict, reason = Verdict.NO, f"{gone}; that is recorded when the upload that runs has ended."
-    else:
-        verdict, reason = Verdict.NOW, f"{gone}."
-    return _on_upload(CleanupKind.FAIL_UPLOAD, records, upload, verdict, reason)
+    wish = next((w for w in records.upload_cancellations if w.upload == upload.name), None)
+    if wish is not None:
+        gone += f" and was {cancelled(wish)}"
+    if wait:
+        reason = f"{gone}; that is recorded when the upload that runs has ended."
+        return _on_upload(CleanupKind.FAIL_UPLOAD, records, upload, Verdict.NO, reason)
+    return _in_cloud(config, CleanupKind.FAIL_UPLOAD, records, upload, f"{gone}.")
 
 
-def _stale_cancellation(records: ImageRecords) -> Iterator[CleanupAction]:
+def _stale_cancellations(records: ImageRecords) -> Iterator[CleanupAction]:
     wish = records.cancellation
-    if wish is None:
-        return
-    build = records.build(wish.build_id)
-    if build is None or build.state is not BuildState.BUILDING:
+    build = records.build(wish.build_id) if wish is not None else None
+    if wish is not None and (build is None or build.state is not BuildState.BUILDING):
         yield CleanupAction(
             kind=CleanupKind.WITHDRAW_CANCELLATION,
             build=build,
@@ -131,13 +138,36 @@ def _stale_cancellation(records: ImageRecords) -> Iterator[CleanupAction]:
             verdict=Verdict.NOW,
             reason=f"Build {short(wish.build_id)}, {cancelled(wish)}, has ended.",
         )
+    running = {upload.name for upload in records.uploads if upload.state is UploadState.UPLOADING}
+    for each in records.upload_cancellations:
+        if each.upload not in running:
+            # Without the upload: that needs nothing of its provider, and waits for none.
+            yield CleanupAction(
+                kind=CleanupKind.WITHDRAW_CANCELLATION,
+                cancellation=each,
+                verdict=Verdict.NOW,
+                reason=f"The upload {each.upload}, {cancelled(each)}, has ended.",
+            )
 
 
-def _leftovers(config: Config, records: ImageRecords) -> Iterator[CleanupAction]:
+def _leftovers(config: Config, records: ImageRecords, now: datetime) -> Iterator[CleanupAction]:
     for upload in records.uploads:
         if upload.may_linger:
             what = f"{_named(upload)} failed and left {upload.external_id or upload.external_name} behind"
-            yield _in_cloud(config, CleanupKind.REMOVE_LEFTOVER, records, upload, f"{what}.")
+            action = _in_cloud(config, CleanupKind.REMOVE_LEFTOVER, records, upload, f"{what}.")
+            yield _not_too_soon(action, upload, now)
+
+
+def _not_too_soon(action: CleanupAction, upload: Upload, now: datetime) -> CleanupAction:
+    """Later, when the cloud did not even tell an id, and may still be at it."""
+    due = upload.state_time + UNSEEN_GRACE
+    if action.verdict is not Verdict.NOW or upload.external_id is not None or now >= due:
+        return action
+    reason = (
+        f"{_named(upload)} failed without an answer; its cloud may make {upload.external_name} yet,"
+        f" which is looked for at {at(due)}."
+    )
+    return replace(action, verdict=Verdict.LATER, due=due, reason=reason)
 
 
 # -- what somebody asked to go --------------------------------------------------------------------
@@ -146,8 +176,21 @@ def _leftovers(config: Config, records: ImageRecords) -> Iterator[CleanupAction]
 def _unwanted_uploads(config: Config, records: ImageRecords) -> Iterator[CleanupAction]:
     for upload in records.uploads:
         if upload.state is UploadState.DELETING:
-            reason = f"{_named(upload)} is to go since {at(upload.state_time)}."
-            yield _in_cloud(config, CleanupKind.REMOVE_UPLOAD, records, upload, reason)
+            yield _remove_upload(config, records, upload)
+
+
+def _remove_upload(config: Config, records: ImageRecords, upload: Upload) -> CleanupAction:
+    reason = f"{_named(upload)} is to go since {at(upload.state_time)}"
+    if upload.deletion is not None:
+        reason += f", asked {by_whom(upload.deletion)}"
+    image = config.diskimages.get(records.name)
+    listing = {provider.name for provider in config.providers_of(records.name)}
+    if image is not None and upload.provider in listing and awaits_successor(image, records, upload):
+        reason += f"; it waits until another one there has its {marks_of(image)}."
+        return _on_upload(CleanupKind.REMOVE_UPLOAD, records, upload, Verdict.NO, reason)
+    if upload.hidden:
+        reason += "; it was in use when it was to be deleted, so it is hidden meanwhile"
+    return _in_cloud(config, CleanupKind.REMOVE_UPLOAD, records, upload, f"{reason}.")
 
 
 def _unwanted_builds(records: ImageRecords, builder_id: str) -> Iterator[CleanupAction]:
@@ -181,10 +224,12 @@ def _remove_build(build: Build, uploads: int, builder_id: str) -> CleanupAction:
 def _in_cloud(
     config: Config, kind: CleanupKind, records: ImageRecords, upload: Upload, reason: str
 ) -> CleanupAction:
-    """An action in a cloud, which waits while its provider is not configured."""
-    if upload.provider in config.providers:
-        return _on_upload(kind, records, upload, Verdict.NOW, reason)
-    return _on_upload(kind, records, upload, Verdict.NO, f"{reason} {_out_of_reach(upload)}")
+    """An action in a cloud, which waits while nothing tells how to reach it."""
+    if provider_of(config, upload) is None:
+        return _on_upload(kind, records, upload, Verdict.NO, f"{reason} {_out_of_reach(upload)}")
+    if upload.provider not in config.providers:
+        reason += f" {upload.provider} is not in the configuration; it was {whereabouts(upload)}."
+    return _on_upload(kind, records, upload, Verdict.NOW, reason)
 
 
 def _on_upload(
@@ -200,8 +245,9 @@ def _named(upload: Upload) -> str:
 
 def _out_of_reach(upload: Upload) -> str:
     return (
-        f"The provider {upload.provider} is not in the configuration, so its cloud can't be asked;"
-        " configure it again to let this be cleaned up."
+        f"The provider {upload.provider} is not in the configuration and its cloud is not on record, so it"
+        " can't be asked; configure it again to let this be cleaned up, or forget what it has with"
+        f" `imagepool cleanup --forget {upload.provider}`."
     )
 
 

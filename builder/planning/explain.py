@@ -1,4 +1,4 @@
-"""Explain an image: whether it is built, uploaded, kept or deleted, when, and why."""
+"""Explain an image: whether it is built, uploaded, in use by name, kept or deleted, when, and why."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from builder.model import Build, BuildState, ImageRecords, Snapshot, Upload, Upl
 from builder.planning.actions import CleanupAction, CleanupKind, Explanation, Verdict
 from builder.planning.builds import decide_build
 from builder.planning.cleanup import plan_cleanup
+from builder.planning.departed import why_departed
+from builder.planning.promotion import promotions_of
 from builder.planning.records import ready_uploads
-from builder.planning.retention import kept, lasting_uploads
-from builder.planning.uploads import decide_upload
+from builder.planning.retention import kept, lasting_uploads, marks_of
+from builder.planning.uploads import decide_uploads
 from builder.planning.words import changed, counted, failure, listed, short
 
 
@@ -21,6 +23,9 @@ def explain(
     config: Config, snapshot: Snapshot, now: datetime, image: str, builder_id: str | None
 ) -> tuple[Explanation, ...]:
     """One row each for the next build, the upload to each provider, and every build and upload there is.
+
+    For an image with a stable name or tag, one more for each provider. Pass the whole snapshot: what
+    became of other images in a provider tells whether it takes any.
 
     `builder_id` is this machine's, None on one that builds nothing. Raises NotFoundError when
     neither the configuration nor the store knows the image.
@@ -35,7 +40,8 @@ def explain(
     )
     return (
         *_next_build(config, records, now),
-        *_next_uploads(config, records, now),
+        *_next_uploads(config, snapshot, now, image),
+        *_promotions(config, records),
         *_builds(config, records, plan),
         *_uploads(config, records, plan),
     )
@@ -52,14 +58,26 @@ def _next_build(config: Config, records: ImageRecords, now: datetime) -> Iterato
         yield Explanation(what="next build", verdict=build.verdict, due=build.due, reason=reason)
 
 
-def _next_uploads(config: Config, records: ImageRecords, now: datetime) -> Iterator[Explanation]:
+def _next_uploads(config: Config, snapshot: Snapshot, now: datetime, image: str) -> Iterator[Explanation]:
+    for upload in decide_uploads(config, snapshot, now):
+        if upload.image == image:
+            yield Explanation(
+                what=f"upload to {upload.provider}",
+                verdict=upload.verdict,
+                due=upload.due,
+                reason=upload.reason,
+            )
+
+
+def _promotions(config: Config, records: ImageRecords) -> Iterator[Explanation]:
     image = config.diskimages.get(records.name)
     if image is None:
         return
-    for provider in config.providers_of(image.name):
-        upload = decide_upload(image, provider, records, config, now)
+    for promotion in promotions_of(image, config, records):
         yield Explanation(
-            what=f"upload to {provider.name}", verdict=upload.verdict, due=upload.due, reason=upload.reason
+            what=f"{marks_of(image)} in {promotion.provider}",
+            verdict=promotion.verdict,
+            reason=promotion.reason,
         )
 
 
@@ -78,7 +96,10 @@ def _build_stays(config: Config, records: ImageRecords, build: Build) -> str:
     if build.state is BuildState.FAILED:
         return f"It failed, {failure(build)}. Its record stays until a newer build is ready."
     if image is None:
-        return "It stays: that its image is not in the configuration is no reason to delete it."
+        return (
+            "It stays: its image is not in the configuration, but it goes only when somebody says so,"
+            " with `imagepool cleanup`."
+        )
     return f"It stays: it is {_among(kept(image), 'build')}.{_pruned(build)}"
 
 
@@ -114,11 +135,13 @@ def _upload_stays(config: Config, records: ImageRecords, upload: Upload) -> str:
         return "It is being uploaded."
     if upload.state is UploadState.FAILED:
         return f"It failed, {failure(upload)}. Its record stays until a later upload there is ready."
-    if image is None or upload.provider not in {p.name for p in config.providers_of(image.name)}:
-        return "It stays: that its provider does not list the image any more is no reason to delete it."
+    why = why_departed(config, upload)
+    if image is None or why is not None:
+        return f"It stays: {why}, but it goes only when somebody says so, with `imagepool cleanup`."
     if upload == next(iter(ready_uploads(lasting_uploads(records, upload.provider))), None):
         return "It stays: it is the newest ready one there, the image in service."
-    return f"It stays: it is {_among(kept(image), 'upload')} there."
+    keep = kept(config.providers[upload.provider].images[image.name])
+    return f"It stays: it is {_among(keep, 'upload')} there."
 
 
 def _among(keep: int, noun: str) -> str:

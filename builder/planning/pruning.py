@@ -1,37 +1,53 @@
-"""Decide which files of ready builds nobody needs any more: `delete-after-upload` and `keep-formats`.
+"""Decide which files of ready builds nobody needs any more: `delete-after-upload`, `keep-formats`, old ones.
 
 A file goes when every provider that takes its format has the image, from this build or a newer
-one. A format that no provider takes stays: its file is the only copy there is.
+one. A format that no provider takes stays: its file is the only copy there is. Of a build whose
+record stays only because failed uploads of it may still be looked at, all files go.
+
+Only what is ready in a provider counts as being there, and only ready builds lose files: an upload
+that began while its build was still running needs its file until it is ready, as any does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 
 from builder.config.model import Config, Provider
 from builder.model import Build, ImageFormat, ImageRecords, UploadState
 from builder.planning.actions import CleanupAction, CleanupKind, Verdict
 from builder.planning.records import has_file, is_there, ready_builds
+from builder.planning.retention import kept_for_the_record
 from builder.planning.words import listed, short
 
 
-def spent_files(config: Config, records: ImageRecords, builder_id: str) -> Iterator[CleanupAction]:
+def spent_files(
+    config: Config, records: ImageRecords, now: datetime, builder_id: str
+) -> Iterator[CleanupAction]:
     """The files to delete from the machine whose id is `builder_id`, and those that other machines will."""
     image = config.diskimages.get(records.name)
-    if image is None or not image.delete_after_upload:
+    if image is None:
         return
     builds = ready_builds(records)
+    for_the_record = kept_for_the_record(config, records, now)
     for position, build in enumerate(builds):
-        this_or_newer = builds[: position + 1]
-        spent = tuple(
-            artifact.format
-            for artifact in build.artifacts
-            if has_file(build, artifact.format)
-            and artifact.format not in image.keep_formats
-            and _everywhere(config.providers_of(image.name), records, artifact.format, this_or_newer)
-        )
-        if spent and not _moving(records, build):
-            yield _prune(build, spent, builder_id)
+        files = tuple(a.format for a in build.artifacts if has_file(build, a.format))
+        if _moving(records, build):
+            continue
+        if build.id in for_the_record:
+            spent, why = files, "the build is superseded, and only its record is kept"
+        elif image.delete_after_upload:
+            spent = tuple(
+                each
+                for each in files
+                if each not in image.keep_formats
+                and _everywhere(config.providers_of(image.name), records, each, builds[: position + 1])
+            )
+            why = f"who takes {_it(spent)} has this build or a newer one"
+        else:
+            continue
+        if spent:
+            yield _prune(build, spent, why, builder_id)
 
 
 def _everywhere(
@@ -50,10 +66,9 @@ def _moving(records: ImageRecords, build: Build) -> bool:
     return claimed or any(u.state is UploadState.UPLOADING for u in records.uploads_of(build.id))
 
 
-def _prune(build: Build, formats: tuple[ImageFormat, ...], builder_id: str) -> CleanupAction:
+def _prune(build: Build, formats: tuple[ImageFormat, ...], why: str, builder_id: str) -> CleanupAction:
     here = build.builder_id == builder_id
-    files = f"The {listed(formats)} of build {short(build.id)}"
-    reason = f"{files} can go from the disk: who takes {_it(formats)} has this build or a newer one"
+    reason = f"The {listed(formats)} of build {short(build.id)} can go from the disk: {why}"
     if not here:
         reason += f"; {build.builder or 'an unknown machine'} has the files and deletes them"
     return CleanupAction(

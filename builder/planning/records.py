@@ -6,8 +6,9 @@ Ties are broken by id, so that every machine finds the same one.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 
-from builder.model import Build, BuildState, ImageRecords, Upload, UploadState
+from builder.model import Build, BuildState, ImageRecords, Upload, UploadState, UploadWish
 
 
 def ready_builds(records: ImageRecords) -> tuple[Build, ...]:
@@ -45,3 +46,43 @@ def was_ready(build: Build) -> bool:
     if build.state is BuildState.DELETING:
         return bool(build.formats or build.artifacts)  # a failed build has neither
     return build.state is BuildState.READY
+
+
+def runs(build: Build, records: ImageRecords) -> bool:
+    """Whether a build that says it is being built is: the lock is the image's, so only the newest can be."""
+    if build.state is not BuildState.BUILDING or not records.build_claimed:
+        return False
+    alive = max((b for b in records.builds if b.state is BuildState.BUILDING), key=lambda b: (b.began, b.id))
+    return alive.id == build.id
+
+
+def ended(upload: Upload) -> datetime:
+    """When an upload came to its end; for nodepool's records, which don't say, the last change of state."""
+    return upload.ended or upload.state_time
+
+
+def moving(records: ImageRecords) -> tuple[Upload, ...]:
+    """The uploads that are under way: of those of a claimed pair, the newest that says so."""
+    alive: dict[tuple[str, str], Upload] = {}
+    for upload in newest_first(u for u in records.uploads if u.state is UploadState.UPLOADING):
+        pair = (upload.build_id, upload.provider)
+        # The lock is the pair's, so of several records only the newest can be alive.
+        if pair in records.uploads_claimed:
+            alive.setdefault(pair, upload)
+    return tuple(alive.values())
+
+
+def unwanted(records: ImageRecords, build: Build, provider: str) -> UploadWish | None:
+    """The wish that keeps a build away from a provider, None when nothing does.
+
+    Whoever deletes an upload with another tool, such as nodepool's CLI, just writes `deleting`; the
+    janitor makes a wish of that, and until then the record itself counts as one.
+    """
+    wishes = [wish] if (wish := build.wish(provider)) else []
+    wishes += [
+        UploadWish(provider=provider, wanted=False, by="another tool", time=upload.state_time)
+        for upload in records.uploads_of(build.id, provider)
+        if upload.state is UploadState.DELETING and upload.deletion is None
+    ]
+    latest = max(wishes, key=lambda wish: wish.time, default=None)
+    return None if latest is None or latest.wanted else latest

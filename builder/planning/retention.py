@@ -1,23 +1,23 @@
 """Decide which builds and uploads are superseded and may go, so that the last good one never does.
 
 Only images and providers of the configuration are judged: that one was taken out of it is no
-reason to delete anything.
+reason to delete anything (departed.py does that, when a person says so).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from builder.config.model import Config, DiskImage, Provider
+from builder.config.model import Config, DiskImage, ProviderImage
 from builder.model import Build, BuildState, ImageRecords, Upload, UploadState
 from builder.planning.actions import CleanupAction, CleanupKind, Verdict
 from builder.planning.records import newest_first, ready_builds, ready_uploads
 from builder.planning.words import at, counted, listed, short
 
 
-def kept(image: DiskImage) -> int:
-    """How many ready builds, and ready uploads per provider, stay: never fewer than one."""
+def kept(image: DiskImage | ProviderImage) -> int:
+    """How many ready builds, or ready uploads in a provider, stay at least: never fewer than one."""
     return max(1, image.keep)
 
 
@@ -35,14 +35,16 @@ def superseded_uploads(config: Config, records: ImageRecords, now: datetime) -> 
     image = config.diskimages.get(records.name)
     if image is None:
         return
+    failures = _Failures(config, records, now)
     for provider in config.providers_of(image.name):
         uploads = lasting_uploads(records, provider.name)
-        ready = ready_uploads(uploads)
-        for upload in ready[kept(image) :]:
-            yield _old_upload(records, upload, kept(image))
+        keep = provider.images[image.name]
+        for upload in ready_uploads(uploads)[kept(keep) :]:
+            yield _old_upload(image, records, upload, keep, now)
         for upload in uploads:
-            if upload.state is UploadState.FAILED and ready and ready[0].state_time > upload.state_time:
-                yield _failed_upload(records, upload, provider, config.failed_retention, now)
+            until = failures.seen_until(upload)
+            if until is not None:
+                yield _failed_upload(records, upload, until, now)
 
 
 def superseded_builds(config: Config, records: ImageRecords, now: datetime) -> Iterator[CleanupAction]:
@@ -51,63 +53,178 @@ def superseded_builds(config: Config, records: ImageRecords, now: datetime) -> I
     if image is None:
         return
     ready = ready_builds(records)
+    failures = _Failures(config, records, now)
     for build in ready[kept(image) :]:
-        yield _old_build(records, build, kept(image))
+        yield _old_build(image, records, build, failures)
     for build in records.builds:
         if build.state is not BuildState.FAILED or _in_a_cloud(records, build):
             continue
         if any(r.began > build.began for r in ready):
-            yield _failed_build(build, config.failed_retention, now)
+            yield _failed_build(build, failures)
 
 
-def _old_upload(records: ImageRecords, upload: Upload, keep: int) -> CleanupAction:
-    newer = f"{counted(keep, 'newer upload')} of {upload.image} {'is' if keep == 1 else 'are'} ready there"
-    return CleanupAction(
-        kind=CleanupKind.RETIRE_UPLOAD,
-        build=records.build(upload.build_id),
-        upload=upload,
-        verdict=Verdict.NOW,
-        reason=f"The upload of build {short(upload.build_id)} to {upload.provider} is superseded: {newer}.",
+def kept_for_the_record(config: Config, records: ImageRecords, now: datetime) -> frozenset[str]:
+    """The ids of ready builds that would go, if it weren't for failed uploads of them that may be looked at.
+
+    Nobody needs their files any more: a provider that takes nothing for weeks must not fill the disk.
+    """
+    image = config.diskimages.get(records.name)
+    if image is None:
+        return frozenset()
+    failures = _Failures(config, records, now)
+    return frozenset(
+        build.id
+        for build in ready_builds(records)[kept(image) :]
+        if not (image.keep_for is not None and build.state_time + image.keep_for > now)
+        and not _in_a_cloud(records, build)
+        and failures.of(build)
     )
 
 
-def _failed_upload(
-    records: ImageRecords, upload: Upload, provider: Provider, retention: timedelta, now: datetime
+# -- uploads --------------------------------------------------------------------------------------
+
+
+def _old_upload(
+    image: DiskImage, records: ImageRecords, upload: Upload, keep: ProviderImage, now: datetime
 ) -> CleanupAction:
-    due = upload.state_time + retention
-    what = f"The failed upload of build {short(upload.build_id)} to {provider.name}"
+    newer = f"{counted(kept(keep), 'newer upload')} of {upload.image} {_are(kept(keep))} ready there"
+    superseded = f"The upload of build {short(upload.build_id)} to {upload.provider} is superseded: {newer}"
+    until = upload.state_time + keep.keep_for if keep.keep_for is not None else now
+    verdict, due = Verdict.NOW, None
+    if awaits_successor(image, records, upload):
+        verdict = Verdict.NO
+        superseded += f"; it stays until one of those has the {marks_of(image)}"
+    elif until > now:
+        verdict, due = Verdict.LATER, until
+        superseded += f"; it is kept until {at(until)}"
     return CleanupAction(
         kind=CleanupKind.RETIRE_UPLOAD,
         build=records.build(upload.build_id),
         upload=upload,
-        verdict=Verdict.NOW if due <= now else Verdict.LATER,
+        verdict=verdict,
         due=due,
-        reason=f"{what} has a ready successor and is kept until {at(due)} to be looked at.",
+        reason=f"{superseded}.",
     )
 
 
-def _old_build(records: ImageRecords, build: Build, keep: int) -> CleanupAction:
-    newer = f"{counted(keep, 'newer build')} {'is' if keep == 1 else 'are'} ready"
-    superseded = f"Build {short(build.id)} is superseded: {newer}"
+def awaits_successor(image: DiskImage | None, records: ImageRecords, upload: Upload) -> bool:
+    """Whether an upload has the stable name or tag, and another one there is ready to take them over.
+
+    It must not go before: who looks for the image by them would find none for a while.
+    """
+    if image is None or not marks_of(image) or upload.serving is None:
+        return False
+    others = [u for u in ready_uploads(lasting_uploads(records, upload.provider)) if u != upload]
+    return bool(others) and all(other.serving is None for other in others)
+
+
+def marks_of(image: DiskImage) -> str:
+    """What moves from image to image in a provider, in words; "" when nothing does."""
+    marks = [
+        mark
+        for mark in (
+            f"stable name {image.stable_name}" if image.stable_name else "",
+            f"stable tag {image.stable_tag}" if image.stable_tag else "",
+        )
+        if mark
+    ]
+    return listed(marks) if marks else ""
+
+
+def _failed_upload(records: ImageRecords, upload: Upload, until: datetime, now: datetime) -> CleanupAction:
+    what = f"The failed upload of build {short(upload.build_id)} to {upload.provider}"
+    return CleanupAction(
+        kind=CleanupKind.RETIRE_UPLOAD,
+        build=records.build(upload.build_id),
+        upload=upload,
+        verdict=Verdict.NOW if until <= now else Verdict.LATER,
+        due=until,
+        reason=f"{what} has a ready successor and is kept until {at(until)} to be looked at.",
+    )
+
+
+class _Failures:
+    """Until when the failed uploads of an image may be looked at."""
+
+    def __init__(self, config: Config, records: ImageRecords, now: datetime) -> None:
+        self.retention = config.failed_retention
+        self.now = now
+        self._records = records
+        self._keep = {p.name: kept(p.images[records.name]) for p in config.providers_of(records.name)}
+        self._ready = {name: ready_uploads(lasting_uploads(records, name)) for name in self._keep}
+
+    def seen_until(self, upload: Upload) -> datetime | None:
+        """The end of that time; None as long as no later upload there is ready, or when it did not fail.
+
+        The time counts from the first that was ready after it. When all that are kept are later, the first
+        may be gone already, and counted from the one after it, the time would begin anew with every upload.
+        So twice the time after the failure is the end: for all that failed within that time before the
+        first success, it is no sooner than the other.
+        """
+        if upload.state is not UploadState.FAILED:
+            return None
+        later = [u.state_time for u in self._ready[upload.provider] if u.state_time > upload.state_time]
+        if not later:
+            return None
+        until = min(later) + self.retention
+        if len(later) < self._keep[upload.provider]:
+            return until
+        return min(until, upload.state_time + 2 * self.retention)
+
+    def of(self, build: Build) -> tuple[Upload, ...]:
+        """The failed uploads of a build that may still be looked at, without which its record can't go."""
+        failed = (u for u in self._records.uploads_of(build.id) if u.state is UploadState.FAILED)
+        return tuple(u for u in failed if u.provider in self._keep and self._is_seen(u))
+
+    def _is_seen(self, upload: Upload) -> bool:
+        until = self.seen_until(upload)
+        return until is None or until > self.now
+
+
+# -- builds ---------------------------------------------------------------------------------------
+
+
+def _old_build(image: DiskImage, records: ImageRecords, build: Build, failures: _Failures) -> CleanupAction:
+    keep = kept(image)
+    superseded = f"Build {short(build.id)} is superseded: {counted(keep, 'newer build')} {_are(keep)} ready"
+    until = build.state_time + image.keep_for if image.keep_for is not None else failures.now
     # A record with uploads below it can't go, and one that is ready may be a provider's last good image.
     pins = [u for u in records.uploads_of(build.id) if u.state in (UploadState.READY, UploadState.UPLOADING)]
+    seen = failures.of(build)
+    verdict, due = Verdict.NOW, None
     if pins:
         where = listed(sorted({f"{u.state} in {u.provider}" for u in pins}))
-        verdict, reason = Verdict.NO, f"{superseded}; it stays as long as it is {where}."
-    else:
-        verdict, reason = Verdict.NOW, f"{superseded}."
-    return CleanupAction(kind=CleanupKind.RETIRE_BUILD, build=build, verdict=verdict, reason=reason)
+        verdict = Verdict.NO
+        superseded += f"; it stays as long as it is {where}"
+    elif seen:
+        verdict = Verdict.NO
+        superseded += f"; its record stays as long as {_looked_at(seen)}"
+    elif until > failures.now:
+        verdict, due = Verdict.LATER, until
+        superseded += f"; it is kept until {at(until)}"
+    return CleanupAction(
+        kind=CleanupKind.RETIRE_BUILD, build=build, verdict=verdict, due=due, reason=f"{superseded}."
+    )
 
 
-def _failed_build(build: Build, retention: timedelta, now: datetime) -> CleanupAction:
-    due = build.state_time + retention
+def _failed_build(build: Build, failures: _Failures) -> CleanupAction:
+    due = build.state_time + failures.retention
+    seen = failures.of(build)
+    failed = f"The failed build {short(build.id)}"
+    reason = f"{failed} has a ready successor and is kept until {at(due)} to be looked at"
+    if due <= failures.now and seen:
+        return CleanupAction(
+            kind=CleanupKind.RETIRE_BUILD,
+            build=build,
+            verdict=Verdict.NO,
+            reason=f"{reason}, and as long as {_looked_at(seen)}.",
+        )
     return CleanupAction(
         kind=CleanupKind.RETIRE_BUILD,
         build=build,
-        verdict=Verdict.NOW if due <= now else Verdict.LATER,
+        verdict=Verdict.NOW if due <= failures.now else Verdict.LATER,
         due=due,
-        reason=f"The failed build {short(build.id)} has a ready successor"
-        f" and is kept until {at(due)} to be looked at.",
+        reason=f"{reason}.",
     )
 
 
@@ -115,3 +232,12 @@ def _in_a_cloud(records: ImageRecords, build: Build) -> bool:
     """Whether an upload of it is ready or under way: whatever its own record says, it stays."""
     alive = (UploadState.READY, UploadState.UPLOADING)
     return any(upload.state in alive for upload in records.uploads_of(build.id))
+
+
+def _looked_at(uploads: tuple[Upload, ...]) -> str:
+    where = listed(sorted({u.provider for u in uploads}))
+    return f"what failed of it in {where} may be looked at"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"

@@ -15,7 +15,7 @@ JITTER: Final = 0.25
 #: So many builds in a row whose daemon went away are no accident any more: something in them kills it.
 INTERRUPTIONS: Final = 5
 
-#: The same again would come out the same: only a human or the next tick gets another try.
+#: The same again would come out the same: only a human, the next tick or the next build gets another try.
 INCURABLE: Final = frozenset({FailureClass.CONFIG, FailureClass.TOOL, FailureClass.CANCELLED})
 
 
@@ -27,23 +27,32 @@ def delay(policy: RetryPolicy, failures: int, seed: str) -> timedelta | None:
     """
     if failures >= policy.limit:
         return None
+    return backoff(policy.first, policy.longest, failures, seed)
+
+
+def backoff(first: timedelta, longest: timedelta, nth: int, seed: str) -> timedelta:
+    """The n-th wait (1 or more): `first`, doubled each time, at most `longest`, and the jitter on top."""
     # A float has room for any power of two that is asked here; a timedelta has not.
-    growing = policy.first.total_seconds() * 2.0 ** min(failures - 1, 500)
-    seconds = min(growing, policy.longest.total_seconds())
-    return timedelta(seconds=seconds * (1 + JITTER * _fraction(f"{seed} {failures}")))
+    growing = first.total_seconds() * 2.0 ** min(nth - 1, 500)
+    seconds = min(growing, longest.total_seconds())
+    return timedelta(seconds=seconds * (1 + JITTER * _fraction(f"{seed} {nth}")))
 
 
 def counts(record: Build | Upload) -> bool:
     """Whether a failed record counts as a failure: a daemon that died says nothing of the work."""
-    return _class(record) is not FailureClass.INTERRUPTED
+    return failure_class(record) is not FailureClass.INTERRUPTED
 
 
 def curable(record: Build | Upload) -> bool:
-    """Whether doing the same again may come out better."""
-    return _class(record) not in INCURABLE
+    """Whether doing the same again may come out better.
+
+    Of uploads only what is no trouble of the provider (`breakers.trips`) is judged by this.
+    """
+    return failure_class(record) not in INCURABLE
 
 
-def _class(record: Build | Upload) -> FailureClass:
+def failure_class(record: Build | Upload) -> FailureClass:
+    """Whose trouble a failed record was; UNKNOWN when it does not say, as nodepool's don't."""
     return record.reason.failure_class if record.reason else FailureClass.UNKNOWN
 
 

@@ -2,68 +2,120 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from builder.config.model import Config, DiskImage, Provider
-from builder.model import Build, ImageRecords, Snapshot, Upload, UploadState
-from builder.planning.actions import UploadDecision, Verdict
-from builder.planning.records import newest_first, newest_ready, ready_uploads
-from builder.planning.retry import counts, curable, delay
-from builder.planning.words import at, counted, failure, short
+from builder.model import Build, BuildState, ImageRecords, Snapshot, Upload, UploadState
+from builder.planning.actions import Breaker, BreakerState, UploadDecision, Verdict
+from builder.planning.breakers import breakers, trips
+from builder.planning.probes import one_probe_each
+from builder.planning.records import ended, moving, newest_first, newest_ready, ready_uploads, runs, unwanted
+from builder.planning.retry import backoff, counts, curable, delay
+from builder.planning.ways import unfit_format
+from builder.planning.words import at, by_whom, counted, failure, short
+from builder.ways import Capabilities
 
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
+_UNKNOWN: Final[Mapping[str, Capabilities]] = {}
 
 
-def decide_uploads(config: Config, snapshot: Snapshot, now: datetime) -> tuple[UploadDecision, ...]:
-    """A decision for every diskimage and every provider that lists it, in the order of the configuration."""
-    return tuple(
-        decide_upload(image, provider, snapshot.image(image.name), config, now)
+def decide_uploads(
+    config: Config,
+    snapshot: Snapshot,
+    now: datetime,
+    *,
+    capabilities: Mapping[str, Capabilities] = _UNKNOWN,
+) -> tuple[UploadDecision, ...]:
+    """A decision for every diskimage and every provider that lists it, in the order of the configuration.
+
+    `capabilities`: what is known of providers by now, by their names. Of the uploads that an open
+    breaker lets through, at most one for each provider is NOW.
+    """
+    known = breakers(config, snapshot, now)
+    decisions = [
+        decide_upload(
+            image,
+            provider,
+            snapshot.image(image.name),
+            config,
+            now,
+            breaker=known[provider.name],
+            capabilities=capabilities.get(provider.name),
+        )
         for image in config.diskimages.values()
         for provider in config.providers_of(image.name)
-    )
+    ]
+    return one_probe_each(decisions, known, config.upload_breaker, now)
 
 
 def decide_upload(
-    image: DiskImage, provider: Provider, records: ImageRecords, config: Config, now: datetime
+    image: DiskImage,
+    provider: Provider,
+    records: ImageRecords,
+    config: Config,
+    now: datetime,
+    *,
+    breaker: Breaker,
+    capabilities: Capabilities | None = None,
 ) -> UploadDecision:
-    """Whether and when the newest ready build of a diskimage goes to a provider that lists it.
+    """Whether and when the newest build of a diskimage goes to a provider that lists it.
+
+    That is the newest ready build, or the one that is being built, as soon as it has the file that
+    the provider takes. `breaker` is the provider's; where it is half-open, every upload that may be
+    the single one is NOW, with `probe`: `decide_uploads` picks one of them.
 
     Whoever holds the claim of the pair and decides again under it passes records whose
-    `uploads_claimed` lacks it: a claim of one's own makes no upload of somebody else's alive.
+    `uploads_claimed` lacks it, and a breaker made of those: a claim of one's own makes no upload of
+    somebody else's alive.
     """
-    case = _Case(image=image, provider=provider, records=records, build=newest_ready(records))
+    case = _Case(
+        image=image,
+        provider=provider,
+        records=records,
+        build=_candidate(records, provider),
+        breaker=breaker,
+        capabilities=capabilities,
+    )
     if case.build is None:
         return case.decide(Verdict.NO, "There is no ready build to upload.")
     uploads = newest_first(records.uploads_of(case.build.id, provider.name))
     obstacle = (
         _there(case, case.build, uploads)
-        or _running(case, case.build, uploads)
+        or _running(case, case.build)
+        or _unwanted(case, case.build)
         or _paused(case)
         or _unfit(case, case.build)
     )
     if obstacle:
         return obstacle
-    failed = tuple(u for u in uploads if u.state is UploadState.FAILED and counts(u))
-    if failed:
-        return _after_failures(case, case.build, failed, config, now)
-    return _now(case, case.build, min(case.build.state_time, now))
+    tries = _tries(case, case.build, uploads)
+    if not tries:
+        return _due(case, case.build, min(case.build.state_time, now), now)
+    return _after_failures(case, case.build, tries, config, now)
 
 
 def claimable(decisions: Iterable[UploadDecision], builder_id: str) -> tuple[UploadDecision, ...]:
-    """What the machine that holds files under `builder_id` can upload now, in a fair order.
+    """What the machine that holds files under `builder_id` can upload now, probes included, in a fair order.
 
-    Providers take turns, so that none waits for all images of another; each brings forward the
-    image that is missing or oldest there, and so does each turn.
+    Pass all decisions, those that are RUNNING too: providers take turns, and each upload that runs
+    to one has been a turn of it, so a provider that takes several at a time comes again only after
+    those that have none. Each provider brings forward the image that is missing or oldest there, and
+    so does each turn. Whoever finds a provider's shares taken goes on with the next: nothing in this
+    order waits for what stands before it.
     """
-    mine = [d for d in decisions if d.verdict is Verdict.NOW and d.build and d.build.builder_id == builder_id]
-    mine.sort(key=_age)
-    turns: dict[str, int] = defaultdict(int)
+    every = tuple(decisions)
+    turns = Counter(d.provider for d in every if d.verdict is Verdict.RUNNING)
+    mine = [
+        d
+        for d in every
+        if d.verdict is Verdict.NOW and d.build is not None and d.build.builder_id == builder_id
+    ]
     ordered: list[tuple[int, UploadDecision]] = []
-    for decision in mine:
+    for decision in sorted(mine, key=_age):
         ordered.append((turns[decision.provider], decision))
         turns[decision.provider] += 1
     return tuple(decision for _, decision in sorted(ordered, key=lambda pair: pair[0]))
@@ -71,6 +123,16 @@ def claimable(decisions: Iterable[UploadDecision], builder_id: str) -> tuple[Upl
 
 def _age(decision: UploadDecision) -> datetime:
     return decision.in_service or _NEVER
+
+
+def _candidate(records: ImageRecords, provider: Provider) -> Build | None:
+    """The build that the provider should get."""
+    being_built = next((build for build in records.builds if runs(build, records)), None)
+    if being_built is None or being_built.artifact(provider.image_format) is None:
+        return newest_ready(records)
+    wish = records.cancellation
+    about_to_end = wish is not None and wish.build_id == being_built.id
+    return newest_ready(records) if about_to_end else being_built
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +143,15 @@ class _Case:
     provider: Provider
     records: ImageRecords
     build: Build | None
+    breaker: Breaker
+    capabilities: Capabilities | None
 
-    def decide(self, verdict: Verdict, reason: str, due: datetime | None = None) -> UploadDecision:
+    def decide(
+        self, verdict: Verdict, reason: str, due: datetime | None = None, *, probe: bool = False
+    ) -> UploadDecision:
         """The decision on this case."""
-        serving = ready_uploads(self.records.uploads_to(self.provider.name))
+        there = self.records.uploads_to(self.provider.name)
+        serving = ready_uploads(there)
         return UploadDecision(
             image=self.image.name,
             provider=self.provider.name,
@@ -92,7 +159,9 @@ class _Case:
             reason=reason,
             build=self.build,
             due=due,
+            probe=probe,
             in_service=serving[0].state_time if serving else None,
+            tried=max((ended(u) for u in there if u.state is UploadState.FAILED), default=None),
         )
 
 
@@ -109,16 +178,30 @@ def _there(case: _Case, build: Build, uploads: tuple[Upload, ...]) -> UploadDeci
     )
 
 
-def _running(case: _Case, build: Build, uploads: tuple[Upload, ...]) -> UploadDecision | None:
-    running = [u for u in uploads if u.state is UploadState.UPLOADING]
-    if not running or (build.id, case.provider.name) not in case.records.uploads_claimed:
+def _running(case: _Case, build: Build) -> UploadDecision | None:
+    pair = (build.id, case.provider.name)
+    upload = next((u for u in moving(case.records) if (u.build_id, u.provider) == pair), None)
+    if upload is None:
         return None
-    upload = running[0]
     phase = f", phase {upload.phase}" if upload.phase else ""
     return case.decide(
         Verdict.RUNNING,
         f"Build {short(build.id)} is being uploaded to {case.provider.name}"
         f" by {upload.uploader or 'an uploader'} since {at(upload.started or upload.state_time)}{phase}.",
+    )
+
+
+def _unwanted(case: _Case, build: Build) -> UploadDecision | None:
+    wish = unwanted(case.records, build, case.provider.name)
+    if wish is None:
+        return None
+    retry = f"`imagepool upload retry {case.image.name} --provider {case.provider.name}`"
+    serving = ready_uploads(case.records.uploads_to(case.provider.name))
+    stays = f" Build {short(serving[0].build_id)} stays in service there." if serving else ""
+    return case.decide(
+        Verdict.NO,
+        f"Build {short(build.id)} is kept away from {case.provider.name} {by_whom(wish)};"
+        f" {retry} lets it go there again.{stays}",
     )
 
 
@@ -133,6 +216,7 @@ def _paused(case: _Case) -> UploadDecision | None:
 def _unfit(case: _Case, build: Build) -> UploadDecision | None:
     """Why the build has nothing for this provider, None if it has."""
     wanted = case.provider.image_format
+    reason = None
     if build.formats and not build.artifacts:
         reason = f"Build {short(build.id)} was made by nodepool-builder: its hashes are not on record."
     elif build.artifact(wanted) is None:
@@ -141,30 +225,44 @@ def _unfit(case: _Case, build: Build) -> UploadDecision | None:
         reason = (
             f"The {wanted} file of build {short(build.id)} was deleted after its uploads; a new build is due."
         )
-    else:
-        return None
-    return case.decide(Verdict.NO, reason)
+    elif case.capabilities is not None:
+        reason = unfit_format(case.provider, case.capabilities, wanted)
+    return case.decide(Verdict.NO, reason) if reason else None
 
 
 # -- when it is due -------------------------------------------------------------------------------
+
+
+def _tries(case: _Case, build: Build, uploads: tuple[Upload, ...]) -> tuple[Upload, ...]:
+    """The failures that tell when the next try is, newest first: those since somebody last asked for it."""
+    wish = build.wish(case.provider.name)
+    since = wish.time if wish is not None and wish.wanted else _NEVER
+    return tuple(u for u in uploads if u.state is UploadState.FAILED and counts(u) and ended(u) > since)
 
 
 def _after_failures(
     case: _Case, build: Build, failed: tuple[Upload, ...], config: Config, now: datetime
 ) -> UploadDecision:
     last, policy = failed[0], config.upload_retry
-    # Upload ids are unique within build and provider only, and all three should spread out.
-    wait = delay(policy, len(failed), last.name) if curable(last) else None
-    if wait is None:
-        return case.decide(
-            Verdict.NO,
-            f"{_failed(failed)} There is no next try before a new build;"
-            " delete the failed upload to try again (`imagepool upload delete`).",
-        )
-    again = last.state_time + wait
-    if again <= now:
-        return _now(case, build, again, _failed(failed))
-    return case.decide(Verdict.LATER, f"{_failed(failed)} The next try is at {at(again)}.", again)
+    if not trips(last):
+        # What is the provider's trouble doesn't use up the tries of an image.
+        counting = sum(not trips(upload) for upload in failed)
+        # Upload ids are unique within build and provider only, and all three should spread out.
+        wait = delay(policy, counting, last.name) if curable(last) else None
+        if wait is None:
+            return _given_up(case, failed)
+        return _due(case, build, last.state_time + wait, now, _failed(failed))
+    if case.breaker.state is not BreakerState.CLOSED:
+        return _due(case, build, min(last.state_time, now), now)  # the breaker's reason names the failures
+    wait = backoff(policy.first, policy.longest, len(failed), last.name)
+    return _due(case, build, last.state_time + wait, now, _failed(failed))
+
+
+def _given_up(case: _Case, failed: tuple[Upload, ...]) -> UploadDecision:
+    retry = f"`imagepool upload retry {case.image.name} --provider {case.provider.name}`"
+    return case.decide(
+        Verdict.NO, f"{_failed(failed)} There is no next try before a new build, or before {retry}."
+    )
 
 
 def _failed(failed: tuple[Upload, ...]) -> str:
@@ -175,9 +273,32 @@ def _failed(failed: tuple[Upload, ...]) -> str:
     return f"{what} failed {counted(len(failed), 'time')}, last: {failure(last)}."
 
 
-def _now(case: _Case, build: Build, due: datetime, further: str = "") -> UploadDecision:
-    reason = (
+def _due(case: _Case, build: Build, due: datetime, now: datetime, further: str = "") -> UploadDecision:
+    """It is due at that time, or when the provider's breaker lets it through."""
+    breaker = case.breaker
+    if breaker.state is BreakerState.OPEN and breaker.until is not None:
+        own = f"The next try is at {at(due)}." if due > breaker.until else ""
+        reason = " ".join(text for text in (further, breaker.reason, own) if text)
+        return case.decide(Verdict.LATER, reason, max(due, breaker.until))
+    if due > now:
+        return case.decide(Verdict.LATER, f"{further} The next try is at {at(due)}.", due)
+    what = f"{_missing(case, build)} {further}".strip()
+    if breaker.state is not BreakerState.HALF_OPEN:
+        return case.decide(Verdict.NOW, what, due)
+    if breaker.probe is not None:
+        return case.decide(Verdict.NO, f"{breaker.reason} This upload waits for what becomes of that.")
+    since = due if breaker.until is None else max(due, breaker.until)
+    return case.decide(Verdict.NOW, f"{what} {breaker.reason} This one is due to be it.", since, probe=True)
+
+
+def _missing(case: _Case, build: Build) -> str:
+    where = f"its files are on {build.builder or 'an unknown machine'}."
+    if build.state is BuildState.BUILDING:
+        return (
+            f"Build {short(build.id)} is still being built, but its {case.provider.image_format} is there"
+            f" and not in {case.provider.name} yet; it is ready there when the build is, and {where}"
+        )
+    return (
         f"Build {short(build.id)}, ready since {at(build.state_time)}, is not in {case.provider.name} yet;"
-        f" its files are on {build.builder or 'an unknown machine'}."
+        f" {where}"
     )
-    return case.decide(Verdict.NOW, f"{reason} {further}".strip(), due)

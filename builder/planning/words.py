@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
-from builder.model import Build, Cancellation, Request, Upload
+from builder.model import Build, Cancellation, Deletion, Request, Upload, UploadCancellation, UploadWish
 
 #: How many changes a sentence names; the record has more.
 _CHANGES: Final = 3
@@ -52,10 +52,15 @@ def wish(request: Request) -> str:
     return f"asked by {line(request.by) or 'somebody'} at {at(request.time)}{why}"
 
 
-def cancelled(wish: Cancellation) -> str:
-    """Who cancelled a build, when and why: "cancelled by ann at 2026-11-21 14:14 UTC: wrong mirror"."""
+def by_whom(wish: Cancellation | UploadCancellation | UploadWish | Deletion) -> str:
+    """Whose wish it was, when and why: "by ann at 2026-11-21 14:14 UTC: it does not boot"."""
     why = f": {line(wish.why)}" if line(wish.why) else ""
-    return f"cancelled by {line(wish.by) or 'somebody'} at {at(wish.time)}{why}"
+    return f"by {line(wish.by) or 'somebody'} at {at(wish.time)}{why}"
+
+
+def cancelled(wish: Cancellation | UploadCancellation) -> str:
+    """Who cancelled what, when and why: "cancelled by ann at 2026-11-21 14:14 UTC: wrong mirror"."""
+    return f"cancelled {by_whom(wish)}"
 
 
 def changed(build: Build) -> str:

@@ -10,12 +10,13 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from builder.config.model import Config, DiskImage, Provider, ProviderImage, RetryPolicy
+from builder.config.model import BreakerPolicy, Config, DiskImage, Provider, ProviderImage, RetryPolicy
 from builder.model import (
     Artifact,
     Build,
     BuildState,
     Cancellation,
+    Deletion,
     Failure,
     FailureClass,
     ImageFormat,
@@ -23,7 +24,10 @@ from builder.model import (
     Request,
     Snapshot,
     Upload,
+    UploadCancellation,
+    UploadPhase,
     UploadState,
+    UploadWish,
 )
 
 #: Half past two in the afternoon, sixteen minutes after the tick of the default schedule.
@@ -50,13 +54,25 @@ def diskimage(name: str = IMAGE, **changes: Any) -> DiskImage:
     return replace(DiskImage(name=name, formats=(ImageFormat.QCOW2,)), **changes)
 
 
-def provider(name: str = "north", *images: str, pause: bool = False, **changes: Any) -> Provider:
-    listed = {i: ProviderImage(diskimage=i, pause=pause) for i in images or (IMAGE,)}
+def provider(
+    name: str = "north",
+    *images: str,
+    pause: bool = False,
+    keep: int = 2,
+    keep_for: timedelta | None = None,
+    **changes: Any,
+) -> Provider:
+    listed = {
+        i: ProviderImage(diskimage=i, pause=pause, keep=keep, keep_for=keep_for) for i in images or (IMAGE,)
+    }
     return replace(Provider(name=name, cloud=name, images=listed), **changes)
 
 
 def config(*parts: DiskImage | Provider, **changes: Any) -> Config:
-    """A configuration of those images and providers, with retries of 10, 20, 40... minutes, 5 in all."""
+    """A configuration of those images and providers, with retries of 10, 20, 40... minutes, 5 in all.
+
+    Breakers open after 3 failures, for 10, 20, 40... minutes, an hour at most.
+    """
     there = Path("/nowhere")
     basic = Config(
         path=there,
@@ -69,12 +85,15 @@ def config(*parts: DiskImage | Provider, **changes: Any) -> Config:
         providers={p.name: p for p in parts if isinstance(p, Provider)},
         build_retry=RetryPolicy(first=10 * MINUTE, longest=6 * HOUR, limit=5),
         upload_retry=RetryPolicy(first=10 * MINUTE, longest=6 * HOUR, limit=3),
+        upload_breaker=BreakerPolicy(failures=3, first=10 * MINUTE, longest=HOUR),
     )
     return replace(basic, **changes)
 
 
-def failure(kind: FailureClass = FailureClass.MIRROR, message: str = "it broke") -> Failure:
-    return Failure(failure_class=kind, message=message)
+def failure(
+    kind: FailureClass = FailureClass.MIRROR, message: str = "it broke", phase: str | None = None
+) -> Failure:
+    return Failure(failure_class=kind, message=message, phase=phase)
 
 
 def artifact(image_format: ImageFormat = ImageFormat.QCOW2) -> Artifact:
@@ -146,9 +165,10 @@ def upload(
     to: str = "north",
     kind: FailureClass | None = None,
     id: str = "0000000001",  # noqa: A002 - the field's name
+    during: UploadPhase | None = None,
     **changes: Any,
 ) -> Upload:
-    """An upload of the build of that number, in that state since `time`."""
+    """An upload of the build of that number, in that state since `time`; it failed in the phase `during`."""
     return replace(
         Upload(
             id=id,
@@ -158,10 +178,14 @@ def upload(
             state=state,
             state_time=time,
             started=time - MINUTE,
-            reason=failure(kind) if kind else None,
+            reason=failure(kind, phase=during) if kind else None,
         ),
         **changes,
     )
+
+
+def wish(time: datetime = NOW - MINUTE, *, wanted: bool, to: str = "north") -> UploadWish:
+    return UploadWish(provider=to, wanted=wanted, by="ann", time=time, why="it does not boot")
 
 
 def asked(
@@ -202,7 +226,24 @@ cancellations = st.builds(
     time=times,
     why=texts,
 )
-failures = st.builds(Failure, failure_class=st.sampled_from(FailureClass), message=texts)
+failures = st.builds(
+    Failure,
+    failure_class=st.sampled_from(FailureClass),
+    message=texts,
+    phase=st.sampled_from([None, *UploadPhase]),
+)
+wishes = st.builds(
+    UploadWish, provider=st.sampled_from(PROVIDERS[:2]), wanted=st.booleans(), by=texts, time=times, why=texts
+)
+upload_cancellations = st.builds(
+    UploadCancellation,
+    upload=st.sampled_from([f"{build_id(1)}/north/0000000001", f"{build_id(2)}/south/0000000002"]),
+    image=st.just(IMAGE),
+    by=texts,
+    time=times,
+    why=texts,
+)
+deletions = st.builds(Deletion, by=st.sampled_from(["ann", "imagepool"]), time=times, why=texts)
 
 
 @st.composite
@@ -227,6 +268,7 @@ def builds(draw: st.DrawFn, number: int) -> Build:
         inputs=draw(st.sampled_from([{}, {"packages": "a1"}])),
         changes=draw(st.sampled_from([(), ("packages: a 1 -> 2.", "two\nlines"), ("x",) * 5])),
         pruned=tuple(sorted(draw(st.sets(st.sampled_from(sorted(formats)))))) if formats else (),
+        wishes=tuple(draw(st.lists(wishes, max_size=2, unique_by=lambda each: each.provider))),
     )
 
 
@@ -241,6 +283,14 @@ def uploads(draw: st.DrawFn, number: int) -> Upload:
         state=state,
         state_time=draw(times),
         reason=draw(st.none() | failures) if state is UploadState.FAILED else None,
+        phase=draw(st.none() | st.sampled_from(UploadPhase)),
+        ended=draw(st.none() | times),
+        external_id=draw(st.none() | st.just(f"image-{number}")),
+        external_name=draw(st.sampled_from([None, "img-1"])),
+        cloud=draw(st.sampled_from([None, "there"])),
+        serving=draw(st.none() | times) if state in (UploadState.READY, UploadState.DELETING) else None,
+        hidden=draw(st.booleans()),
+        deletion=draw(st.none() | deletions) if state is UploadState.DELETING else None,
     )
 
 
@@ -253,6 +303,9 @@ def image_records(draw: st.DrawFn) -> ImageRecords:
         paused=draw(st.booleans()),
         request=draw(st.none() | requests),
         cancellation=draw(st.none() | cancellations),
+        upload_cancellations=tuple(
+            draw(st.lists(upload_cancellations, max_size=2, unique_by=lambda each: each.upload))
+        ),
         builds=tuple(sorted(made, key=lambda b: b.state_time, reverse=True)),
         uploads=tuple(sorted(sent, key=lambda u: u.state_time, reverse=True)),
         build_claimed=draw(st.booleans()),
@@ -273,13 +326,22 @@ def configs(draw: st.DrawFn) -> Config:
         max_age=draw(st.sampled_from([None, DAY, 7 * DAY])),
         delete_after_upload=draw(st.booleans()),
         keep_formats=draw(st.sampled_from([(), (ImageFormat.RAW,)])),
+        keep_for=draw(st.sampled_from([None, DAY])),
+        stable_name=draw(st.sampled_from([None, "newest"])),
+        stable_tag=draw(st.sampled_from([None, "in-service"])),
+        promote=draw(st.sampled_from(["each", "all", 1, 2, 9])),
     )
     clouds = [
         provider(
             name,
             pause=draw(st.booleans()),
+            keep=draw(st.integers(0, 3)),
+            keep_for=draw(st.sampled_from([None, DAY])),
             image_format=draw(st.sampled_from([ImageFormat.QCOW2, ImageFormat.RAW])),
         )
         for name in PROVIDERS[:2]
     ]
-    return config(*([image] if draw(st.booleans()) or draw(st.booleans()) else []), *clouds)
+    here = [image] if draw(st.booleans()) or draw(st.booleans()) else []
+    return config(
+        *here, *clouds, upload_breaker=BreakerPolicy(failures=draw(st.integers(1, 3)), first=10 * MINUTE)
+    )

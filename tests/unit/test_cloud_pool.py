@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import pytest
@@ -40,7 +40,15 @@ def test_a_provider_keeps_its_cloud_until_its_settings_change(world: World) -> N
     first = world.pool.get(NORTH)
 
     assert world.pool.get(NORTH) is first
-    assert world.pool.get(Provider(name="north", cloud="fake", region="RegionTwo")) is not first
+    assert world.pool.get(replace(NORTH, rate=1.0)) is not first
+
+
+def test_a_provider_that_moved_is_reached_in_both_places(world: World) -> None:
+    moved = replace(NORTH, region="RegionTwo")
+    here, there = world.pool.get(NORTH), world.pool.get(moved)
+
+    assert here is not there
+    assert (world.pool.get(NORTH), world.pool.get(moved)) == (here, there)
 
 
 def test_what_a_cloud_can_do_is_asked_once_an_hour(world: World) -> None:
@@ -67,7 +75,7 @@ def test_what_is_forgotten_is_asked_again(world: World) -> None:
 def test_a_provider_with_new_settings_is_asked_anew(world: World) -> None:
     world.pool.capabilities(NORTH)
 
-    world.pool.capabilities(Provider(name="north", cloud="fake", region="RegionTwo"))
+    world.pool.capabilities(replace(NORTH, upload_method="put"))
 
     assert [cloud.count("capabilities") for cloud in world.made] == [1, 1]
 

@@ -7,7 +7,17 @@ from dataclasses import replace
 import pytest
 
 from builder.config.model import Config
-from builder.model import BuildState, FailureClass, ImageFormat, ImageRecords, Snapshot, UploadState
+from builder.model import (
+    BuildState,
+    Deletion,
+    FailureClass,
+    ImageFormat,
+    ImageRecords,
+    Snapshot,
+    Upload,
+    UploadCancellation,
+    UploadState,
+)
 from builder.planning.actions import CleanupAction, CleanupKind, Verdict
 from builder.planning.cleanup import plan_cleanup
 from tests.unit.planning_world import (
@@ -40,8 +50,9 @@ READY, FAILED, UPLOADING, DELETING = (
 NEW, OLD, OLDER = ready(3, NOW - HOUR), ready(2, NOW - DAY), ready(1, NOW - 2 * DAY)
 IN_NORTH = [upload(n, READY, b.state_time) for n, b in ((3, NEW), (2, OLD), (1, OLDER))]
 OUT_OF_REACH = (
-    "The provider gone is not in the configuration, so its cloud can't be asked;"
-    " configure it again to let this be cleaned up."
+    "The provider gone is not in the configuration and its cloud is not on record, so it can't be asked;"
+    " configure it again to let this be cleaned up, or forget what it has with"
+    " `imagepool cleanup --forget gone`."
 )
 
 
@@ -52,9 +63,28 @@ def plan(
 
 
 def act(
-    kind: CleanupKind, reason: str, *, build=None, upload=None, verdict=Verdict.NOW, due=None
+    kind: CleanupKind,
+    reason: str,
+    *,
+    build=None,
+    upload=None,
+    verdict=Verdict.NOW,
+    due=None,
+    cancellation=None,
 ) -> CleanupAction:
-    return CleanupAction(kind=kind, build=build, upload=upload, verdict=verdict, reason=reason, due=due)
+    return CleanupAction(
+        kind=kind,
+        build=build,
+        upload=upload,
+        verdict=verdict,
+        reason=reason,
+        due=due,
+        cancellation=cancellation,
+    )
+
+
+def cancelled(record: Upload) -> UploadCancellation:
+    return UploadCancellation(upload=record.name, image=record.image, by="ann", time=NOW, why="wrong mirror")
 
 
 RUNNING = building(4, NOW - MINUTE)
@@ -62,8 +92,10 @@ STALE = building(3, NOW - DAY)
 SENDING = upload(3, UPLOADING, NOW - MINUTE)
 SENDING_BEFORE = upload(3, UPLOADING, NOW - HOUR, id="0000000000")
 LINGERING = upload(3, FAILED, NOW - MINUTE, external_id="left-over", external_name="img-1")
-UNSEEN = upload(3, FAILED, NOW - MINUTE, external_name="img-1")
-LOST = upload(3, FAILED, NOW - MINUTE, "gone", external_name="img-1")
+UNSEEN = upload(3, FAILED, NOW - 5 * MINUTE, external_name="img-1")
+UNSEEN_YET = upload(3, FAILED, NOW - MINUTE, external_name="img-1")
+LOST = upload(3, FAILED, NOW - 5 * MINUTE, "gone", external_name="img-1")
+HIDDEN = upload(3, DELETING, NOW, hidden=True, deletion=Deletion(by="ann", time=NOW, why="it does not boot"))
 FAILED_LONG_AGO = failed(2, NOW - 8 * DAY)
 FAILED_LATELY = failed(2, NOW - 6 * DAY)
 
@@ -95,6 +127,20 @@ STORIES: dict[str, tuple[ImageRecords, list[CleanupAction]]] = {
                 "The upload of build 00000003 to north failed and left img-1 behind.",
                 build=NEW,
                 upload=UNSEEN,
+            )
+        ],
+    ),
+    "what a cloud did not answer for a moment ago may come yet": (
+        records(NEW, UNSEEN_YET),
+        [
+            act(
+                CleanupKind.REMOVE_LEFTOVER,
+                "The upload of build 00000003 to north failed without an answer; its cloud may make img-1"
+                " yet, which is looked for at 2026-11-21 14:34 UTC.",
+                build=NEW,
+                upload=UNSEEN_YET,
+                verdict=Verdict.LATER,
+                due=NOW + 4 * MINUTE,
             )
         ],
     ),
@@ -134,6 +180,73 @@ STORIES: dict[str, tuple[ImageRecords, list[CleanupAction]]] = {
                 "The upload of build 00000003 to north has no uploader any more.",
                 build=NEW,
                 upload=SENDING,
+            )
+        ],
+    ),
+    "an upload that was cancelled, and whose uploader is gone, says both": (
+        records(NEW, SENDING, upload_cancellations=(cancelled(SENDING),)),
+        [
+            act(
+                CleanupKind.FAIL_UPLOAD,
+                "The upload of build 00000003 to north has no uploader any more"
+                " and was cancelled by ann at 2026-11-21 14:30 UTC: wrong mirror.",
+                build=NEW,
+                upload=SENDING,
+            )
+        ],
+    ),
+    "the wish that an upload ends goes when it has ended, or is not there": (
+        records(
+            NEW,
+            upload(3, READY, NOW),
+            upload(3, UPLOADING, NOW, "south"),
+            uploads_claimed=frozenset({(NEW.id, "south")}),
+            upload_cancellations=(
+                cancelled(upload(3, READY, NOW)),
+                cancelled(upload(3, UPLOADING, NOW, "south")),
+                cancelled(upload(9, UPLOADING, NOW)),
+            ),
+        ),
+        [
+            act(
+                CleanupKind.WITHDRAW_CANCELLATION,
+                f"The upload {build_id(n)}/north/0000000001,"
+                " cancelled by ann at 2026-11-21 14:30 UTC: wrong mirror, has ended.",
+                cancellation=cancelled(upload(n, READY, NOW)),
+            )
+            for n in (3, 9)
+        ],
+    ),
+    "an upload of a build that still runs is left alone": (
+        records(
+            RUNNING,
+            upload(4, UPLOADING, NOW),
+            build_claimed=True,
+            uploads_claimed=frozenset({(RUNNING.id, "north")}),
+        ),
+        [],
+    ),
+    "what an upload left in a provider that is gone is reached by what is on record": (
+        records(NEW, replace(LOST, cloud="acme", region="lyon")),
+        [
+            act(
+                CleanupKind.REMOVE_LEFTOVER,
+                "The upload of build 00000003 to gone failed and left img-1 behind."
+                " gone is not in the configuration; it was the cloud acme, region lyon.",
+                build=NEW,
+                upload=replace(LOST, cloud="acme", region="lyon"),
+            )
+        ],
+    ),
+    "an upload whose uploader is gone in a provider that is gone, too": (
+        records(NEW, replace(SENDING, provider="gone", cloud="acme")),
+        [
+            act(
+                CleanupKind.FAIL_UPLOAD,
+                "The upload of build 00000003 to gone has no uploader any more."
+                " gone is not in the configuration; it was the cloud acme.",
+                build=NEW,
+                upload=replace(SENDING, provider="gone", cloud="acme"),
             )
         ],
     ),
@@ -183,7 +296,7 @@ STORIES: dict[str, tuple[ImageRecords, list[CleanupAction]]] = {
         ],
     ),
     "a superseded build that no cloud has goes": (
-        records(NEW, OLD, OLDER, upload(1, FAILED, NOW, kind=FailureClass.QUOTA), *IN_NORTH[:2]),
+        records(NEW, OLD, OLDER, *IN_NORTH[:2]),
         [
             act(
                 CleanupKind.RETIRE_BUILD,
@@ -274,14 +387,19 @@ STORIES: dict[str, tuple[ImageRecords, list[CleanupAction]]] = {
         [],
     ),
     "a failed upload goes after the retention": (
-        records(NEW, OLD, IN_NORTH[0], upload(2, FAILED, NOW - 7 * DAY, kind=FailureClass.QUOTA)),
+        records(
+            NEW,
+            OLD,
+            upload(3, READY, NOW - 7 * DAY),
+            upload(2, FAILED, NOW - 8 * DAY, kind=FailureClass.QUOTA),
+        ),
         [
             act(
                 CleanupKind.RETIRE_UPLOAD,
                 "The failed upload of build 00000002 to north has a ready successor"
                 " and is kept until 2026-11-21 14:30 UTC to be looked at.",
                 build=OLD,
-                upload=upload(2, FAILED, NOW - 7 * DAY, kind=FailureClass.QUOTA),
+                upload=upload(2, FAILED, NOW - 8 * DAY, kind=FailureClass.QUOTA),
                 due=NOW,
             )
         ],
@@ -384,6 +502,19 @@ STORIES: dict[str, tuple[ImageRecords, list[CleanupAction]]] = {
             )
         ],
     ),
+    "an upload that is to go says who wanted that, and that it is hidden meanwhile": (
+        records(NEW, HIDDEN),
+        [
+            act(
+                CleanupKind.REMOVE_UPLOAD,
+                "The upload of build 00000003 to north is to go since 2026-11-21 14:30 UTC,"
+                " asked by ann at 2026-11-21 14:30 UTC: it does not boot;"
+                " it was in use when it was to be deleted, so it is hidden meanwhile.",
+                build=NEW,
+                upload=HIDDEN,
+            )
+        ],
+    ),
     "an upload that is to go, of an image that left the configuration": (
         records(upload(3, DELETING, NOW), name="left"),
         [
@@ -416,14 +547,14 @@ def test_plan(story: str) -> None:
 
 def test_an_upload_that_goes_with_its_build_makes_no_older_one_superseded() -> None:
     """Somebody rolls back with room for one image only: the one before must survive."""
-    frugal = config(diskimage(keep=1), provider("north"))
+    frugal = config(diskimage(keep=1), provider("north", keep=1))
     going = plan(records(doomed(NEW), OLD, *IN_NORTH[:2]), frugal)
     assert [a.upload for a in going if a.kind is CleanupKind.RETIRE_UPLOAD] == [IN_NORTH[0]]
 
 
 @pytest.mark.parametrize("keep", [0, -1, 1])
 def test_the_newest_stays_whatever_number_is_configured(keep: int) -> None:
-    frugal = config(diskimage(keep=keep), provider("north"))
+    frugal = config(diskimage(keep=keep), provider("north", keep=keep))
     going = plan(records(NEW, OLD, *IN_NORTH[:2]), frugal)
     assert [a.upload for a in going if a.upload] == [IN_NORTH[1]]
     assert [a.build for a in going if not a.upload] == [OLD]
@@ -438,6 +569,7 @@ def test_the_newest_stays_whatever_number_is_configured(keep: int) -> None:
         (records(doomed(NEW)), f"{NEW.id}/north/0000000007"),
         (records(NEW, OLD, OLDER), OLDER.id),
         (records(NEW, upload(3, DELETING, NOW)), upload(3, DELETING, NOW).name),
+        (records(NEW, upload_cancellations=(cancelled(SENDING),)), SENDING.name),
     ],
 )
 def test_what_this_process_works_on_is_left_alone_although_its_claim_is_lost(known, active: str) -> None:

@@ -111,8 +111,8 @@ def test_what_goes_says_when() -> None:
 def test_an_image_that_left_the_configuration_keeps_what_it_has() -> None:
     known = records(
         ready(1, NOW),
-        upload(1, UploadState.READY, NOW),
-        upload(1, UploadState.FAILED, NOW, "south", kind=FailureClass.AUTH),
+        upload(1, UploadState.READY, NOW, image="left"),
+        upload(1, UploadState.FAILED, NOW, "south", kind=FailureClass.AUTH, image="left"),
         name="left",
     )
     assert told(config(provider("north", "left")), known) == [
@@ -124,12 +124,14 @@ def test_an_image_that_left_the_configuration_keeps_what_it_has() -> None:
         (
             "clean-up of ready build 00000001",
             Verdict.NO,
-            "It stays: that its image is not in the configuration is no reason to delete it.",
+            "It stays: its image is not in the configuration, but it goes only when somebody says so,"
+            " with `imagepool cleanup`.",
         ),
         (
             "clean-up of ready upload of 00000001 in north",
             Verdict.NO,
-            "It stays: that its provider does not list the image any more is no reason to delete it.",
+            "It stays: the diskimage left is not in the configuration, but it goes only when somebody"
+            " says so, with `imagepool cleanup`.",
         ),
         (
             "clean-up of failed upload of 00000001 in south",
@@ -142,3 +144,43 @@ def test_an_image_that_left_the_configuration_keeps_what_it_has() -> None:
 def test_an_image_nobody_knows_is_not_found() -> None:
     with pytest.raises(NotFoundError, match="there is no image debian-woody"):
         explain(config(diskimage()), snapshot(), NOW, "debian-woody", HERE)
+
+
+def test_who_has_the_stable_name_in_each_provider_is_told() -> None:
+    settings = config(diskimage(stable_name="debian", promote="all"), provider("north"), provider("south"))
+    known = records(ready(1, NOW - HOUR), upload(1, UploadState.READY, NOW))
+    named = [row for row in told(settings, known) if row[0].startswith("stable name")]
+    assert named == [
+        (
+            "stable name debian in north",
+            Verdict.NO,
+            "No image in north has the stable name debian yet."
+            " Build 00000001 takes over once it is ready in south too (`promote: all`).",
+        ),
+        (
+            "stable name debian in south",
+            Verdict.NO,
+            "No image of it is ready in south that could have the stable name debian.",
+        ),
+    ]
+
+
+def test_what_became_of_other_images_tells_whether_a_provider_takes_this_one() -> None:
+    failures = [
+        upload(
+            1,
+            UploadState.FAILED,
+            NOW - n * MINUTE,
+            kind=FailureClass.AUTH,
+            id=f"{n:010}",
+            image="other",
+        )
+        for n in (1, 2, 3)
+    ]
+    settings = config(diskimage(), diskimage("other"), provider("north", IMAGE, "other"))
+    known = snapshot(records(ready(1, NOW - HOUR)), records(*failures, name="other"))
+    rows = {row.what: row for row in explain(settings, known, NOW, IMAGE, HERE)}
+    assert rows["upload to north"].verdict is Verdict.LATER
+    assert rows["upload to north"].reason.startswith(
+        "3 uploads in a row to north failed, last: auth: it broke. Nothing is sent there before"
+    )

@@ -8,11 +8,11 @@ import pytest
 
 from builder.config.model import Config
 from builder.model import BuildState, ImageFormat, ImageRecords, UploadState
-from builder.planning.actions import CleanupKind, Trigger, Verdict
+from builder.planning.actions import CleanupKind, Trigger, UploadDecision, Verdict
 from builder.planning.builds import decide_build
 from builder.planning.cleanup import plan_cleanup
 from builder.planning.explain import explain
-from builder.planning.uploads import decide_upload
+from builder.planning.uploads import decide_uploads
 from tests.unit.planning_world import (
     DAY,
     HERE,
@@ -28,6 +28,7 @@ from tests.unit.planning_world import (
     records,
     snapshot,
     upload,
+    wish,
 )
 
 QCOW2, RAW, VHD = ImageFormat.QCOW2, ImageFormat.RAW, ImageFormat.VHD
@@ -47,6 +48,12 @@ def pruned(known: ImageRecords, settings: Config = CONFIG, here: str = HERE) -> 
         for action in plan
         if action.kind is CleanupKind.PRUNE_BUILD and action.verdict is Verdict.NOW and action.build
     }
+
+
+def decided(settings: Config, known: ImageRecords, where: str) -> UploadDecision:
+    """The decision on the image and a provider."""
+    (decision,) = (d for d in decide_uploads(settings, snapshot(known), NOW) if d.provider == where)
+    return decision
 
 
 def test_a_file_goes_as_soon_as_every_provider_that_takes_it_has_it() -> None:
@@ -151,7 +158,7 @@ def test_a_provider_that_comes_later_gets_a_new_build() -> None:
         "The raw of the newest ready build 00000002 was deleted after its uploads,"
         " and is needed now for west."
     )
-    sending = decide_upload(SPARING, west, known, settings, NOW)
+    sending = decided(settings, known, "west")
     assert sending.verdict is Verdict.NO
     assert sending.reason == (
         "The raw file of build 00000002 was deleted after its uploads; a new build is due."
@@ -162,7 +169,7 @@ def test_a_provider_that_comes_later_and_takes_a_format_that_stayed_needs_no_bui
     settings = config(SPARING, NORTH, SOUTH, provider("west"))
     known = records(replace(NEWEST, pruned=("raw",)), IN_NORTH, IN_SOUTH)
     assert decide_build(SPARING, known, settings, NOW).verdict is Verdict.NO
-    sending = decide_upload(SPARING, settings.providers["west"], known, settings, NOW)
+    sending = decided(settings, known, "west")
     assert sending.verdict is Verdict.NOW
 
 
@@ -174,6 +181,14 @@ def test_a_provider_that_takes_nothing_now_needs_no_build() -> None:
 def test_an_image_that_was_deleted_in_its_provider_is_built_again() -> None:
     decision = decide_build(SPARING, records(PRUNED, IN_NORTH), CONFIG, NOW)
     assert (decision.verdict, decision.trigger) == (Verdict.NOW, Trigger.FORMAT)
+
+
+def test_an_image_that_somebody_keeps_away_from_its_provider_is_not_built_again_for_it() -> None:
+    """Deleting the newest image of one provider by hand must not make a new build everywhere."""
+    kept_away = replace(PRUNED, wishes=(wish(wanted=False, to="south"),))
+    assert decide_build(SPARING, records(kept_away, IN_NORTH), CONFIG, NOW).verdict is Verdict.NO
+    going = replace(IN_SOUTH, state=UploadState.DELETING)
+    assert decide_build(SPARING, records(PRUNED, IN_NORTH, going), CONFIG, NOW).verdict is Verdict.NO
 
 
 def test_a_build_without_files_is_superseded_and_removed_like_any() -> None:

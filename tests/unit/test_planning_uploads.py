@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 
 from builder.config.model import Provider
-from builder.model import FailureClass, ImageFormat, ImageRecords, UploadState
+from builder.model import Cancellation, Deletion, FailureClass, ImageFormat, ImageRecords, UploadState
 from builder.planning.actions import UploadDecision, Verdict
+from builder.planning.breakers import breaker_of
 from builder.planning.retry import delay
 from builder.planning.uploads import claimable, decide_upload, decide_uploads
+from builder.ways import Capabilities
 from tests.unit.planning_world import (
     DAY,
     ELSEWHERE,
@@ -19,7 +21,9 @@ from tests.unit.planning_world import (
     IMAGE,
     MINUTE,
     NOW,
+    artifact,
     build_id,
+    building,
     config,
     diskimage,
     doomed,
@@ -28,6 +32,7 @@ from tests.unit.planning_world import (
     records,
     snapshot,
     upload,
+    wish,
 )
 
 TODAY = ready(2, NOW - HOUR)
@@ -35,15 +40,18 @@ YESTERDAY = ready(1, NOW - DAY)
 SENT_YESTERDAY = upload(1, UploadState.READY, NOW - DAY)
 NORTH = provider("north")
 PAIR = (build_id(2), "north")
+RETIRED = Deletion(by="imagepool", time=NOW, why="superseded")
+RUNNING = building(3, NOW - MINUTE, formats=("qcow2",), artifacts=(artifact(),))
+CANCELLED = Cancellation(image=IMAGE, build_id=RUNNING.id, by="ann", time=NOW)
 FRESH = "Build 00000002, ready since 2026-11-21 13:30 UTC, is not in north yet; its files are on host-a."
 
 
-def failed(number: int, ago=MINUTE, kind: FailureClass = FailureClass.QUOTA, build: int = 2):
+def failed(number: int, ago=MINUTE, kind: FailureClass = FailureClass.CLOUD, build: int = 2):
     return upload(build, UploadState.FAILED, NOW - ago, kind=kind, id=f"{number:010}")
 
 
-def after(failures: int, last: int):
-    wait = delay(config().upload_retry, failures, f"{build_id(2)}/north/{last:010}")
+def after(failures: int, last: int, build: int = 2):
+    wait = delay(config().upload_retry, failures, f"{build_id(build)}/north/{last:010}")
     assert wait is not None
     return wait
 
@@ -117,9 +125,9 @@ STORIES: dict[str, tuple[Provider, ImageRecords, UploadDecision]] = {
         records(TODAY, uploads_claimed=frozenset({PAIR})),
         decision(Verdict.NOW, FRESH, due=NOW - HOUR),
     ),
-    "one that is being deleted does not stand in the way": (
+    "one that retention deletes does not stand in the way": (
         NORTH,
-        records(TODAY, upload(2, UploadState.DELETING, NOW)),
+        records(TODAY, upload(2, UploadState.DELETING, NOW, deletion=RETIRED)),
         decision(Verdict.NOW, FRESH, due=NOW - HOUR),
     ),
     "paused for this provider": (
@@ -151,7 +159,7 @@ STORIES: dict[str, tuple[Provider, ImageRecords, UploadDecision]] = {
         records(TODAY, failed(1)),
         decision(
             Verdict.LATER,
-            "The upload of build 00000002 to north failed, quota: it broke."
+            "The upload of build 00000002 to north failed, cloud: it broke."
             f" The next try is at {NOW - MINUTE + after(1, 1):%Y-%m-%d %H:%M} UTC.",
             due=NOW - MINUTE + after(1, 1),
         ),
@@ -161,7 +169,7 @@ STORIES: dict[str, tuple[Provider, ImageRecords, UploadDecision]] = {
         records(TODAY, failed(1, HOUR)),
         decision(
             Verdict.NOW,
-            f"{FRESH} The upload of build 00000002 to north failed, quota: it broke.",
+            f"{FRESH} The upload of build 00000002 to north failed, cloud: it broke.",
             due=NOW - HOUR + after(1, 1),
         ),
     ),
@@ -170,7 +178,7 @@ STORIES: dict[str, tuple[Provider, ImageRecords, UploadDecision]] = {
         records(TODAY, failed(1, after(1, 1))),
         decision(
             Verdict.NOW,
-            f"{FRESH} The upload of build 00000002 to north failed, quota: it broke.",
+            f"{FRESH} The upload of build 00000002 to north failed, cloud: it broke.",
             due=NOW,
         ),
     ),
@@ -189,7 +197,7 @@ STORIES: dict[str, tuple[Provider, ImageRecords, UploadDecision]] = {
         records(TODAY, failed(1, HOUR), failed(2, MINUTE)),
         decision(
             Verdict.LATER,
-            "The upload of build 00000002 to north failed 2 times, last: quota: it broke."
+            "The upload of build 00000002 to north failed 2 times, last: cloud: it broke."
             f" The next try is at {NOW - MINUTE + after(2, 2):%Y-%m-%d %H:%M} UTC.",
             due=NOW - MINUTE + after(2, 2),
         ),
@@ -199,9 +207,9 @@ STORIES: dict[str, tuple[Provider, ImageRecords, UploadDecision]] = {
         records(TODAY, failed(1, DAY), failed(2, HOUR), failed(3)),
         decision(
             Verdict.NO,
-            "The upload of build 00000002 to north failed 3 times, last: quota: it broke."
-            " There is no next try before a new build;"
-            " delete the failed upload to try again (`imagepool upload delete`).",
+            "The upload of build 00000002 to north failed 3 times, last: cloud: it broke."
+            " There is no next try before a new build, or before"
+            " `imagepool upload retry debian-bookworm --provider north`.",
         ),
     ),
     "a cancelled one is not begun again by itself": (
@@ -210,14 +218,144 @@ STORIES: dict[str, tuple[Provider, ImageRecords, UploadDecision]] = {
         decision(
             Verdict.NO,
             "The upload of build 00000002 to north failed, cancelled: it broke."
-            " There is no next try before a new build;"
-            " delete the failed upload to try again (`imagepool upload delete`).",
+            " There is no next try before a new build, or before"
+            " `imagepool upload retry debian-bookworm --provider north`.",
         ),
     ),
     "interrupted ones don't count": (
         NORTH,
         records(TODAY, *(failed(n, kind=FailureClass.INTERRUPTED) for n in range(9))),
         decision(Verdict.NOW, FRESH, due=NOW - HOUR),
+    ),
+    "somebody keeps it away from there": (
+        NORTH,
+        records(replace(TODAY, wishes=(wish(wanted=False),)), YESTERDAY, SENT_YESTERDAY),
+        decision(
+            Verdict.NO,
+            "Build 00000002 is kept away from north by ann at 2026-11-21 14:29 UTC: it does not boot;"
+            " `imagepool upload retry debian-bookworm --provider north` lets it go there again."
+            " Build 00000001 stays in service there.",
+            build=replace(TODAY, wishes=(wish(wanted=False),)),
+            in_service=NOW - DAY,
+        ),
+    ),
+    "kept away from there, no older build is brought back": (
+        NORTH,
+        records(replace(TODAY, wishes=(wish(wanted=False),)), YESTERDAY),
+        decision(
+            Verdict.NO,
+            "Build 00000002 is kept away from north by ann at 2026-11-21 14:29 UTC: it does not boot;"
+            " `imagepool upload retry debian-bookworm --provider north` lets it go there again.",
+            build=replace(TODAY, wishes=(wish(wanted=False),)),
+        ),
+    ),
+    "kept away from another provider": (
+        NORTH,
+        records(replace(TODAY, wishes=(wish(wanted=False, to="south"),))),
+        decision(
+            Verdict.NOW, FRESH, build=replace(TODAY, wishes=(wish(wanted=False, to="south"),)), due=NOW - HOUR
+        ),
+    ),
+    "deleted with nodepool's CLI, it stays away": (
+        NORTH,
+        records(TODAY, upload(2, UploadState.DELETING, NOW - MINUTE)),
+        decision(
+            Verdict.NO,
+            "Build 00000002 is kept away from north by another tool at 2026-11-21 14:29 UTC;"
+            " `imagepool upload retry debian-bookworm --provider north` lets it go there again.",
+        ),
+    ),
+    "deleted with nodepool's CLI, and wanted again since": (
+        NORTH,
+        records(
+            replace(TODAY, wishes=(wish(wanted=True),)), upload(2, UploadState.DELETING, NOW - 2 * MINUTE)
+        ),
+        decision(Verdict.NOW, FRESH, build=replace(TODAY, wishes=(wish(wanted=True),)), due=NOW - HOUR),
+    ),
+    "wanted again, what failed before does not count": (
+        NORTH,
+        records(
+            replace(TODAY, wishes=(wish(wanted=True),)),
+            failed(1, DAY),
+            failed(2, HOUR),
+            failed(3, HOUR),
+            failed(4, 2 * MINUTE, FailureClass.CANCELLED),
+        ),
+        decision(Verdict.NOW, FRESH, build=replace(TODAY, wishes=(wish(wanted=True),)), due=NOW - HOUR),
+    ),
+    "wanted again, what failed since does": (
+        NORTH,
+        records(
+            replace(TODAY, wishes=(wish(NOW - HOUR, wanted=True),)),
+            failed(1, DAY),
+            failed(2, 2 * HOUR),
+            failed(3, MINUTE),
+        ),
+        decision(
+            Verdict.LATER,
+            "The upload of build 00000002 to north failed, cloud: it broke."
+            f" The next try is at {NOW - MINUTE + after(1, 3):%Y-%m-%d %H:%M} UTC.",
+            build=replace(TODAY, wishes=(wish(NOW - HOUR, wanted=True),)),
+            due=NOW - MINUTE + after(1, 3),
+        ),
+    ),
+    "a build that still runs has no file yet": (
+        NORTH,
+        records(building(3, NOW - MINUTE), TODAY, build_claimed=True),
+        decision(Verdict.NOW, FRESH, due=NOW - HOUR),
+    ),
+    "a build that still runs has the file already": (
+        NORTH,
+        records(RUNNING, TODAY, upload(2, UploadState.READY, NOW - HOUR), build_claimed=True),
+        decision(
+            Verdict.NOW,
+            "Build 00000003 is still being built, but its qcow2 is there and not in north yet;"
+            " it is ready there when the build is, and its files are on host-a.",
+            build=RUNNING,
+            due=NOW - MINUTE,
+            in_service=NOW - HOUR,
+        ),
+    ),
+    "a build that still runs has another file already": (
+        provider("north", image_format=ImageFormat.RAW),
+        records(RUNNING, build_claimed=True),
+        decision(Verdict.NO, "There is no ready build to upload.", build=None),
+    ),
+    "a build that still runs is on its way there": (
+        NORTH,
+        records(
+            RUNNING,
+            TODAY,
+            upload(3, UploadState.UPLOADING, NOW, phase="hold", uploader="host-a"),
+            build_claimed=True,
+            uploads_claimed=frozenset({(RUNNING.id, "north")}),
+        ),
+        decision(
+            Verdict.RUNNING,
+            "Build 00000003 is being uploaded to north by host-a since 2026-11-21 14:29 UTC, phase hold.",
+            build=RUNNING,
+        ),
+    ),
+    "a build whose builder is gone is nothing to upload": (
+        NORTH,
+        records(RUNNING, TODAY),
+        decision(Verdict.NOW, FRESH, due=NOW - HOUR),
+    ),
+    "a build that was cancelled is nothing to upload": (
+        NORTH,
+        records(RUNNING, TODAY, build_claimed=True, cancellation=CANCELLED),
+        decision(Verdict.NOW, FRESH, due=NOW - HOUR),
+    ),
+    "the upload of a build that still runs failed": (
+        NORTH,
+        records(RUNNING, TODAY, failed(1, build=3), build_claimed=True),
+        decision(
+            Verdict.LATER,
+            "The upload of build 00000003 to north failed, cloud: it broke."
+            f" The next try is at {NOW - MINUTE + after(1, 1, build=3):%Y-%m-%d %H:%M} UTC.",
+            build=RUNNING,
+            due=NOW - MINUTE + after(1, 1, build=3),
+        ),
     ),
     "failures of another build don't count": (
         NORTH,
@@ -230,7 +368,11 @@ STORIES: dict[str, tuple[Provider, ImageRecords, UploadDecision]] = {
 @pytest.mark.parametrize("story", STORIES)
 def test_decision(story: str) -> None:
     where, known, expected = STORIES[story]
-    assert decide_upload(diskimage(), where, known, config(diskimage(), where), NOW) == expected
+    settings = config(diskimage(), where)
+    breaker = breaker_of(where.name, snapshot(known), settings.upload_breaker, NOW)
+    decided = decide_upload(diskimage(), where, known, settings, NOW, breaker=breaker)
+    assert replace(decided, tried=None) == expected
+    assert decide_uploads(settings, snapshot(known), NOW) == (decided,)
 
 
 def test_one_decision_for_each_image_and_provider_that_lists_it() -> None:
@@ -264,3 +406,45 @@ def test_only_what_is_due_and_lies_on_this_machine_can_be_claimed() -> None:
         due("d", "north"),
     ]
     assert [d.image for d in claimable(decisions, HERE)] == ["d"]
+
+
+def test_a_provider_that_sends_already_comes_after_those_that_do_not() -> None:
+    """It takes two at a time, and has a whole day of images to catch up with."""
+    decisions = [
+        due("a", "north", verdict=Verdict.RUNNING),
+        due("b", "north"),
+        due("c", "north"),
+        due("a", "south", NOW - DAY),
+        due("b", "west", NOW - HOUR),
+    ]
+    order = [(d.image, d.provider) for d in claimable(decisions, HERE)]
+    assert order == [("a", "south"), ("b", "west"), ("b", "north"), ("c", "north")]
+
+
+def test_what_can_be_claimed_is_all_there_so_that_a_full_provider_holds_up_none() -> None:
+    decisions = [due("a", "full"), due("b", "full"), due("c", "full"), due("a", "free", NOW)]
+    order = [(d.image, d.provider) for d in claimable(decisions, HERE)]
+    assert order.index(("a", "free")) == 1
+    assert len(order) == 4
+
+
+def test_a_probe_has_its_turn_like_any_other() -> None:
+    decisions = [due("a", "north", NOW - DAY), due("b", "dead", probe=True), due("b", "north", NOW)]
+    assert [d.provider for d in claimable(decisions, HERE)] == ["dead", "north", "north"]
+
+
+def test_a_format_that_the_provider_is_known_not_to_take_is_not_sent() -> None:
+    settings = config(diskimage(), NORTH)
+    known = {"north": Capabilities(checked=NOW, disk_formats=frozenset({"raw", "vhd"}))}
+    (decided,) = decide_uploads(settings, snapshot(records(TODAY)), NOW, capabilities=known)
+    assert decided.verdict is Verdict.NO
+    assert decided.reason == "The image service of north takes no qcow2, only raw and vhd."
+    unsaid = {"north": Capabilities(checked=NOW)}
+    (decided,) = decide_uploads(settings, snapshot(records(TODAY)), NOW, capabilities=unsaid)
+    assert decided.verdict is Verdict.NOW
+
+
+def test_it_is_on_record_when_an_image_failed_there_last_whatever_build_it_was() -> None:
+    known = records(TODAY, YESTERDAY, failed(1, HOUR, build=1), failed(2, 2 * HOUR))
+    (decided,) = decide_uploads(config(diskimage(), NORTH), snapshot(known), NOW)
+    assert decided.tried == NOW - HOUR

@@ -1,0 +1,35 @@
+"""Brings one artifact into one cloud and takes it out again, believing nothing it has not seen.
+
+`upload` goes through the phases preflight, create, send, wait and verify, by the first of the
+ordered ways that gets there. What fails in any of them is deleted from the cloud before the
+failure is reported. The modules, from the bottom up:
+
+    order, newimage, bandwidth, body   what is to be done, and with what
+    run                                one upload under way: its time, its wish to stop, its requests
+    discarding, preflight, sending, waiting, verification    one step each
+    making, adoption, tasks            the ways, made of these steps
+    engine                             the ways one after the other
+    removal                            what a finished or broken-off upload has in its cloud goes
+"""
+
+from __future__ import annotations
+
+from builder.cloud.transfer.bandwidth import Limiter, Throttle
+from builder.cloud.transfer.engine import upload
+from builder.cloud.transfer.newimage import new_image
+from builder.cloud.transfer.order import Listener, Order, TransferError
+from builder.cloud.transfer.removal import add_build_facts, discard, hide, remove
+
+__all__ = [
+    "Limiter",
+    "Listener",
+    "Order",
+    "Throttle",
+    "TransferError",
+    "add_build_facts",
+    "discard",
+    "hide",
+    "new_image",
+    "remove",
+    "upload",
+]

@@ -1,0 +1,73 @@
+"""The way that sends nothing: an image of ours with these very bytes is there, and nobody's upload.
+
+Such an image is left by an upload whose record was lost. It becomes this upload's by one PATCH of
+our marks, and is then verified like any other.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from builder.cloud import ownership
+from builder.cloud.base import NewImage
+from builder.cloud.transfer.discarding import cleaning, discard_unseen, discarding
+from builder.cloud.transfer.finishing import describe, finish
+from builder.cloud.transfer.run import CLOUD_FAILURES, Run
+from builder.cloud.transfer.verification import wrong_content
+from builder.cloud.transfer.waiting import wait_for_active
+from builder.cloudimage import SDK_OBJECT, CloudImage, GlanceStatus
+from builder.model import FailureClass, UploadPhase
+from builder.ways import Way
+
+LOG = logging.getLogger(__name__)
+
+
+def adopt(run: Run, fallbacks: tuple[str, ...]) -> CloudImage | None:
+    """The verified image that is this upload's now; None when there is none to adopt."""
+    found = next((image for image in _candidates(run) if _is_free(run, image)), None)
+    if found is None:
+        return None
+    run.listener.way(Way.ADOPT, fallbacks)
+    run.enter(UploadPhase.CREATE)
+    wanted = _wanted(run.order.image, found)
+    # Until the cloud has answered, it is not known whose the image is: its marks tell.
+    with cleaning(run, lambda: discard_unseen(run)):
+        image = describe(run, found, wanted)
+    with discarding(run, image.id):
+        run.listener.created(image)
+        run.enter(UploadPhase.WAIT)
+        return finish(run, wait_for_active(run, image.id), wanted)
+
+
+def _candidates(run: Run) -> list[CloudImage]:
+    """Images of the same build, of whatever upload."""
+    order = run.order
+    try:
+        return run.ask(
+            lambda: list(run.cloud.find(ownership.build_marks(order.upload, order.installation_id)))
+        )
+    except CLOUD_FAILURES as error:
+        # It only saves work: what does not concern other requests must not end the upload.
+        if error.failure_class is not FailureClass.CLOUD:
+            raise
+        LOG.info("%s: no image is looked for that could be adopted: %s", order.upload.name, error.message)
+        return []
+
+
+def _is_free(run: Run, image: CloudImage) -> bool:
+    return (
+        image.id not in run.order.owned
+        and image.status is GlanceStatus.ACTIVE
+        and ownership.why_not_adoptable(image, run.order.upload) is None
+        and next(wrong_content(run, image), None) is None
+    )
+
+
+def _wanted(ordered: NewImage, found: CloudImage) -> NewImage:
+    """How an adopted image shall be described. One that is in service keeps its name: somebody boots
+    servers by it."""
+    if not found.serving:
+        return ordered
+    kept = {SDK_OBJECT: found.properties.get(SDK_OBJECT, "")}
+    return replace(ordered, name=found.name, properties={**ordered.properties, **kept})

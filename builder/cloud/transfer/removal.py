@@ -1,0 +1,193 @@
+"""Takes out of a cloud what an upload has there, after proving that it is the upload's."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final
+
+from builder.cloud import ownership
+from builder.cloud.base import Change, Cloud
+from builder.cloud.transfer.run import CLOUD_FAILURES
+from builder.cloud.transfer.tasks import object_name
+from builder.cloudimage import CloudImage, GlanceStatus
+from builder.errors import CloudError, NotFoundError, RefusedError
+from builder.model import Build, FailureClass, Upload
+from builder.ways import Way
+
+LOG = logging.getLogger(__name__)
+
+#: Tries of `discard`, and seconds between them.
+TRIES: Final = 3
+PAUSE: Final = 1.0
+_GONE: Final = frozenset({GlanceStatus.DELETED, GlanceStatus.PENDING_DELETE})
+
+
+def remove(cloud: Cloud, upload: Upload, *, installation_id: str) -> str:
+    """Delete what an upload has in its cloud; returns one sentence on what was done.
+
+    Where there may be more than the image on record (a crash between create and record, several
+    ways tried), images that carry the upload's properties are looked for. RefusedError when the
+    image on record is not provably ours, and what the cloud raises: CloudError with `in_use` while
+    servers or volumes use the image.
+    """
+    return _Removal(cloud, upload, installation_id).run()
+
+
+def discard(
+    cloud: Cloud, upload: Upload, installation_id: str, *, sleep: Callable[[float], object] = time.sleep
+) -> str:
+    """`remove` what an upload has that failed in the end, and try it several times.
+
+    Returns "" when nothing stays behind, else what does and why, as a sentence; raises nothing of
+    the cloud's: the upload has failed for another reason, which must not be lost. `sleep` is there
+    for tests.
+    """
+    said = ""
+    for attempt in range(TRIES):
+        if attempt:
+            sleep(PAUSE)
+        try:
+            LOG.info("%s: %s", upload.name, remove(cloud, upload, installation_id=installation_id))
+        except RefusedError as error:
+            return error.message
+        except CLOUD_FAILURES as error:
+            what = f"image {upload.external_id}" if upload.external_id else "what it made"
+            said = f"{what} stays behind, it could not be deleted: {error.message}"
+            # A cloud that hangs would make long waits of it.
+            if error.failure_class is FailureClass.TIMEOUT:
+                return said
+        else:
+            return ""
+    return said
+
+
+def hide(cloud: Cloud, upload: Upload, *, installation_id: str) -> None:
+    """Take an upload's image out of Glance's default lists (`os_hidden`): nobody boots from it by
+    accident any more, and servers that use it can still be rebuilt.
+
+    RefusedError when the image on record is not provably ours, and what the cloud raises. What is
+    gone, or hidden already, is left as it is.
+    """
+    image = _on_record(cloud, upload)
+    if image is None:
+        return
+    _prove(cloud, image, upload, installation_id)
+    if not image.hidden:
+        # It may go just now, and then it is as good as hidden.
+        with suppress(NotFoundError):
+            cloud.update(image.id, Change(hidden=True))
+
+
+def add_build_facts(cloud: Cloud, upload: Upload, build: Build, *, installation_id: str) -> None:
+    """Give an upload's image the properties of its build that were not known when it was created:
+    the build may have been going on. Raises like `hide`; CloudError when the cloud keeps others."""
+    facts = ownership.build_facts(build)
+    gone = CloudError(f"image {upload.external_id} is gone", failure_class=FailureClass.CLOUD)
+    image = _on_record(cloud, upload)
+    if image is None:
+        raise gone
+    if facts.items() <= image.properties.items():
+        return
+    _prove(cloud, image, upload, installation_id)
+    try:
+        changed = cloud.update(image.id, Change(properties=facts))
+    except NotFoundError:
+        raise gone from None
+    wrong = [name for name, value in facts.items() if changed.properties.get(name) != value]
+    if wrong:
+        raise CloudError(
+            f"image {image.id}: the cloud did not keep {', '.join(wrong)}", failure_class=FailureClass.CLOUD
+        )
+
+
+class _Removal:
+    """One removal, and what was done so far."""
+
+    def __init__(self, cloud: Cloud, upload: Upload, installation_id: str) -> None:
+        self._cloud = cloud
+        self._upload = upload
+        self._installation_id = installation_id
+
+    def run(self) -> str:
+        done = [*self._recorded(), *self._of_task(), *self._found(), *self._object()]
+        return "; ".join(done) or "it had no image in the cloud"
+
+    def _recorded(self) -> Iterator[str]:
+        upload = self._upload
+        if upload.external_id is None:
+            return
+        image = _on_record(self._cloud, upload)
+        if image is None:
+            yield f"image {upload.external_id} was gone already"
+            return
+        _prove(self._cloud, image, upload, self._installation_id)
+        yield self._delete(image)
+
+    def _of_task(self) -> Iterator[str]:
+        """What came out of a task whose image was never put on record."""
+        upload = self._upload
+        if upload.task is None or upload.external_id is not None:
+            return
+        task = self._cloud.get_task(upload.task)
+        if task is None:
+            return
+        if task.state.is_moving:
+            raise CloudError(
+                f"upload {upload.name}: task {task.id} is still {task.state},"
+                " so that what it makes can't be deleted yet",
+                failure_class=FailureClass.CLOUD,
+            )
+        image = self._cloud.get(task.image_id) if task.image_id else None
+        if image is None:
+            return
+        _prove(self._cloud, image, replace(upload, external_id=image.id), self._installation_id)
+        yield self._delete(image)
+
+    def _found(self) -> Iterator[str]:
+        """What carries the upload's marks, where its record does not tell of every image."""
+        upload = self._upload
+        if upload.external_id is not None and not upload.fallbacks:
+            return
+        for image in list(self._cloud.find(ownership.marks(upload, self._installation_id))):
+            if image.id == upload.external_id or image.status in _GONE:
+                continue
+            doubt = ownership.why_not_ours(image, upload, self._installation_id)
+            if doubt:
+                yield f"image {image.id} ({image.name}) is left alone: {doubt}"
+            else:
+                yield self._delete(image)
+
+    def _object(self) -> Iterator[str]:
+        """The bytes in Swift; elsewhere there need not be a Swift."""
+        upload = self._upload
+        if upload.task is not None or upload.way == Way.TASKS:
+            self._cloud.delete_object(object_name(upload, self._installation_id))
+            yield "its object is deleted"
+
+    def _delete(self, image: CloudImage) -> str:
+        self._cloud.delete(image.id)
+        return f"image {image.id} ({image.name}) is deleted"
+
+
+def _on_record(cloud: Cloud, upload: Upload) -> CloudImage | None:
+    """The image on an upload's record; None when there is none, or none any more."""
+    image = cloud.get(upload.external_id) if upload.external_id is not None else None
+    return None if image is None or image.status in _GONE else image
+
+
+def _prove(cloud: Cloud, image: CloudImage, upload: Upload, installation_id: str) -> None:
+    """RefusedError unless an image on record is provably the upload's."""
+    doubt = ownership.why_not_ours(image, upload, installation_id)
+    if doubt and upload.task is not None:
+        # It came without properties: then only the task can tell where from.
+        doubt = ownership.why_not_of_task(image, upload, cloud.get_task(upload.task))
+    if doubt:
+        raise RefusedError(
+            f"image {image.id} ({image.name}) in {upload.provider} is not provably of upload"
+            f" {upload.name}: {doubt}",
+            hint="Look at it; if it may go, delete it in the cloud by hand.",
+        )

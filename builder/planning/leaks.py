@@ -1,0 +1,195 @@
+"""Judge the images in a cloud that carry our marks: whose they are, and whether they may go.
+
+An image goes by itself only when all of this is true:
+- its properties name this very installation, and nothing marks it as something made of ours;
+- no record of an upload has its id, and none whose image may still be unknown is the one it names;
+- it was seen so before, long enough ago that whatever made it has written its record since;
+- its build's record is known to have been removed. That it is merely not there proves nothing: an
+  empty ZooKeeper, or a wrong one, has no records either.
+Everything else is listed with the reason, and deleted by a person or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from builder.cloudimage import (
+    BUILD_ID,
+    INSTALLATION,
+    NODEPOOL_BUILD_ID,
+    NODEPOOL_PROVIDER,
+    NODEPOOL_UPLOAD_ID,
+    PROVIDER,
+    SDK_OBJECT,
+    SNAPSHOT_MARKS,
+    UPLOAD_ID,
+    CloudImage,
+    GlanceStatus,
+    Sighting,
+)
+from builder.model import Snapshot, Upload, UploadState
+from builder.planning.actions import Leak, Verdict
+from builder.planning.words import at, line, short
+
+_GOING = (GlanceStatus.DELETED, GlanceStatus.PENDING_DELETE)
+_BY_HAND = "`imagepool leak delete` deletes it when somebody says so."
+
+
+def judge_leaks(
+    provider: str,
+    images: Iterable[CloudImage],
+    snapshot: Snapshot,
+    *,
+    installation_id: str,
+    sightings: Iterable[Sighting],
+    builds_gone: Mapping[str, datetime],
+    now: datetime,
+    sweep: timedelta,
+    adopt_nodepool: bool,
+) -> tuple[Leak, ...]:
+    """The images without an owner among those that the provider's cloud has at `now`, in their order.
+
+    `images` that are owned, somebody else's or made of ours are not in the answer. Of the others NOW
+    may be deleted; LATER may be at `due`, if they are seen unowned again; NO only by a person.
+    `sightings`: what was seen unowned before, this look not included. `sweep`: how long must lie
+    between two looks.
+    """
+    owners = _Owners.of(snapshot)
+    seen = {sighting.external_id: sighting for sighting in sightings if sighting.provider == provider}
+    case = _Case(provider=provider, snapshot=snapshot, builds_gone=builds_gone, now=now, sweep=sweep)
+    leaks = []
+    for image in images:
+        if _is_none_of_ours(image) or owners.own(image):
+            continue
+        if image.properties.get(INSTALLATION) == installation_id:
+            leaks.append(_judge(case, image, seen.get(image.id)))
+        elif (
+            adopt_nodepool and INSTALLATION not in image.properties and NODEPOOL_BUILD_ID in image.properties
+        ):
+            leaks.append(_of_nodepool(case, image, seen.get(image.id)))
+    return tuple(leaks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Owners:
+    """What the records of all images own: ids, and uploads that may have an image whose id is unknown."""
+
+    ids: frozenset[str]
+    pending: frozenset[tuple[str | None, str | None, str | None]]
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> _Owners:
+        """What is owned by the records of a snapshot."""
+        uploads = tuple(snapshot.uploads())
+        return cls(
+            ids=frozenset(u.external_id for u in uploads if u.external_id is not None),
+            pending=frozenset((u.build_id, u.provider, u.id) for u in uploads if _may_have_one(u)),
+        )
+
+    def own(self, image: CloudImage) -> bool:
+        """Whether a record has the image, or may have it."""
+        named = image.properties
+        return (
+            image.id in self.ids
+            or (named.get(BUILD_ID), named.get(PROVIDER), named.get(UPLOAD_ID)) in self.pending
+            or (named.get(NODEPOOL_BUILD_ID), named.get(NODEPOOL_PROVIDER), named.get(NODEPOOL_UPLOAD_ID))
+            in self.pending
+        )
+
+
+def _may_have_one(upload: Upload) -> bool:
+    """Whether an upload may have an image that its record does not know yet: the janitor sees to those."""
+    if upload.may_linger or upload.state is UploadState.UPLOADING:
+        return True
+    return upload.state is UploadState.DELETING and upload.external_id is None
+
+
+def _is_none_of_ours(image: CloudImage) -> bool:
+    # Nova and Cinder copy our properties to what they make of servers and volumes.
+    return image.status in _GOING or any(image.properties.get(mark) for mark in SNAPSHOT_MARKS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Case:
+    """What all images of one look are judged by."""
+
+    provider: str
+    snapshot: Snapshot
+    builds_gone: Mapping[str, datetime]
+    now: datetime
+    sweep: timedelta
+
+    def leak(
+        self,
+        image: CloudImage,
+        sighting: Sighting | None,
+        verdict: Verdict,
+        reason: str,
+        due: datetime | None = None,
+    ) -> Leak:
+        """The judgement on an image."""
+        first = sighting.first if sighting is not None else self.now
+        return Leak(
+            provider=self.provider, image=image, verdict=verdict, reason=reason, first_seen=first, due=due
+        )
+
+
+def _judge(case: _Case, image: CloudImage, sighting: Sighting | None) -> Leak:
+    build_id = image.properties.get(BUILD_ID, "")
+    if problem := _why_unproven(case, image, build_id):
+        return case.leak(image, sighting, Verdict.NO, f"{problem} {_BY_HAND}")
+    gone = f"The record of its build {short(build_id)} was removed at {at(case.builds_gone[build_id])}"
+    if sighting is None:
+        due = case.now + case.sweep
+        return case.leak(
+            image,
+            sighting,
+            Verdict.LATER,
+            f"{gone}, and no upload has it; that is seen for the first time,"
+            f" and it goes when it still is so at {at(due)}.",
+            due,
+        )
+    since = f"{gone}, and no upload has it since {at(sighting.first)} at least"
+    due = sighting.first + case.sweep
+    if due > case.now:
+        return case.leak(
+            image, sighting, Verdict.LATER, f"{since}; it goes when that still is so at {at(due)}.", due
+        )
+    return case.leak(image, sighting, Verdict.NOW, f"{since}.")
+
+
+def _why_unproven(case: _Case, image: CloudImage, build_id: str) -> str | None:
+    """What keeps an unowned image from being removed by itself, as a sentence; None when nothing does."""
+    if not build_id:
+        return f"It has our installation's mark, but no property {BUILD_ID}."
+    original = image.properties.get(SDK_OBJECT, "").removeprefix("images/")
+    if image.name != original:
+        return (
+            f"It may be a copy of ours, or had a stable name: it is called {_quoted(image.name)},"
+            f" and was {_quoted(original)} when it was made."
+        )
+    if any(build.id == build_id for build in case.snapshot.builds()):
+        return f"No upload has it, but its build {short(build_id)} is still on record."
+    if build_id not in case.builds_gone:
+        return (
+            f"Nothing is known of its build {short(build_id)}, which an empty or a wrong ZooKeeper"
+            " would look like, too."
+        )
+    return None
+
+
+def _of_nodepool(case: _Case, image: CloudImage, sighting: Sighting | None) -> Leak:
+    build = line(image.properties[NODEPOOL_BUILD_ID]) or "of no name"
+    return case.leak(
+        image,
+        sighting,
+        Verdict.NO,
+        f"It was made by nodepool-builder of its build {short(build)}, and no upload has it."
+        f" Whose nodepool that was can't be told. {_BY_HAND}",
+    )
+
+
+def _quoted(name: str) -> str:
+    return f'"{line(name)}"'

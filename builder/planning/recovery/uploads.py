@@ -1,0 +1,54 @@
+"""Makes the record of an upload from its image."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from builder.model import Build, Failure, FailureClass, Upload, UploadState
+from builder.planning.recovery.trove import Found
+
+
+def ready_upload(found: Found, build: Build, ready: datetime) -> Upload:
+    """The record of an upload that is ready, of a build that is since `ready`."""
+    # None is ready before its build is. In this order the newest is the newest again, which is what counts.
+    record = _base(found, max(found.evidence.started, ready))
+    return replace(
+        record,
+        sent=record.size or 0,
+        serving=record.state_time if found.evidence.serving else None,
+        username=build.username,
+        python_path=build.python_path,
+        shell_type=build.shell_type,
+    )
+
+
+def failed_upload(found: Found, now: datetime) -> Upload:
+    """The record of an upload that never came to its end; the janitor takes the image away."""
+    message = f"the records were lost before it was done; the image is {found.evidence.image.status}"
+    return replace(
+        _base(found, found.evidence.started),
+        state=UploadState.FAILED,
+        ended=now,
+        reason=Failure(failure_class=FailureClass.INTERRUPTED, message=message),
+    )
+
+
+def _base(found: Found, time: datetime) -> Upload:
+    evidence, provider = found.evidence, found.provider
+    size = evidence.image.size
+    return Upload(
+        id=evidence.upload_id,
+        build_id=evidence.build_id,
+        image=evidence.diskimage,
+        provider=provider.name,
+        state=UploadState.READY,
+        state_time=time,
+        external_id=evidence.image.id,
+        external_name=evidence.name,
+        format=str(evidence.format) if evidence.format else None,
+        cloud=provider.cloud,
+        region=provider.region,
+        started=evidence.started,
+        size=size if size is not None and size >= 0 else None,
+    )

@@ -1,0 +1,237 @@
+"""Which image has the stable name in which provider."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from builder.config.model import Config
+from builder.model import Build, ImageRecords, Upload, UploadState
+from builder.planning.actions import Promotion, Verdict
+from builder.planning.promotion import plan_promotions
+from tests.unit.planning_world import (
+    DAY,
+    HOUR,
+    IMAGE,
+    MINUTE,
+    NOW,
+    config,
+    diskimage,
+    doomed,
+    provider,
+    ready,
+    records,
+    snapshot,
+    upload,
+    wish,
+)
+
+READY, DELETING, UPLOADING = UploadState.READY, UploadState.DELETING, UploadState.UPLOADING
+TODAY, YESTERDAY, BEFORE = ready(3, NOW - HOUR), ready(2, NOW - DAY), ready(1, NOW - 2 * DAY)
+BUILDS = (TODAY, YESTERDAY, BEFORE)
+CLOUDS = ("north", "south", "west")
+
+
+def settings(promote: str | int = "each", clouds=CLOUDS, **changes) -> Config:
+    image = diskimage(stable_name="debian", promote=promote, **changes)
+    return config(image, *(provider(name) for name in clouds))
+
+
+def there(build: Build, *clouds: str, serving: bool = False, state: UploadState = READY) -> list[Upload]:
+    """The build is ready in those providers, since a few minutes after it was."""
+    number = int(build.id[:8], 16)
+    since = build.state_time + MINUTE
+    return [upload(number, state, since, to, serving=since if serving else None) for to in clouds]
+
+
+def plan(config_: Config, *parts: Build | Upload | list[Upload]) -> dict[str, Promotion]:
+    flat = [x for part in parts for x in (part if isinstance(part, list) else [part])]
+    return {p.provider: p for p in plan_promotions(config_, snapshot(records(*flat)), NOW)}
+
+
+def moves(config_: Config, *parts: Build | Upload | list[Upload]) -> dict[str, tuple[str, list[str]]]:
+    """Which build gets the name in each provider where it moves, and which lose it."""
+    return {
+        name: (p.upload.build_id[:8], [u.build_id[:8] for u in p.predecessors])
+        for name, p in plan(config_, *parts).items()
+        if p.verdict is Verdict.NOW and p.upload
+    }
+
+
+NEW, OLD = "00000003", "00000002"
+
+
+# -- each, all, some ------------------------------------------------------------------------------
+
+
+def test_by_default_each_provider_has_the_newest_that_is_ready_there() -> None:
+    serving = there(YESTERDAY, *CLOUDS, serving=True)
+    parts = (*BUILDS, serving, there(TODAY, "north"))
+    assert moves(settings(), *parts) == {"north": (NEW, [OLD])}
+    assert plan(settings(), *parts)["north"].reason == (
+        "Build 00000003 is the newest ready one in north that may have the stable name debian, and gets it."
+    )
+    assert plan(settings(), *parts)["south"].reason == (
+        "Build 00000002 has the stable name debian in south since 2026-11-20 14:31 UTC."
+    )
+
+
+def test_the_first_image_ever_gets_it_at_once() -> None:
+    assert moves(settings(), TODAY, there(TODAY, "north")) == {"north": (NEW, [])}
+    promotion = plan(settings(), TODAY, there(TODAY, "north"))["south"]
+    assert (promotion.verdict, promotion.upload) == (Verdict.NO, None)
+    assert promotion.reason == ("No image of it is ready in south that could have the stable name debian.")
+
+
+def test_with_all_it_moves_everywhere_once_it_is_everywhere() -> None:
+    serving = there(YESTERDAY, *CLOUDS, serving=True)
+    two = (*BUILDS, serving, there(TODAY, "north", "south"))
+    assert moves(settings("all"), *two) == {}
+    waiting = plan(settings("all"), *two)["north"]
+    assert waiting.upload is not None and waiting.upload.build_id == YESTERDAY.id
+    assert waiting.reason == (
+        "Build 00000002 has the stable name debian in north since 2026-11-20 14:31 UTC."
+        " Build 00000003 takes over once it is ready in west too (`promote: all`)."
+    )
+    three = (*BUILDS, serving, there(TODAY, *CLOUDS))
+    assert moves(settings("all"), *three) == {name: (NEW, [OLD]) for name in CLOUDS}
+
+
+def test_with_all_the_first_image_ever_waits_too() -> None:
+    parts = (TODAY, there(TODAY, "north", "south"))
+    assert moves(settings("all"), *parts) == {}
+    assert plan(settings("all"), *parts)["north"].reason == (
+        "No image in north has the stable name debian yet."
+        " Build 00000003 takes over once it is ready in west too (`promote: all`)."
+    )
+
+
+def test_with_a_number_it_moves_once_so_many_have_it_and_then_where_it_gets_ready() -> None:
+    serving = there(YESTERDAY, *CLOUDS, serving=True)
+    one = (*BUILDS, serving, there(TODAY, "north"))
+    assert moves(settings(2), *one) == {}
+    assert plan(settings(2), *one)["north"].reason.endswith(
+        "Build 00000003 takes over once 2 providers have it; south and west do not yet (`promote: 2`)."
+    )
+    two = (*BUILDS, serving, there(TODAY, "north", "south"))
+    assert moves(settings(2), *two) == {"north": (NEW, [OLD]), "south": (NEW, [OLD])}
+    assert moves(settings(2), *BUILDS, serving, there(TODAY, *CLOUDS)).keys() == set(CLOUDS)
+
+
+def test_of_more_providers_than_there_are_all_are_enough() -> None:
+    assert moves(settings(7), TODAY, there(TODAY, "north", "south")) == {}
+    assert moves(settings(7), TODAY, there(TODAY, *CLOUDS)).keys() == set(CLOUDS)
+
+
+@pytest.mark.parametrize("promote", ["all", 3])
+def test_nobody_waits_for_a_provider_that_will_not_get_it(promote: str | int) -> None:
+    parts = there(TODAY, "north", "south")
+    withheld = replace(TODAY, wishes=(wish(wanted=False, to="west"),))
+    assert moves(settings(promote), TODAY, parts) == {}
+    assert moves(settings(promote), withheld, parts).keys() == {"north", "south"}
+    base = settings(promote)
+    paused = replace(base, providers={**base.providers, "west": provider("west", pause=True)})
+    assert moves(paused, TODAY, parts).keys() == {"north", "south"}
+    assert moves(paused, TODAY, there(TODAY, *CLOUDS)).keys() == set(CLOUDS)
+
+
+def test_a_provider_of_other_images_is_not_waited_for() -> None:
+    base = settings("all", ("north", "south"))
+    other = replace(base, providers={**base.providers, "west": provider("west", "something-else")})
+    assert moves(other, TODAY, there(TODAY, "north", "south")).keys() == {"north", "south"}
+
+
+def test_a_provider_that_is_added_takes_nothing_back_and_gets_what_the_others_have() -> None:
+    serving = there(TODAY, "north", "south", serving=True)
+    assert moves(settings("all"), *BUILDS, serving) == {}
+    assert moves(settings("all"), *BUILDS, serving, there(TODAY, "west")) == {"west": (NEW, [])}
+
+
+def test_what_is_on_its_way_is_not_there() -> None:
+    parts = (TODAY, there(TODAY, "north", "south"), there(TODAY, "west", state=UPLOADING))
+    assert moves(settings("all"), *parts) == {}
+
+
+# -- halfway, and back ----------------------------------------------------------------------------
+
+
+def test_a_move_that_was_cut_short_is_finished() -> None:
+    both = (*BUILDS, there(YESTERDAY, "north", serving=True), there(TODAY, "north", serving=True))
+    assert moves(settings(), *both) == {"north": (NEW, [OLD])}
+    assert plan(settings(), *both)["north"].reason == (
+        "Build 00000003 has the stable name debian in north; build 00000002 still has it too, and loses it."
+    )
+
+
+def test_the_newest_build_counts_not_the_last_upload() -> None:
+    """Yesterday's upload took until now."""
+    late = [replace(u, state_time=NOW) for u in there(YESTERDAY, "north")]
+    assert moves(settings(), *BUILDS, there(TODAY, "north"), late) == {"north": (NEW, [])}
+
+
+@pytest.mark.parametrize("promote", ["each", "all", 2])
+def test_when_it_is_to_go_the_one_before_takes_over_at_once(promote: str | int) -> None:
+    leaving = there(TODAY, "north", serving=True, state=DELETING)
+    elsewhere = there(TODAY, "south", "west", serving=True)
+    parts = (*BUILDS, leaving, elsewhere, there(YESTERDAY, "north"))
+    assert moves(settings(promote), *parts) == {"north": (OLD, [NEW])}
+    assert plan(settings(promote), *parts)["north"].reason == (
+        "Build 00000002 takes the stable name debian in north back: build 00000003 is to go."
+    )
+
+
+@pytest.mark.parametrize("promote", ["each", "all", 2])
+def test_when_its_build_is_to_go_all_providers_go_back(promote: str | int) -> None:
+    parts = (doomed(TODAY), YESTERDAY, there(TODAY, *CLOUDS, serving=True), there(YESTERDAY, *CLOUDS))
+    assert moves(settings(promote), *parts) == {name: (OLD, [NEW]) for name in CLOUDS}
+
+
+@pytest.mark.parametrize("promote", ["all", 2])
+def test_it_goes_back_to_one_that_had_its_time_rather_than_on_to_one_that_waits(promote: str | int) -> None:
+    leaving = there(YESTERDAY, "north", serving=True, state=DELETING)
+    parts = (*BUILDS, leaving, there(BEFORE, "north"), there(TODAY, "north"))
+    assert moves(settings(promote), *parts) == {"north": ("00000001", [OLD])}
+
+
+def test_a_build_is_as_old_as_when_it_began_also_when_it_is_to_go() -> None:
+    """Else what was told to go last would count as the newest."""
+    parts = (TODAY, doomed(YESTERDAY), BEFORE, there(YESTERDAY, "north", serving=True))
+    assert moves(settings("all"), *parts, there(BEFORE, "north"), there(TODAY, "north")) == {
+        "north": ("00000001", [OLD])
+    }
+
+
+def test_better_one_that_others_do_not_have_than_none() -> None:
+    leaving = there(YESTERDAY, "north", serving=True, state=DELETING)
+    assert moves(settings("all"), *BUILDS, leaving, there(TODAY, "north")) == {"north": (NEW, [OLD])}
+
+
+def test_when_it_is_gone_from_a_provider_another_one_takes_over() -> None:
+    elsewhere = there(TODAY, "south", "west", serving=True)
+    assert moves(settings("all"), *BUILDS, elsewhere, there(YESTERDAY, "north")) == {"north": (OLD, [])}
+
+
+def test_when_nothing_is_left_there_is_nobody_to_take_over() -> None:
+    promotion = plan(settings(), TODAY, there(TODAY, "north", serving=True, state=DELETING))["north"]
+    assert (promotion.verdict, promotion.upload) == (Verdict.NO, None)
+
+
+# -- whose business it is -------------------------------------------------------------------------
+
+
+def test_without_a_stable_name_or_tag_nothing_moves() -> None:
+    plain = config(diskimage(), provider())
+    assert plan(plain, TODAY, there(TODAY, "north")) == {}
+    tagged = config(diskimage(stable_tag="in-service"), provider())
+    promotion = plan(tagged, TODAY, there(TODAY, "north"))["north"]
+    assert promotion.verdict is Verdict.NOW
+    assert "the stable tag in-service" in promotion.reason
+
+
+def test_an_image_that_left_the_configuration_keeps_its_name_as_it_is() -> None:
+    known: ImageRecords = records(TODAY, *there(TODAY, "north"), name="left")
+    assert plan_promotions(settings(), snapshot(known), NOW) != ()
+    assert all(
+        p.image == IMAGE and p.upload is None for p in plan_promotions(settings(), snapshot(known), NOW)
+    )
