@@ -40,8 +40,10 @@ setup(
         "pydantic>=2.5",
         "PyYAML>=6.0",
         "requests>=2.31",
+        "starlette>=1.10",
         "stevedore>=5.0",
         "urllib3>=2.0",
+        "uvicorn>=0.40",
         "watchdog>=4.0",
     ],
     entry_points={

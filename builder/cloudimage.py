@@ -92,6 +92,11 @@ class CloudImage:
     disk_format: str | None = None
     min_disk: int | None = None  #: GiB
 
+    @property
+    def serving(self) -> bool:
+        """Whether it has its diskimage's stable name or tag; a copy of such an image has not."""
+        return self.properties.get(SERVING) == self.id
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sighting:

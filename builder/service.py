@@ -24,6 +24,7 @@ import builder
 from builder import signals
 from builder.cloud import openstack
 from builder.cloud.pool import CloudPool
+from builder.cloud.transfer import Limiter
 from builder.config import loader
 from builder.config.model import Config
 from builder.config.watch import ConfigWatch
@@ -34,13 +35,16 @@ from builder.dib.output import artifacts
 from builder.errors import ConfigError, RefusedError, StoreUnavailableError, UsageError
 from builder.host import host_name
 from builder.model import BuildState
+from builder.serving.server import ArtifactServer
 from builder.store import embedded
 from builder.store.zookeeper import ZooKeeperStore
 from builder.workers import statedir
 from builder.workers.base import Active, Identity, Worker, World
 from builder.workers.builder import Builder
 from builder.workers.janitor import Janitor
+from builder.workers.leaks import LeakSweeper
 from builder.workers.once import run_once
+from builder.workers.promoter import Promoter
 from builder.workers.scheduler import Scheduler
 from builder.workers.uploader import Uploader
 
@@ -54,7 +58,7 @@ CONNECT_PAUSE: Final = 5.0
 #: What can't change while the daemon runs: a configuration that changes one of these is not taken.
 FIXED: Final = ("state_dir", "images_dir", "work_dir", "zookeeper", "embedded_open")
 #: What keeps its old value until a restart; the rest of a changed configuration is taken.
-KEPT: Final = ("build_workers", "upload_workers")
+KEPT: Final = ("build_workers", "upload_workers", "artifact_server")
 
 RELOAD: Final = "reload"
 STOP: Final = "stop"
@@ -129,6 +133,7 @@ class Service:
         self._commands: SimpleQueue[str] = SimpleQueue()
         self._stopping = threading.Event()
         self._clouds = CloudPool(openstack.OpenStackCloud)
+        self._limiter = Limiter(self._configuration.current().upload_bandwidth)
 
     def run(self) -> int:
         """Run until told to stop (or, with `once`, until nothing is due); the exit code.
@@ -153,7 +158,8 @@ class Service:
             store = stack.enter_context(self._store(config))
             if store is None:
                 return 0  # told to stop before ZooKeeper answered
-            workers = self._workers(self._world(config, store))
+            offers = stack.enter_context(self._artifact_server(config))
+            workers = self._workers(self._world(config, store, offers))
             LOG.info(
                 "imagepool %s runs as %s for %s",
                 builder.__version__,
@@ -177,12 +183,7 @@ class Service:
     def _store(self, config: Config) -> Iterator[ZooKeeperStore | None]:
         """A started store, on the configured servers or on a private one; None when told to stop."""
         with ExitStack() as stack:
-            where = embedded.resolve(config, os.environ)
-            if where is None:
-                server = embedded.EmbeddedZooKeeper(config.state_dir, open_to_all=config.embedded_open)
-                stack.callback(server.stop)
-                server.start()
-                where = server.endpoint
+            where = stack.enter_context(embedded.serving(config, os.environ))
             store = ZooKeeperStore(where, watch=not self._options.once)
             stack.callback(store.close)
             while not self._try_start(store):
@@ -201,7 +202,21 @@ class Service:
             return False
         return True
 
-    def _world(self, config: Config, store: ZooKeeperStore) -> World:
+    @contextmanager
+    def _artifact_server(self, config: Config) -> Iterator[ArtifactServer | None]:
+        """A started artifact server, where one is configured and anything is uploaded from here."""
+        wanted = config.artifact_server
+        if wanted is None or "uploader" not in self._options.roles:
+            yield None
+            return
+        server = ArtifactServer(wanted.host, wanted.port, wanted.url)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+    def _world(self, config: Config, store: ZooKeeperStore, offers: ArtifactServer | None) -> World:
         identity = Identity(
             hostname=host_name(),
             builder_id=statedir.builder_id(config.images_dir),
@@ -215,6 +230,9 @@ class Service:
             identity=identity,
             config=self._configuration.current,
             cloud=self._clouds.get,
+            capabilities=self._clouds.capabilities,
+            limiter=self._limiter,
+            offers=offers,
             clock=lambda: datetime.now(UTC),
             active=Active(),
             stopping=self._stopping,
@@ -237,9 +255,9 @@ class Service:
         if "builder" in roles:
             workers += [Builder(world, f"builder-{n}") for n in range(config.build_workers)]
         if "uploader" in roles:
-            workers += [Uploader(world, f"uploader-{n}") for n in range(config.upload_workers)]
+            workers += [Uploader(world, "uploader"), Promoter(world, "promoter")]
         if "janitor" in roles:
-            workers.append(Janitor(world, "janitor"))
+            workers += [Janitor(world, "janitor"), LeakSweeper(world, "leaks")]
         return tuple(workers)
 
     def _serve(self, workers: Sequence[Worker], store: ZooKeeperStore) -> int:
@@ -252,6 +270,7 @@ class Service:
             while self._commands.get() != STOP:
                 self._clouds.forget()
                 self._configuration.reload()
+                self._limiter.set_total(self._configuration.current().upload_bandwidth)
                 store.wake()
         finally:
             watch.stop()

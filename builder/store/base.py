@@ -152,6 +152,10 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def claim_sweep(self, provider: str) -> Claim | None:
+        """The right to look for leaked images in a provider: two looks at once would count as two."""
+
+    @abstractmethod
     def claim_upload(self, upload: Upload) -> Claim | None:
         """The right to clean up one upload. Never makes a node for an upload that is gone."""
 

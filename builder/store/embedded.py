@@ -24,7 +24,8 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -133,6 +134,25 @@ def find_endpoint(state_dir: Path) -> ZooKeeper | None:
             f"may not read {error.filename}, which says where the daemon's ZooKeeper is",
             hint="Run the command as the user the daemon runs as.",
         ) from error
+
+
+@contextmanager
+def serving(config: Config, environ: Mapping[str, str]) -> Iterator[ZooKeeper]:
+    """Where ZooKeeper is while the block runs: where `resolve` says, else a private server of our own.
+
+    For the daemon, and for what stands in for it: whoever holds the state directory. Raises what `resolve`
+    and `EmbeddedZooKeeper.start` raise.
+    """
+    where = resolve(config, environ)
+    if where is not None:
+        yield where
+        return
+    server = EmbeddedZooKeeper(config.state_dir, open_to_all=config.embedded_open)
+    server.start()
+    try:
+        yield server.endpoint
+    finally:
+        server.stop()
 
 
 class EmbeddedZooKeeper:

@@ -5,7 +5,7 @@ What ZooKeeper answers becomes our own errors here, as far as a single step can 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final, TypeVar
@@ -121,13 +121,24 @@ class Nodes:
 
     def make(self, path: str) -> bool:
         """Make an empty node unless it is there; False when its parent is gone."""
+        return self._is_made(self._session.submit(partial(_create, path)))
+
+    def _is_made(self, result: IAsyncResult) -> bool:
+        """Whether there is a node now, which was to be made."""
         try:
-            self._session.call(lambda c: c.create_async(path, b""))
+            self._session.answer(result)
         except NodeExistsError:
             return True
         except NoNodeError:
             return False
         return True
+
+    def make_down(self, wanted: Sequence[str]) -> bool:
+        """Make empty nodes, each below the one before it, unless they are there; False when the parent of
+        the first is gone."""
+        # ZooKeeper does what a session asks for in its order, so nobody needs to wait in between.
+        results = [self._session.submit(partial(_create, path)) for path in wanted]
+        return all([self._is_made(result) for result in results])  # every answer is read
 
     def children_made(self, path: str) -> int:
         """How many nodes were ever made below a node: what ZooKeeper's sequence counts; NotFoundError."""
@@ -206,6 +217,10 @@ def set_data(path: str, data: bytes, version: int, client: KazooClient) -> IAsyn
 
 def _get(path: str, client: KazooClient) -> IAsyncResult:
     return client.get_async(path)
+
+
+def _create(path: str, client: KazooClient) -> IAsyncResult:
+    return client.create_async(path, b"")
 
 
 def _exists(path: str, client: KazooClient) -> IAsyncResult:

@@ -23,6 +23,7 @@ Ours alone:
     /imagepool/installation                                       uuid4 hex: whose tree this is
     /imagepool/daemons/<hostname>-<ten digits>                    ephemeral; a daemon: roles, version, start
     /imagepool/shares/<provider>/<number>/<contender>             claim_share; numbers from 0 on
+    /imagepool/sweeps/<provider>/<contender>                      claim_sweep
     /imagepool/gone/<build id>                                    a build that was removed; its image
     /imagepool/strays/<provider>/<external id>                    Sighting
 
@@ -46,6 +47,7 @@ COMPONENTS: Final = "/nodepool/components/builder"
 INSTALLATION: Final = "/imagepool/installation"
 DAEMONS: Final = "/imagepool/daemons"
 SHARES: Final = "/imagepool/shares"
+SWEEPS: Final = "/imagepool/sweeps"
 GONE: Final = "/imagepool/gone"
 STRAYS: Final = "/imagepool/strays"
 
@@ -159,6 +161,11 @@ def upload_named(image_name: str, name: str) -> str:
 def share(provider_name: str, number: int) -> str:
     """The lock of one of the shares in a provider."""
     return f"{SHARES}/{_checked(provider_name)}/{number}"
+
+
+def sweep(provider_name: str) -> str:
+    """The lock of `claim_sweep`."""
+    return f"{SWEEPS}/{_checked(provider_name)}"
 
 
 def gone(build_id: str) -> str:

@@ -94,6 +94,9 @@ class Records(Part):
                 return claim
         return None
 
+    def claim_sweep(self, provider: str) -> Claim | None:
+        return self._claim_made(paths.sweep(provider))
+
     def claim_upload(self, upload: Upload) -> Claim | None:
         lock = paths.upload_lock(upload.image, upload.build_id, upload.provider, upload.id)
         return self._claim_existing(lock)
@@ -195,9 +198,8 @@ class Records(Part):
 
         The lock comes first in `images`, as nodepool has it: the first upload then is 0000000001.
         """
-        return all(
-            self._nodes.make(path)
-            for path in (
+        return self._nodes.make_down(
+            (
                 paths.providers(image, build_id),
                 paths.provider(image, build_id, provider),
                 paths.uploads(image, build_id, provider),

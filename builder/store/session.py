@@ -225,13 +225,19 @@ class Session:
             self._abandon(lock, contender)
             return
         try:
-            for child in self.call(lambda c: c.get_children_async(lock)):
-                if child.startswith(contender):
-                    self.call(partial(_delete, f"{lock}/{child}"))
+            for child in self._named(lock, contender):
+                self.call(partial(_delete, f"{lock}/{child}"))
         except NoNodeError:
             return
         except StoreUnavailableError:
             self._abandon(lock, contender)
+
+    def _named(self, lock: str, contender: str) -> list[str]:
+        """The contenders of that name, or whose names start with that uuid."""
+        if _CONTENDER.search(contender):
+            return [contender]
+        children = self.call(lambda c: c.get_children_async(lock))
+        return [child for child in children if child.startswith(contender)]
 
     def _abandon(self, lock: str, contender: str) -> None:
         with self._changed:

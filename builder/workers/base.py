@@ -1,31 +1,43 @@
 """The loop every worker runs: wait for a change or the next due time, decide on one snapshot, act.
 
 A worker sleeps in `Store.wait` until the tree changes, its next due time comes or the daemon
-stops: nothing is polled. What goes wrong in a pass is logged and waited out, and never ends the
-thread: this is one of the three places where a broad handler is right, because a worker that
-died silently would be a CI system without images the day after.
+stops: nothing is polled. While much changes, it rests between passes, so that deciding on a large tree
+takes little of the processor that moves the bytes. What goes wrong in a pass is logged and waited out,
+and never ends the thread: this is one of the few places where a broad handler is right, because a
+worker that died silently would be a CI system without images the day after.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Protocol
 
 from builder.cloud.base import Cloud
+from builder.cloud.transfer import Limiter
 from builder.config.model import Config, Provider
 from builder.errors import StoreUnavailableError
 from builder.model import Failure, FailureClass, Snapshot
 from builder.store.base import Store
+from builder.ways import Capabilities
 
 LOG = logging.getLogger(__name__)
 
 #: After a pass that raised what nobody foresaw; long enough not to fill a disk with tracebacks.
 AFTER_A_BUG = timedelta(seconds=30)
+#: The rest after a pass, as a multiple of the processor's time that the pass took (waiting for ZooKeeper
+#: takes none), and its longest in seconds.
+REST, LONGEST_REST = 4.0, 2.0
+#: Seconds for which a view of the tree is recent.
+RECENT = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +79,38 @@ class Active:
                     self._names.discard(name)
 
 
+class Recent:
+    """The tree as it was a moment ago, for the many that ask often: not every store has it in memory.
+
+    Thread-safe; nobody waits for a store that hangs but the one who asks it.
+    """
+
+    def __init__(self) -> None:
+        self._asking = threading.Lock()
+        self._asked = -math.inf
+        self._snapshot = Snapshot()
+
+    def snapshot(self, store: Store) -> Snapshot:
+        """What `store` has, or had within the last second."""
+        if time.monotonic() - self._asked >= RECENT and self._asking.acquire(blocking=False):
+            try:
+                self._asked = time.monotonic()
+                self._snapshot = store.snapshot()
+            finally:
+                self._asking.release()
+        return self._snapshot
+
+
+class Offers(Protocol):
+    """The artifact server: where clouds can fetch files from us."""
+
+    def offer(self, path: Path, /) -> str:
+        """The URL, which nobody can guess, at which the file can be fetched from now on."""
+
+    def withdraw(self, url: str, /) -> None:
+        """It can no longer be fetched there; no error when it could not."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class World:
     """All a worker may touch; the service makes one and gives it to every worker."""
@@ -75,9 +119,14 @@ class World:
     identity: Identity
     config: Callable[[], Config]  #: the configuration in force, which changes at a reload
     cloud: Callable[[Provider], Cloud]
+    #: What a provider can do; asked anew, and so with the errors of a Cloud, when it was not for a while.
+    capabilities: Callable[[Provider], Capabilities]
+    limiter: Limiter  #: of the bytes per second that uploads of this daemon may take
+    offers: Offers | None = None  #: None: there is no artifact server
     clock: Callable[[], datetime]  #: aware UTC
     active: Active
     stopping: threading.Event
+    recent: Recent = field(default_factory=Recent)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +140,6 @@ class Pass:
 def earliest(times: Iterable[datetime | None]) -> datetime | None:
     """The first of several times, of which some may be unknown; None when all are."""
     return min((t for t in times if t is not None), default=None)
-
-
-def blame(failure: Failure, stopping: threading.Event) -> Failure:
-    """The failure to record: what was stopped because the daemon stops was interrupted, and is
-    due again at once; it is not a person's wish to cancel."""
-    if failure.failure_class is FailureClass.CANCELLED and stopping.is_set():
-        return replace(failure, failure_class=FailureClass.INTERRUPTED, message="the daemon was stopped")
-    return failure
 
 
 def unforeseen(error: Exception, phase: str | None) -> Failure:
@@ -115,11 +156,26 @@ class Worker(ABC):
         self.world = world
         self.name = name
         self.done = 0  #: builds or uploads that became ready since the start
-        self.failures = 0  #: builds, uploads or clean-ups that failed since the start
+        self.failures = 0  #: builds, uploads, promotions or clean-ups that failed since the start
+        self._counting = threading.Lock()
 
     @abstractmethod
     def act(self, config: Config, snapshot: Snapshot, now: datetime) -> Pass:
         """Decide on this snapshot and act on it, at most one long thing per call."""
+
+    def count_done(self) -> None:
+        """One more that became ready; from any thread."""
+        with self._counting:
+            self.done += 1
+
+    def count_failure(self) -> None:
+        """One more that failed; from any thread."""
+        with self._counting:
+            self.failures += 1
+
+    def drain(self) -> bool:
+        """Wait for what passes left running; whether any of it did something. Most leave nothing."""
+        return False
 
     def step(self) -> Pass:
         """One pass on the configuration, snapshot and time of this moment."""
@@ -133,8 +189,10 @@ class Worker(ABC):
             seen = world.store.wait(seen, self._seconds_until(due))
             if world.stopping.is_set():
                 return
+            begun = time.thread_time()
             # Coming back is a change of generation, which ends the wait: no due time is needed.
             due = self._guarded_step() if world.store.connected else None
+            world.stopping.wait(min(REST * (time.thread_time() - begun), LONGEST_REST))
 
     def _guarded_step(self) -> datetime | None:
         world = self.world

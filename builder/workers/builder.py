@@ -23,7 +23,7 @@ from builder.planning.builds import decide_build, decide_builds, next_try
 from builder.planning.records import newest_ready
 from builder.store.base import Claim, builds_newest_first
 from builder.workers.base import Pass, Worker, World, earliest
-from builder.workers.building import Task, build, job_for
+from builder.workers.building import Task, build, delete_files, job_for
 from builder.workers.settle import Settler
 from builder.workers.stopping import BuildStop, abandoned
 
@@ -118,6 +118,7 @@ class Builder(Worker):
         known = replace(known, builds=self.world.store.list_builds(image.name))
         for each in known.builds:
             if each.state is BuildState.BUILDING:
+                delete_files(self.world, config, each)
                 gone = abandoned(each, now, known.cancellation)
                 gone = replace(gone, next_try=next_try(image, known, gone, config, now))
                 gone = self.world.store.update_build(gone)

@@ -11,13 +11,14 @@ from typing import Final
 from builder.workers.base import Worker
 from builder.workers.builder import Builder
 from builder.workers.janitor import Janitor
+from builder.workers.promoter import Promoter
 from builder.workers.scheduler import Scheduler
 from builder.workers.uploader import Uploader
 
 LOG = logging.getLogger(__name__)
 
 #: The order of a round: each stage finds what the one before it made due.
-STAGES: Final = (Scheduler, Builder, Uploader, Janitor)
+STAGES: Final = (Scheduler, Builder, Uploader, Promoter, Janitor)
 
 
 def run_once(workers: Sequence[Worker], stopping: threading.Event) -> int:
@@ -49,4 +50,4 @@ def _exhaust(worker: Worker) -> bool:
     did = False
     while worker.step().did:
         did = True
-    return worker.drain() or did if isinstance(worker, Janitor) else did
+    return worker.drain() or did

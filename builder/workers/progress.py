@@ -12,15 +12,23 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Generic, TypeVar
 
-from builder.cloud.base import CloudImage
+from builder.cloudimage import CloudImage
+from builder.dib.output.hashing import Disk
 from builder.errors import ConflictError, StoreUnavailableError
-from builder.model import Build, BuildPhase, Upload, UploadPhase
+from builder.model import Artifact, Build, BuildPhase, Upload, UploadPhase, UploadState
+from builder.store.base import Store
+from builder.ways import Way
 
 LOG = logging.getLogger(__name__)
 Record = TypeVar("Record", Build, Upload)
 
-#: Seconds between two writes of the bytes sent; phases are written at once.
+#: Seconds between two writes of the bytes sent.
 PAUSE = 2.0
+#: Seconds after a write in which an upload's next phase is no reason for another: a small image goes
+#: through all of them in a second, and each write costs ZooKeeper and all who watch it more than the phase.
+QUICK = 0.5
+#: Seconds for which a write that must succeed is tried while the store is away.
+PATIENCE = 15.0
 
 
 class Progress(Generic[Record]):
@@ -43,6 +51,10 @@ class Progress(Generic[Record]):
         self.record = replace(self.timed(), phase=phase)
         self._since = self._clock()
         LOG.info("%s of %s: %s", self.record.id, self.record.image, phase)
+        self._tell()
+
+    def _tell(self) -> None:
+        """The phase is another."""
         self.try_write()
 
     def timed(self) -> Record:
@@ -63,7 +75,7 @@ class Progress(Generic[Record]):
 
 
 class BuildProgress(Progress[Build]):
-    """What a build has to tell besides: bytes of the phase that runs."""
+    """What a build has to tell besides: bytes of the phase that runs, and what is made by now."""
 
     def phase(self, phase: BuildPhase | UploadPhase) -> None:
         """The next phase begins; its bytes are not known yet."""
@@ -77,21 +89,93 @@ class BuildProgress(Progress[Build]):
         if time.monotonic() - self._written >= PAUSE:
             self.try_write()
 
+    def disk(self, disk: Disk) -> None:
+        """What is in all files of the build; the first of them takes it onto the record."""
+        self.record = replace(self.record, raw_sha256=disk.sha256, raw_size=disk.size)
+
+    def artifact(self, artifact: Artifact) -> None:
+        """A file is there to be uploaded, while others may still be made."""
+        self.record = replace(self.record, artifacts=(*self.record.artifacts, artifact))
+        self.try_write()
+
 
 class UploadProgress(Progress[Upload]):
-    """What an upload has to tell besides: the cloud's id, and bytes."""
+    """What an upload has to tell besides: the cloud's ids, the way the bytes take, and how many went.
+
+    It is a `transfer.Listener`.
+    """
+
+    def __init__(
+        self,
+        record: Upload,
+        store: Store,
+        clock: Callable[[], datetime],
+        on_moved: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_moved` is called whenever bytes have moved."""
+        super().__init__(record, self._update, clock)
+        self._store = store
+        self._on_moved = on_moved
+        self._told = True  #: the phase is on record
+
+    def look(self) -> None:
+        """Write a phase that has lasted and is not on record; called several times a second."""
+        if not self._told:
+            self._tell()
 
     def named(self, name: str) -> None:
-        """What the cloud's image will be called: from now on there may be one of that name."""
-        self.record = self._write(replace(self.record, external_name=name))
+        """What the cloud's image will be called. It comes on record with the way, before there is an image."""
+        self.record = replace(self.record, external_name=name)
 
     def created(self, image: CloudImage) -> None:
         """The cloud has an image. This write must succeed, or it could be lost from sight."""
-        self.record = replace(self.record, external_id=image.id)
-        self.record = self._write(self.record)
+        self._insist(replace(self.record, external_id=image.id))
+
+    def task(self, task_id: str) -> None:
+        """The cloud makes an image that has no properties yet, so this write must succeed as well."""
+        self._insist(replace(self.record, task=task_id))
+
+    def way(self, way: Way, fallbacks: tuple[str, ...]) -> None:
+        """The way that is tried now, and why those before it came to nothing. With this on record, whoever
+        cleans up knows that there may be several images."""
+        self._insist(replace(self.record, way=way, fallbacks=fallbacks, sent=0))
 
     def sent(self, count: int) -> None:
         """So many bytes left in all; written at most every PAUSE seconds."""
+        self._on_moved()
         self.record = replace(self.record, sent=count)
         if time.monotonic() - self._written >= PAUSE:
             self.try_write()
+
+    def _tell(self) -> None:
+        self._told = time.monotonic() - self._written >= QUICK
+        if self._told:
+            self.try_write()
+
+    def _insist(self, record: Upload) -> None:
+        """Write what must be on record, with patience for a store that is away for a moment.
+
+        The record is kept here even if that fails: whoever finishes it then knows what there may be.
+        """
+        self.record = record
+        give_up, seen = time.monotonic() + PATIENCE, -1
+        while True:
+            try:
+                self.record = self._write(record)
+            except StoreUnavailableError:
+                if time.monotonic() >= give_up:
+                    raise
+                seen = self._store.wait(seen, 1.0)
+            else:
+                self._written, self._told = time.monotonic(), True
+                return
+
+    def _update(self, record: Upload) -> Upload:
+        """Write the record, also over a write of our own whose answer was lost."""
+        try:
+            return self._store.update_upload(record)
+        except ConflictError:
+            current = self._store.get_upload(record.image, record.build_id, record.provider, record.id)
+            if current.state is not UploadState.UPLOADING:
+                raise  # somebody found us dead and took over
+            return self._store.update_upload(replace(record, version=current.version))

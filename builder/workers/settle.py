@@ -45,7 +45,7 @@ class _Work(Generic[Record]):
     open_state: BuildState | UploadState
     claim_again: Callable[[], Claim | None]
     read: Callable[[], Record]
-    write: Callable[[Record], Record]
+    write: Callable[[Record], Record]  #: over the record just read, which it gets
 
 
 class Settler:
@@ -64,7 +64,10 @@ class Settler:
             open_state=BuildState.BUILDING,
             claim_again=lambda: self._store.claim_image(final.image),
             read=lambda: self._store.get_build(final.image, final.id),
-            write=self._store.update_build,
+            # Wishes for its uploads may have come while it was built.
+            write=lambda known: self._store.update_build(
+                replace(final, version=known.version, wishes=known.wishes)
+            ),
         )
         return self._finish(record, claim)
 
@@ -75,7 +78,7 @@ class Settler:
             open_state=UploadState.UPLOADING,
             claim_again=lambda: self._store.claim_uploads(final.image, final.build_id, final.provider),
             read=lambda: self._store.get_upload(final.image, final.build_id, final.provider, final.id),
-            write=self._store.update_upload,
+            write=lambda known: self._store.update_upload(replace(final, version=known.version)),
         )
         return self._finish(record, claim)
 
@@ -119,7 +122,7 @@ class Settler:
             return known
         if not held.valid:
             return None  # the session ended while we read: by now the work may be somebody else's
-        record.write(replace(record.final, version=known.version))
+        record.write(known)
         return Ending.WRITTEN
 
     def _look(self, record: _Work[Record]) -> Ending | Record:

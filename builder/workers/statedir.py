@@ -13,8 +13,11 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from builder.errors import RefusedError, UnavailableError
+
+INSTALLATION: Final = "installation"
 
 
 @contextmanager
@@ -106,19 +109,39 @@ def check_installation(state_dir: Path, installation_id: str) -> None:
     An emptied server or a wrong chroot looks like a world without images: everything would be
     built and uploaded a second time beside what is there. RefusedError says how to go on.
     """
-    file = state_dir / "installation"
-    if not file.exists():
-        with _writing("state", state_dir):
-            write_atomically(file, installation_id)
-        return
-    known = file.read_text().strip()
-    if known != installation_id:
+    file, known = state_dir / INSTALLATION, known_installation(state_dir)
+    if known is None:
+        remember_installation(state_dir, installation_id)
+    elif known != installation_id:
         raise RefusedError(
             f"this machine belongs to the installation {known}, but ZooKeeper holds the installation"
             f" {installation_id}: another server or chroot, or one that lost its data",
-            hint="Nothing was touched. Mend zookeeper-servers; or, if the old tree is gone for good and"
-            f" this machine shall start anew, remove {file} and start again.",
+            hint="Nothing was touched. Mend zookeeper-servers; or, if the old tree is gone for good, make its"
+            " records again with `imagepool recover`. If this machine shall start anew instead, remove"
+            f" {file} and start again.",
         )
+
+
+def known_installation(state_dir: Path) -> str | None:
+    """The installation this machine belongs to; None for a machine that never worked on any.
+
+    Raises UnavailableError when that can't be read.
+    """
+    file = state_dir / INSTALLATION
+    try:
+        return file.read_text().strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UnavailableError(
+            f"{file} can't be read: {error.strerror}", hint="Run this as the user that the daemon runs as."
+        ) from error
+
+
+def remember_installation(state_dir: Path, installation_id: str) -> None:
+    """From now on this machine belongs to that installation; UnavailableError when it can't be written."""
+    with _writing("state", state_dir):
+        write_atomically(state_dir / INSTALLATION, installation_id)
 
 
 def write_atomically(file: Path, text: str) -> None:

@@ -1,29 +1,42 @@
-"""Tell why a build ends before it is done: the daemon stops, somebody cancelled it, its builder died."""
+"""Tell why a build or an upload ends before it is done: the daemon stops, somebody cancelled it, its
+builder died."""
 
 from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from datetime import datetime
+from typing import Generic, TypeVar
 
 from builder.errors import StoreUnavailableError
-from builder.model import Build, BuildState, Cancellation, Failure, FailureClass
+from builder.model import (
+    Build,
+    BuildState,
+    Cancellation,
+    Failure,
+    FailureClass,
+    Snapshot,
+    Upload,
+    UploadCancellation,
+    UploadState,
+)
 from builder.workers.base import World
 
 #: Seconds between two looks at the store: it is asked many times a second, and not always from memory.
 PAUSE = 1.0
+Wish = TypeVar("Wish", Cancellation, UploadCancellation)
 
 
-class BuildStop:
-    """Whether one build shall stop; called by the engine from any of its threads."""
+class _Stop(ABC, Generic[Wish]):
+    """Whether one piece of work shall stop; called from any thread."""
 
-    def __init__(self, world: World, build: Build) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
-        self._build = build
         self._lock = threading.Lock()
         self._look_again = 0.0
-        self._wish: Cancellation | None = None
+        self._wish: Wish | None = None
 
     def __call__(self) -> Failure | None:
         """Why it shall stop, None to go on."""
@@ -32,7 +45,11 @@ class BuildStop:
         wish = self._cancellation()
         return None if wish is None else cancelled(wish)
 
-    def _cancellation(self) -> Cancellation | None:
+    @abstractmethod
+    def _find(self, snapshot: Snapshot) -> Wish | None:
+        """The wish that this work ends, if there is one."""
+
+    def _cancellation(self) -> Wish | None:
         with self._lock:
             now = time.monotonic()
             if self._wish is None and now >= self._look_again:
@@ -40,16 +57,39 @@ class BuildStop:
                 self._wish = self._look()
             return self._wish
 
-    def _look(self) -> Cancellation | None:
+    def _look(self) -> Wish | None:
         try:
-            wish = self._world.store.snapshot().image(self._build.image).cancellation
+            return self._find(self._world.recent.snapshot(self._world.store))
         except StoreUnavailableError:
             return None  # nobody can wish anything through it either
+
+
+class BuildStop(_Stop[Cancellation]):
+    """Whether one build shall stop; called by the engine from any of its threads."""
+
+    def __init__(self, world: World, build: Build) -> None:
+        super().__init__(world)
+        self._build = build
+
+    def _find(self, snapshot: Snapshot) -> Cancellation | None:
+        wish = snapshot.image(self._build.image).cancellation
         return wish if wish is not None and wish.build_id == self._build.id else None
 
 
-def cancelled(wish: Cancellation, further: str = "") -> Failure:
-    """The reason of a build that somebody ended; `further` is told after who and why."""
+class UploadStop(_Stop[UploadCancellation]):
+    """Whether one upload shall stop."""
+
+    def __init__(self, world: World, upload: Upload) -> None:
+        super().__init__(world)
+        self._upload = upload
+
+    def _find(self, snapshot: Snapshot) -> UploadCancellation | None:
+        wishes = snapshot.image(self._upload.image).upload_cancellations
+        return next((wish for wish in wishes if wish.upload == self._upload.name), None)
+
+
+def cancelled(wish: Cancellation | UploadCancellation, further: str = "") -> Failure:
+    """The reason of a build or an upload that somebody ended; `further` is told after who and why."""
     message = f"cancelled by {wish.by}" + (f": {wish.why}" if wish.why else "")
     return Failure(failure_class=FailureClass.CANCELLED, message=f"{message}{further}")
 
@@ -62,4 +102,25 @@ def abandoned(build: Build, now: datetime, wish: Cancellation | None) -> Build:
         reason = cancelled(wish, f"; {gone}")
     else:
         reason = Failure(failure_class=FailureClass.INTERRUPTED, message=gone)
-    return build.become(BuildState.FAILED, now, ended=now, reason=replace(reason, phase=build.phase))
+    reason = replace(reason, phase=build.phase)
+    return build.become(BuildState.FAILED, now, ended=now, reason=reason, artifacts=())
+
+
+def abandoned_upload(
+    upload: Upload, now: datetime, wish: UploadCancellation | None, what_was_done: str
+) -> Upload:
+    """The record of an upload whose uploader went away, and of which nothing is left in its cloud: failed
+    as interrupted, or as cancelled when somebody wished that; `what_was_done` says what was found there."""
+    gone = f"the uploader {upload.uploader or 'of unknown name'} went away; {what_was_done}"
+    if wish is not None:
+        reason = cancelled(wish, f"; {gone}")
+    else:
+        reason = Failure(failure_class=FailureClass.INTERRUPTED, message=gone)
+    return upload.become(
+        UploadState.FAILED,
+        now,
+        ended=now,
+        external_id=None,
+        external_name=None,
+        reason=replace(reason, phase=upload.phase),
+    )

@@ -1,180 +1,169 @@
-"""The uploader brings the newest ready build of each image to each provider that lists it.
+"""The uploader brings builds to the providers that list them, many at a time and none behind another.
 
-Which crash leaves what, step by step:
-    after the claim                     nothing: the lock dies with the session
-    after the record, before `create`   `uploading` without external_id: the janitor looks for an
-                                        image with our properties, finds none, records the failure
-    after `create`                      `uploading`, and an image that carries the upload's name in
-                                        its properties: the janitor deletes it, by id or by property
-    after the last byte                 the same: a `ready` that was never verified is not trusted
+One thread decides and claims; each upload then has a thread of its own. How many there are at a time
+is places.py's business, what one does is uploading.py's.
 """
 
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Final
 
-from builder.cloud import transfer
-from builder.config.model import Config, Provider
-from builder.dib.output import artifacts
+from builder.config.model import Config
 from builder.errors import ImagepoolError
-from builder.model import (
-    Artifact,
-    Build,
-    Failure,
-    FailureClass,
-    Snapshot,
-    Upload,
-    UploadPhase,
-    UploadState,
-)
+from builder.model import Build, Snapshot, UploadState
 from builder.planning.actions import UploadDecision, Verdict
+from builder.planning.breakers import breaker_of
 from builder.planning.uploads import claimable, decide_upload, decide_uploads
-from builder.store.base import Claim
-from builder.workers.base import Pass, Worker, World, blame, earliest, unforeseen
-from builder.workers.progress import UploadProgress
+from builder.store.base import uploads_newest_first
+from builder.workers.base import Pass, Worker, World, earliest
+from builder.workers.files import CheckedFiles
+from builder.workers.lanes import Backoff, Lanes
+from builder.workers.places import Places
 from builder.workers.settle import Settler
+from builder.workers.uploading import Task, upload
 
 LOG = logging.getLogger(__name__)
 
+#: How long until another look at a provider whose shares other daemons have. A share that becomes free
+#: is no change of the tree we watch; the end of the upload that had it is, but that may be lost.
+SHARE_PAUSE: Final = timedelta(seconds=5)
+
 
 class Uploader(Worker):
-    """Does one upload per pass; as many threads as `upload-workers` share the work by claims."""
+    """Starts every due upload that has a place, a share of its provider, and nobody else at it."""
 
     def __init__(self, world: World, name: str) -> None:
         super().__init__(world, name)
         self._settler = Settler(world.store, world.stopping)
+        self._lanes = Lanes(name, world.store.wake)
+        self._places = Places()
+        self._backoff = Backoff()
+        self._files = CheckedFiles()
 
     def act(self, config: Config, snapshot: Snapshot, now: datetime) -> Pass:
-        """Take the first due upload whose provider this process is not busy with."""
+        """Start what is due; returns without waiting for it."""
         decisions = decide_uploads(config, snapshot, now)
+        looks = [decision.due for decision in decisions if decision.verdict is Verdict.LATER]
         for decision in claimable(decisions, self.world.identity.builder_id):
-            # One upload per provider at a time: a slow region holds one thread, not all of them.
-            with self.world.active.hold(f"provider {decision.provider}") as free:
-                if free and self._take(config, decision, snapshot):
-                    return Pass(did=True)
-        return Pass(due=earliest(d.due for d in decisions if d.verdict is Verdict.LATER))
+            if self.world.stopping.is_set():
+                break
+            looks.append(self._try(config, decision, snapshot, now))
+        return Pass(due=earliest(looks))
 
-    def _take(self, config: Config, decision: UploadDecision, snapshot: Snapshot) -> bool:
-        store, build = self.world.store, decision.build
+    def run(self) -> None:
+        """Pass after pass until the daemon stops, and then until the uploads have ended."""
+        super().run()
+        self._lanes.drain()
+
+    def drain(self) -> bool:
+        """Wait until no upload runs and none is due; whether there was any since the last drain."""
+        while True:
+            due = self.step().due
+            if not self._lanes.busy():
+                break
+            self._lanes.wait_one(None if due is None else (due - self.world.clock()).total_seconds())
+        return self._lanes.drain()
+
+    # -- one decision -------------------------------------------------------------------------
+
+    def _try(
+        self, config: Config, decision: UploadDecision, snapshot: Snapshot, now: datetime
+    ) -> datetime | None:
+        """Start an upload if nothing stands in its way; when to look again unless the tree changes."""
+        provider, lane = config.providers[decision.provider], f"{decision.image}-{decision.provider}"
+        # A thread of ours may upload it still, although its claim was lost with a session.
+        if lane in self._lanes.busy() or self._places.sharing(provider.name) >= provider.max_uploads:
+            return None  # its end wakes us
+        again = self._backoff.until(lane)
+        if again is not None and again > now:
+            return again
+        if not self._places.is_free(provider.name, config.upload_workers, now):
+            return self._places.next_look(now)
+        with ExitStack() as held:
+            share = self.world.store.claim_share(provider.name, provider.max_uploads)
+            if share is None:
+                return now + SHARE_PAUSE
+            held.enter_context(share)
+            task = self._claim(config, decision, snapshot, held)
+            if task is not None:
+                # Given back before the claim of the pair: the end of that wakes everybody, and finds it free.
+                held.enter_context(share)
+                self._places.enter(lane, provider.name, now)
+                self._lanes.start(lane, partial(self._upload, task, lane, held.pop_all()))
+        return None
+
+    def _claim(
+        self, config: Config, decision: UploadDecision, snapshot: Snapshot, held: ExitStack
+    ) -> Task | None:
+        """Claim the pair and decide again under it; None when it is not due, or somebody else's."""
+        build = decision.build
         assert build is not None  # `claimable` only lets decisions through that name their build
-        claim = store.claim_uploads(decision.image, build.id, decision.provider)
+        claim = self.world.store.claim_uploads(decision.image, build.id, decision.provider)
         if claim is None:
-            return False
-        with claim:
-            again = self._decide_again(config, decision, build, snapshot)
-            if again.verdict is not Verdict.NOW or again.build is None or again.build.id != build.id:
-                return False
-            self._upload(config, config.providers[decision.provider], again.build, claim)
-            return True
+            return None
+        held.enter_context(claim)
+        again = self._decide_again(config, decision, build, snapshot)
+        if again.verdict is not Verdict.NOW or again.build is None or again.build.id != build.id:
+            return None
+        provider = config.providers[decision.provider]
+        artifact = again.build.artifact(provider.image_format)
+        if artifact is None:
+            return None
+        return Task(
+            config=config,
+            provider=provider,
+            build=again.build,
+            artifact=artifact,
+            claim=claim,
+            files=self._files,
+        )
 
     def _decide_again(
         self, config: Config, decision: UploadDecision, build: Build, snapshot: Snapshot
     ) -> UploadDecision:
         """The decision on what is true under the claim."""
-        store, provider = self.world.store, config.providers[decision.provider]
+        store, pair = self.world.store, (build.id, decision.provider)
         records = snapshot.image(decision.image)
-        pair = (build.id, provider.name)
-        others = tuple(u for u in records.uploads if (u.build_id, u.provider) != pair)
+        others = [u for u in records.uploads if (u.build_id, u.provider) != pair]
         fresh = replace(
             records,
             builds=store.list_builds(decision.image),
-            uploads=store.list_uploads(decision.image, *pair) + others,
+            uploads=uploads_newest_first([*store.list_uploads(decision.image, *pair), *others]),
             uploads_claimed=records.uploads_claimed - {pair},
         )
-        image = config.diskimages[decision.image]
-        return decide_upload(image, provider, fresh, config, self.world.clock())
-
-    def _upload(self, config: Config, provider: Provider, build: Build, claim: Claim) -> None:
-        world = self.world
-        artifact = build.artifact(provider.image_format)
-        assert artifact is not None  # decide_upload never says NOW without one
-        record = world.store.create_upload(self._new_record(provider, build, artifact))
-        with world.active.hold(record.name):
-            progress = UploadProgress(record, world.store.update_upload, world.clock)
-            final = self._run(config, provider, build, artifact, progress)
-            self._settler.finish_upload(final, claim)
-
-    def _new_record(self, provider: Provider, build: Build, artifact: Artifact) -> Upload:
-        now = self.world.clock()
-        return Upload(
-            id="",
-            build_id=build.id,
-            image=build.image,
-            provider=provider.name,
-            state=UploadState.UPLOADING,
-            state_time=now,
-            format=artifact.format,
-            username=build.username,
-            python_path=build.python_path,
-            shell_type=build.shell_type,
-            region=provider.region,
-            uploader=self.world.identity.hostname,
-            uploader_id=self.world.identity.builder_id,
-            phase=UploadPhase.CREATE,
-            started=now,
-            size=artifact.size,
+        now, seen = self.world.clock(), Snapshot(images={**snapshot.images, decision.image: fresh})
+        return decide_upload(
+            config.diskimages[decision.image],
+            config.providers[decision.provider],
+            fresh,
+            config,
+            now,
+            breaker=breaker_of(decision.provider, seen, config.upload_breaker, now),
         )
 
-    def _run(
-        self, config: Config, provider: Provider, build: Build, artifact: Artifact, progress: UploadProgress
-    ) -> Upload:
-        """Run the upload to its end; the last word on its record, whatever happens."""
-        name = progress.record.name
+    # -- in a thread of its own ---------------------------------------------------------------
+
+    def _upload(self, task: Task, lane: str, held: ExitStack) -> bool:
+        clock = self.world.clock
         try:
-            self._send(config, provider, build, artifact, progress)
-        except transfer.TransferError as error:
-            if not error.image_left:
-                progress.record = replace(progress.record, external_id=None, external_name=None)
-            return self._failed(progress, error.cause)
+            with held:
+                ended = upload(self.world, self._settler, task, lambda: self._places.moved(lane, clock()))
         except ImagepoolError as error:
-            return self._failed(progress, _translated(error, progress.record.phase))
-        except Exception as error:
-            # A bug: the record must say so all the same, or nobody ever learns.
-            LOG.exception("upload %s broke", name)
-            return self._failed(progress, unforeseen(error, progress.record.phase))
-        now = self.world.clock()
-        LOG.info("upload %s of %s is ready", name, build.image)
-        self.done += 1
-        return progress.timed().become(UploadState.READY, now, ended=now, phase=None, sent=artifact.size)
-
-    def _send(
-        self, config: Config, provider: Provider, build: Build, artifact: Artifact, progress: UploadProgress
-    ) -> None:
-        world, record = self.world, progress.record
-        image = transfer.new_image(
-            config.diskimages[build.image],
-            provider,
-            record,
-            artifact,
-            installation_id=world.identity.installation_id,
-            now=world.clock(),
-        )
-        LOG.info("upload %s of %s: %d bytes as %s", record.name, build.image, artifact.size, image.name)
-        progress.named(image.name)
-        transfer.upload(
-            world.cloud(provider),
-            image,
-            artifacts.path(config.images_dir, build.image, build.id, artifact.format),
-            artifact,
-            on_created=progress.created,
-            on_phase=progress.phase,
-            on_progress=progress.sent,
-            timeout=provider.upload_timeout.total_seconds(),
-            stall_timeout=config.stall_timeout.total_seconds(),
-            cancelled=world.stopping,
-        )
-
-    def _failed(self, progress: UploadProgress, failure: Failure) -> Upload:
-        self.failures += 1
-        failure = blame(failure, self.world.stopping)
-        now = self.world.clock()
-        record = progress.timed()
-        LOG.error("upload %s of %s failed: %s", record.name, record.image, failure.summary)
-        return record.become(UploadState.FAILED, now, ended=now, reason=failure)
-
-
-def _translated(error: ImagepoolError, phase: str | None) -> Failure:
-    failure_class = getattr(error, "failure_class", FailureClass.UNKNOWN)
-    return Failure(failure_class=failure_class, message=error.message, phase=phase)
+            # Before there was a record that could tell it.
+            pause = self._backoff.failed(lane, clock())
+            LOG.warning(
+                "%s can't be uploaded, next try in %d s: %s", lane, pause.total_seconds(), error.message
+            )
+            return False
+        finally:
+            self._places.leave(lane)
+        if ended.state is UploadState.READY:
+            self.count_done()
+        else:
+            self.count_failure()
+        return True

@@ -141,6 +141,7 @@ def test_images_are_found_by_all_their_properties(cloud: Cloud) -> None:
 
     assert {i.id for i in cloud.find({"imagepool_mark": mark})} == {i.id for i in ours}
     assert [i.id for i in cloud.find({"imagepool_mark": mark, "nr": "3"})] == [ours[3].id]
+    assert {i.id for i in [*ours, other]} <= {i.id for i in cloud.find({})}
     for image in [*ours, other]:
         cloud.delete(image.id)
 

@@ -302,6 +302,16 @@ class TestClaims:
         assert not theirs.valid
         assert here.claim_share("cloud-one", 1) is not None
 
+    def test_one_daemon_at_a_time_sweeps_a_provider(self, world: World) -> None:
+        here, there = world.daemon(), world.daemon()
+        held = here.claim_sweep("cloud-one")
+        assert held is not None
+        assert there.claim_sweep("cloud-one") is None
+        assert there.claim_sweep("cloud-two") is not None
+        assert there.claim_share("cloud-one", 1) is not None
+        world.expire(here)
+        assert there.claim_sweep("cloud-one") is not None
+
     def test_those_who_rush_for_shares_get_as_many_as_there_are(self, world: World) -> None:
         stores = [world.daemon() for _ in range(4)]
         for _ in range(5):

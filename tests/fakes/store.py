@@ -256,6 +256,10 @@ class FakeStore(Store):
             claim = tree.claims[free] = FakeClaim(self, free)
             return claim
 
+    def claim_sweep(self, provider: str) -> Claim | None:
+        with self._connected_tree():
+            return self._claim(paths.sweep(provider))
+
     def claim_upload(self, upload: Upload) -> Claim | None:
         lock = paths.upload_lock(upload.image, upload.build_id, upload.provider, upload.id)
         with self._connected_tree() as tree:

@@ -116,6 +116,12 @@ class Installation:
         draft.write_text(yaml.safe_dump(self.settings))
         draft.replace(self.config)
 
+    def no_other_way(self) -> None:
+        """Let an upload whose plain PUT fails be a failed one, instead of being tried in another way."""
+        for provider in self.settings["providers"]:
+            provider["upload-method"] = "put"
+        self.write()
+
     def knob(self, name: str, text: str = "") -> Path:
         """Set a knob of the scripted disk-image-create; returns its file, which may be removed."""
         file = self.control / name
@@ -200,6 +206,15 @@ class Installation:
         assert endpoint is not None
         self.zookeeper = endpoint
 
+    def lose_records(self) -> None:
+        """Lose everything that is in ZooKeeper, while no daemon runs."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+        with raw_session(self.zookeeper) as client:
+            for top in ("/nodepool", "/imagepool"):
+                client.delete(top, recursive=True)
+
     def snapshot(self) -> Snapshot:
         """The tree now."""
         return self.store.snapshot()
@@ -227,11 +242,11 @@ class Installation:
         return self.until(ask)
 
     def ready_uploads(self, build: Build, count: int = 2) -> tuple[Upload, ...]:
-        """Wait until a build is ready in so many providers."""
+        """Wait until a build is ready in so many providers or more."""
 
         def ask(snapshot: Snapshot) -> tuple[Upload, ...]:
             ready = [u for u in snapshot.image("img").uploads_of(build.id) if u.state is UploadState.READY]
-            return tuple(ready) if len(ready) == count else ()
+            return tuple(ready) if len(ready) >= count else ()
 
         return self.until(ask)
 

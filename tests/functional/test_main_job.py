@@ -6,7 +6,7 @@ import json
 from hashlib import sha256
 from pathlib import Path
 
-from builder.model import BuildState, UploadState
+from builder.model import Build, BuildState, Snapshot, UploadState
 from tests.functional.installation import (
     FAKE_DIB,
     Installation,
@@ -165,6 +165,31 @@ def test_two_builds_stay_and_older_ones_go_from_disk_and_clouds(place: Installat
     assert {i["imagepool_build_id"] for i in place.glance.images()} == {b.id for b in builds[1:]}
     assert len(place.glance.images()) == 4
     assert not [name for name in place.files() if builds[0].id in name]
+
+
+def test_the_stable_name_and_tag_are_on_the_newest_image_of_each_region_alone(place: Installation) -> None:
+    place.image.update({"stable-name": "img-current", "stable-tag": "current"})
+    place.write()
+    place.start()
+    first = place.ready_build()
+    _served_by(place, first)
+    assert place.cli("image", "build", "img", "--wait").returncode == 0, place.story()
+    serving = _served_by(place, place.ready_build(after=first.id))
+    images = place.glance.images()
+    assert len(images) == 4
+    assert {i["id"] for i in images if i["name"] == "img-current"} == serving
+    assert {i["id"] for i in images if "current" in i["tags"]} == serving
+
+
+def _served_by(place: Installation, build: Build) -> set[str | None]:
+    """Wait until a build alone is in service, and everywhere; the ids of its images."""
+
+    def ask(snapshot: Snapshot) -> set[str | None]:
+        serving = [u for u in snapshot.image("img").uploads if u.serving]
+        done = [u.build_id for u in serving] == [build.id] * 2
+        return {u.external_id for u in serving} if done else set()
+
+    return place.until(ask)
 
 
 def test_a_build_deleted_by_hand_goes_everywhere(place: Installation) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 PROJECT = Path(__file__).parents[2]
 
-WORDS = ("builder.errors", "builder.model")
+WORDS = ("builder.errors", "builder.model", "builder.cloudimage", "builder.ways")
 SEES = (*WORDS, "builder.config.model")
 
 
@@ -33,6 +33,8 @@ LAYERS: Mapping[str, Row] = {
     # L0: the words
     "builder.model": Row(0),
     "builder.errors": Row(0, ("builder.model",)),  # for types alone; see test_no_cycles
+    "builder.cloudimage": Row(0),
+    "builder.ways": Row(0),
     "builder.bounded": Row(0),
     "builder.findings": Row(0, ("builder.model",)),
     "builder.host": Row(0),
@@ -44,7 +46,8 @@ LAYERS: Mapping[str, Row] = {
     "builder.planning": Row(2, SEES),
     "builder.store": Row(2, (*SEES, "builder.process")),
     "builder.dib": Row(2, (*SEES, "builder.process", "builder.bounded", "builder.findings")),
-    "builder.cloud": Row(2, SEES),
+    "builder.cloud": Row(2, (*SEES, "builder.bounded")),
+    "builder.serving": Row(2, WORDS),
     # L3: the roles, which know the contracts and not who keeps them
     "builder.workers": Row(
         3,
@@ -52,11 +55,15 @@ LAYERS: Mapping[str, Row] = {
             *SEES,
             "builder.planning",
             "builder.store.base",
+            "builder.bounded",
             "builder.cloud.base",
+            "builder.cloud.ownership",
             "builder.cloud.transfer",
             "builder.dib",
         ),
     ),
+    # ... of which one runs what an operator names, and no other runs anything
+    "builder.workers.hook": Row(3, (*SEES, "builder.process")),
     # L4: wires everything; alone names the cloud behind the contract, and the workers
     "builder.service": Row(
         4,
@@ -69,6 +76,7 @@ LAYERS: Mapping[str, Row] = {
             "builder.store",
             "builder.dib",
             "builder.cloud",
+            "builder.serving",
             "builder.workers",
         ),
     ),
@@ -87,11 +95,24 @@ LAYERS: Mapping[str, Row] = {
             "builder.cloud",
         ),
     ),
+    # L4 too: stands in for the daemon when its records are lost
+    "builder.recovery": Row(
+        4,
+        (
+            *SEES,
+            "builder.bounded",
+            "builder.planning",
+            "builder.store.base",
+            "builder.dib",
+            "builder.cloud.base",
+        ),
+    ),
     # L5: what people type
     "builder.cli": Row(
         5,
         (
             *WORDS,
+            "builder.bounded",
             "builder.findings",
             "builder.host",
             "builder.config",
@@ -106,6 +127,8 @@ LAYERS: Mapping[str, Row] = {
             "builder.dib.isolation.workspace",
             "builder.dib.job",
             "builder.service",
+            "builder.recovery",
+            "builder.workers.statedir",
         ),
     ),
     # ... where one module opens the store for the commands that need no daemon
@@ -117,7 +140,8 @@ LAYERS: Mapping[str, Row] = {
             "builder.store.base",
             "builder.store.embedded",
             "builder.store.zookeeper",
-            "builder.cloud.formats",
+            "builder.cloud.base",
+            "builder.cloud.pool",
         ),
     ),
 }
@@ -133,6 +157,8 @@ DOORS: Mapping[str, tuple[str, ...]] = {
     "debian_inspector": ("builder.dib.contents.indexes",),
     "cyclonedx": ("builder.dib.contents.sbom",),
     "packageurl": ("builder.dib.contents.sbom",),
+    "starlette": ("builder.serving",),
+    "uvicorn": ("builder.serving",),
     "diskimage_builder": ("builder.dib.contents",),
     "cliff": ("builder.cli",),
     "rich": ("builder.cli",),

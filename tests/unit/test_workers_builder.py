@@ -16,20 +16,25 @@ from builder.config.model import DiskImage, Platform
 from builder.dib import engine
 from builder.dib.contents import inputs, packages
 from builder.dib.contents.unchanged import Comparison
+from builder.dib.limits import Limits
+from builder.dib.output import artifacts
 from builder.model import (
     Build,
     BuildPhase,
     BuildState,
     Cancellation,
+    Failure,
     FailureClass,
+    ImageFormat,
     ImageRecords,
     Request,
+    UploadWish,
 )
 from builder.planning.explain import explain
 from builder.workers import progress
 from builder.workers.builder import Builder
 from builder.workers.scheduler import Scheduler
-from tests.unit.dib_world import FAKE_DIB, eventually, need_root, processes_naming
+from tests.unit.dib_world import FAKE_DIB, SMALL, eventually, need_root, processes_naming
 from tests.unit.mirror_world import INSTALLED, MAIN, Handler, Mirror, running_mirror
 from tests.unit.worker_world import NOW, Stage
 from tests.unit.worker_world import build as record_of
@@ -307,6 +312,34 @@ def test_what_a_dead_builder_left_is_failed_before_the_next_build_begins(shop: W
     assert (shop.newest.state, shop.newest.request) == (BuildState.READY, wish)
 
 
+def test_files_that_a_dead_build_had_published_are_gone_before_the_next_begins(shop: Workshop) -> None:
+    artifact = SMALL.artifacts[0]
+    lost = abandoned_build(shop.ask())
+    shop.store.put(replace(lost, artifacts=(artifact,)))
+    publication = artifacts.Publication(
+        shop.config.images_dir,
+        artifacts.Proof(
+            installation_id=shop.store.installation_id(),
+            image="img",
+            build_id=lost.id,
+            created=NOW,
+            environment={},
+            tools={},
+        ),
+    )
+    publication.begin()
+    (shop.root / "made").write_bytes(b"x")
+    publication.add(shop.root / "made", artifact.format, Limits())
+    shop.knob("hang.root")
+    with shop.working():
+        shop.paused_at("root")
+        assert list(shop.config.images_dir.iterdir()) == []
+        failed = shop.records.build(lost.id)
+        (shop.control / "hang.root").unlink()
+    assert failed is not None
+    assert (failed.state, failed.artifacts) == (BuildState.FAILED, ())
+
+
 @pytest.mark.parametrize(("schedule", "next_try"), [(None, None), (DAILY, NEXT_TICK)])
 @pytest.mark.parametrize("by_hand", [True, False])
 def test_what_a_dead_builder_left_and_somebody_cancelled_is_not_made_again(
@@ -372,6 +405,85 @@ def test_the_record_tells_the_phase_and_the_bytes_while_it_runs(
     assert {"command", "environment", "packages"} <= ready.inputs.keys()
     assert ready.work_bytes is not None and ready.work_bytes >= 8 << 20
     assert ready.changes == ()
+
+
+def held_vmdk(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let the image have a vmdk too; while this file is there, none is made."""
+    programs, hold = shop.root / "programs", shop.root / "hold"
+    programs.mkdir()
+    hold.touch()
+    wait = f'while [ "$1 $5" = "convert vmdk" ] && [ -e {hold} ]; do sleep 0.05; done'
+    (programs / "qemu-img").write_text(f'#!/bin/bash\n{wait}\nexec {shutil.which("qemu-img")} "$@"\n')
+    (programs / "qemu-img").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    shop.set(formats=(ImageFormat.VMDK, ImageFormat.QCOW2))
+    return hold
+
+
+def test_a_file_is_on_record_while_another_is_still_made(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold = held_vmdk(shop, monkeypatch)
+    shop.schedule()
+    with shop.working():
+        eventually(lambda: any(b.artifacts for b in shop.records.builds), "the qcow2 is on record")
+        early = shop.newest
+        hold.unlink()
+    assert (early.state, early.formats) == (BuildState.BUILDING, ())
+    assert [each.format for each in early.artifacts] == [ImageFormat.QCOW2]
+    assert early.raw_sha256 is not None and early.raw_size == 4 << 20
+    ready = shop.newest
+    assert ready.state is BuildState.READY
+    assert {each.format for each in ready.artifacts} == {ImageFormat.QCOW2, ImageFormat.VMDK}
+    assert ready.artifact("qcow2") == early.artifacts[0]
+    assert (ready.raw_sha256, ready.raw_size) == (early.raw_sha256, early.raw_size)
+
+
+def test_a_build_that_ends_after_a_file_was_on_record_has_it_no_more(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold = held_vmdk(shop, monkeypatch)
+    shop.schedule()
+    with shop.working():
+        eventually(lambda: any(b.artifacts for b in shop.records.builds), "the qcow2 is on record")
+        shop.cancel(shop.newest.id)
+    assert hold.exists()
+    failed = shop.newest
+    assert reason_of(failed)[0] is FailureClass.CANCELLED
+    assert failed.artifacts == ()
+    assert list(shop.config.images_dir.iterdir()) == []
+
+
+def test_a_wish_for_an_upload_that_comes_meanwhile_stays_and_holds_up_nothing(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold = held_vmdk(shop, monkeypatch)
+    pause = shop.knob("pause.root")
+    shop.schedule()
+    wish = UploadWish(provider="one", wanted=False, by="ops@here", time=NOW)
+    with shop.working():
+        running = shop.paused_at("root")
+        known = shop.store.get_build("img", running.id)
+        shop.store.update_build(replace(known, wishes=(wish,)))
+        pause.unlink()
+        eventually(lambda: any(b.artifacts for b in shop.records.builds), "the qcow2 is on record")
+        assert shop.newest.wishes == (wish,)
+        hold.unlink()
+    assert (shop.newest.state, shop.newest.wishes) == (BuildState.READY, (wish,))
+
+
+def test_progress_is_not_written_over_the_record_of_a_build_that_was_taken_for_dead(
+    shop: Workshop,
+) -> None:
+    pause = shop.knob("pause.root")
+    shop.schedule()
+    with shop.working():
+        running = shop.paused_at("root")
+        known = shop.store.get_build("img", running.id)
+        reason = Failure(failure_class=FailureClass.INTERRUPTED, message="gone")
+        shop.store.update_build(known.become(BuildState.FAILED, NOW, reason=reason))
+        pause.unlink()
+    assert (shop.newest.state, shop.newest.reason) == (BuildState.FAILED, reason)
 
 
 def test_the_bytes_of_one_phase_are_not_those_of_the_next(shop: Workshop) -> None:

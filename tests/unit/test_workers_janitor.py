@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -10,21 +11,30 @@ from pathlib import Path
 import pytest
 
 from builder.cloud import transfer
-from builder.cloud.base import CloudImage, NewImage
+from builder.cloud.base import NewImage
+from builder.cloudimage import CloudImage
+from builder.config.model import Provider
 from builder.dib.output import artifacts
-from builder.errors import CloudUnavailableError
+from builder.errors import CloudError, CloudUnavailableError
 from builder.model import (
     Artifact,
     Build,
     BuildState,
     Cancellation,
+    Deletion,
     Failure,
     FailureClass,
     ImageFormat,
     Upload,
+    UploadCancellation,
     UploadState,
+    UploadWish,
 )
-from builder.workers.janitor import FIRST_RETRY, Backoff, Janitor
+from builder.workers.janitor import Janitor
+from builder.workers.lanes import FIRST_RETRY, Backoff
+from tests.fakes.cloud import FakeCloud
+from tests.fakes.store import FakeStore
+from tests.unit.dib_world import publish
 from tests.unit.worker_world import NOW, Stage, build, upload
 
 
@@ -54,6 +64,7 @@ def in_cloud(stage: Stage, of: Upload) -> CloudImage:
         stage.config.providers[of.provider],
         of,
         artifact,
+        build=build(1, id=of.build_id),
         installation_id=stage.store.installation_id(),
         now=stage.now,
     )
@@ -202,16 +213,32 @@ def test_a_pause_outlives_the_moment_in_which_the_plan_does_not_show_the_action(
     assert backoff.until("it") is None
 
 
-def test_a_lane_that_ends_wakes_the_janitor_when_it_is_free(stage: Stage, janitor: Janitor) -> None:
+class Wakeful(FakeStore):
+    """Looks, whenever it is woken, who is busy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.woken = threading.Event()
+        self.busy: list[str] = []
+        self.look: Callable[[], Iterable[str]] = tuple
+
+    def wake(self) -> None:
+        self.busy.extend(self.look())
+        self.woken.set()
+        super().wake()
+
+
+def test_a_lane_that_ends_wakes_the_janitor_when_it_is_free(tmp_path: Path) -> None:
+    store = Wakeful()
+    stage = Stage(tmp_path, store=store)
+    janitor = Janitor(stage.world, "janitor")
     built = build(1)
-    stage.store.put(built)
-    stage.store.put(replace(ready_upload(stage, built), state=UploadState.DELETING))
-    busy: list[str] = []
-    woken = threading.Event()
-    stage.store.wake = lambda: (busy.extend(janitor.busy()), woken.set())[0]  # type: ignore[method-assign]
+    store.put(built)
+    store.put(replace(ready_upload(stage, built), state=UploadState.DELETING))
+    store.look = janitor.busy
     janitor.step()
-    assert woken.wait(10)
-    assert busy == []  # whoever looks now finds the lane free, and can go on
+    assert store.woken.wait(10)
+    assert store.busy == []  # whoever looks now finds the lane free, and can go on
     assert not stage.clouds["one"].images
 
 
@@ -323,7 +350,7 @@ def published(stage: Stage, number: int, *formats: ImageFormat, **more: object) 
     drafts = [(stage.root / f"draft.{each}", each) for each in formats]
     for draft, _ in drafts:
         draft.write_text("bytes")
-    artifacts.publish(stage.config.images_dir, proof, drafts)
+    publish(stage.config.images_dir, proof, drafts)
     stage.store.put(record)
     return record
 
@@ -400,3 +427,138 @@ def test_what_is_planned_on_an_old_view_is_decided_again_before_a_file_goes(
     janitor.act(stage.config, before, stage.now)
     janitor.drain()
     assert files(stage, made) == {"qcow2"}
+
+
+# -- what is to go and can't, or not again --------------------------------------------------------
+
+
+def unwanted(stage: Stage, of: Build, **more: object) -> Upload:
+    """An upload that somebody told to go."""
+    record = replace(ready_upload(stage, of), state=UploadState.DELETING, **more)  # type: ignore[arg-type]
+    stage.store.put(record)
+    return record
+
+
+def test_what_somebody_deleted_through_nodepool_stays_away(stage: Stage, janitor: Janitor) -> None:
+    made = published(stage, 1, ImageFormat.QCOW2)
+    unwanted(stage, made)
+    work(janitor)
+    assert stage.clouds["one"].images == {} and not stage.uploads()
+    (wish,) = stage.store.get_build("img", made.id).wishes
+    assert (wish.provider, wish.wanted) == ("one", False)
+
+
+def test_a_later_wish_to_have_it_there_outlives_the_deletion(stage: Stage, janitor: Janitor) -> None:
+    made = published(stage, 1, ImageFormat.QCOW2)
+    record = unwanted(stage, made)
+    later = UploadWish(
+        provider="one", wanted=True, by="ann@nb01", time=record.state_time + timedelta(seconds=1)
+    )
+    stage.store.wish_upload("img", made.id, later)
+    work(janitor)
+    assert not stage.uploads()
+    assert stage.store.get_build("img", made.id).wishes == (later,)
+
+
+def test_what_retention_deletes_is_no_wish_of_anybody(stage: Stage, janitor: Janitor) -> None:
+    made = published(stage, 1, ImageFormat.QCOW2)
+    unwanted(stage, made, deletion=Deletion(by="imagepool", time=NOW))
+    work(janitor)
+    assert stage.clouds["one"].images == {} and stage.store.get_build("img", made.id).wishes == ()
+
+
+def test_retention_says_on_the_record_who_wanted_it_to_go_and_why(stage: Stage, janitor: Janitor) -> None:
+    for number in (1, 2, 3):
+        stage.store.put(build(number))
+        ready_upload(stage, build(number))
+    stage.clouds["one"].fail(
+        "delete", CloudUnavailableError("busy", failure_class=FailureClass.CLOUD), times=None
+    )
+    work(janitor)
+    (going,) = [u for u in stage.uploads() if u.state is UploadState.DELETING]
+    assert (
+        going.deletion is not None and going.deletion.by == "imagepool" and "superseded" in going.deletion.why
+    )
+
+
+def test_an_image_in_use_is_hidden_once_and_goes_when_nobody_uses_it(stage: Stage, janitor: Janitor) -> None:
+    made, cloud = published(stage, 1, ImageFormat.QCOW2), stage.clouds["one"]
+    record = unwanted(stage, made, deletion=Deletion(by="ann", time=NOW))
+    assert record.external_id is not None
+    cloud.in_use.add(record.external_id)
+    work(janitor)
+    assert cloud.images[record.external_id].hidden
+    (known,) = stage.uploads()
+    assert known.hidden and known.reason is not None and "in use" in known.reason.message
+    stage.now += timedelta(hours=2)
+    work(janitor)
+    assert (cloud.count("update"), cloud.count("delete")) == (1, 2)
+    cloud.in_use.clear()
+    stage.now += timedelta(hours=2)
+    work(janitor)
+    assert cloud.images == {} and not stage.uploads()
+
+
+def test_an_image_in_use_that_can_not_even_be_hidden_says_both(stage: Stage, janitor: Janitor) -> None:
+    record = unwanted(stage, published(stage, 1, ImageFormat.QCOW2), deletion=Deletion(by="ann", time=NOW))
+    assert record.external_id is not None
+    stage.clouds["one"].in_use.add(record.external_id)
+    stage.clouds["one"].fail("update", CloudError("forbidden", failure_class=FailureClass.AUTH), times=None)
+    work(janitor)
+    (known,) = stage.uploads()
+    assert known.reason is not None and not known.hidden
+    assert "in use" in known.reason.message and "forbidden" in known.reason.message
+
+
+def test_what_is_to_go_from_a_provider_that_left_the_configuration_goes_by_its_record(
+    stage: Stage, janitor: Janitor
+) -> None:
+    unwanted(stage, published(stage, 1, ImageFormat.QCOW2), cloud="fake", region="one")
+    kept = {"two": stage.config.providers["two"]}
+    stage.config = replace(stage.config, providers=kept)
+    asked: list[tuple[str, str | None]] = []
+    by_region = stage.clouds
+
+    def cloud(provider: Provider) -> FakeCloud:
+        asked.append((provider.cloud, provider.region))
+        return by_region[provider.region or ""]
+
+    gone = Janitor(replace(stage.world, cloud=cloud), "janitor")
+    work(gone)
+    assert stage.clouds["one"].images == {} and not stage.uploads()
+    assert set(asked) == {("fake", "one")}
+
+
+def test_an_upload_whose_uploader_died_after_it_was_cancelled_says_so(stage: Stage, janitor: Janitor) -> None:
+    made = published(stage, 1, ImageFormat.QCOW2)
+    dead = upload(made, UploadState.UPLOADING, phase="send", uploader="gone.test")
+    image = in_cloud(stage, dead)
+    stage.store.put(replace(dead, external_id=image.id, external_name=image.name))
+    stage.store.cancel_upload(UploadCancellation(upload=dead.name, image="img", by="ann@here", time=NOW))
+    work(janitor)
+    (record,) = stage.uploads()
+    assert record.state is UploadState.FAILED and stage.clouds["one"].images == {}
+    assert record.reason is not None and record.reason.failure_class is FailureClass.CANCELLED
+    assert record.reason.message.startswith("cancelled by ann@here; the uploader gone.test")
+    assert stage.store.snapshot().image("img").upload_cancellations == ()
+
+
+def test_a_wish_to_cancel_an_upload_that_is_over_is_withdrawn(stage: Stage, janitor: Janitor) -> None:
+    made = published(stage, 1, ImageFormat.QCOW2)
+    over = ready_upload(stage, made)
+    stage.store.cancel_upload(UploadCancellation(upload=over.name, image="img", by="ann@here", time=NOW))
+    work(janitor)
+    assert stage.store.snapshot().image("img").upload_cancellations == ()
+    assert stage.uploads() == (over,)
+
+
+@pytest.mark.parametrize("phase", ["hold", "hook", "verify"])
+def test_what_was_whole_but_never_called_ready_is_not_trusted_after_a_crash(
+    stage: Stage, janitor: Janitor, phase: str
+) -> None:
+    half = upload(published(stage, 1, ImageFormat.QCOW2), UploadState.UPLOADING, phase=phase)
+    image = in_cloud(stage, half)
+    stage.store.put(replace(half, external_id=image.id, external_name=image.name))
+    work(janitor)
+    (record,) = stage.uploads()
+    assert record.state is UploadState.FAILED and stage.clouds["one"].images == {}

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from builder.model import Build, BuildState, Upload, UploadState
+from builder.model import Build, BuildState, Upload, UploadState, UploadWish
 from builder.store.base import Claim
 from builder.workers.settle import Ending, Settler
 from tests.fakes.store import FakeStore
@@ -40,6 +40,15 @@ def test_a_version_that_moved_on_by_our_own_hand_is_no_obstacle(store: FakeStore
     store.update_build(replace(record, phase="packages"))  # written, but the answer was lost on the way
     assert settle(store, record.become(BuildState.READY, NOW), claim) is Ending.WRITTEN
     assert store.get_build("img", record.id).state is BuildState.READY
+
+
+def test_a_wish_for_its_uploads_that_came_meanwhile_stays(store: FakeStore) -> None:
+    record, claim = running(store)
+    wish = UploadWish(provider="one", wanted=False, by="ann", time=NOW)
+    store.wish_upload("img", record.id, wish)
+    assert settle(store, record.become(BuildState.READY, NOW), claim) is Ending.WRITTEN
+    known = store.get_build("img", record.id)
+    assert (known.state, known.wishes) == (BuildState.READY, (wish,))
 
 
 def test_a_write_that_arrived_although_its_answer_did_not_is_known_as_ours(store: FakeStore) -> None:

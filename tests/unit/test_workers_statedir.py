@@ -100,3 +100,21 @@ def test_another_installation_is_refused_and_the_hint_says_how_to_go_on(tmp_path
     assert str(tmp_path / "installation") in refusal.value.hint
     (tmp_path / "installation").unlink()
     statedir.check_installation(tmp_path, "theirs")
+
+
+def test_a_machine_remembers_its_installation_and_is_told_what_to_do_with_another(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    assert statedir.known_installation(state) is None
+    statedir.check_installation(state, "a" * 32)
+    assert statedir.known_installation(state) == "a" * 32
+    with pytest.raises(RefusedError, match="b" * 32) as refused:
+        statedir.check_installation(state, "b" * 32)
+    assert "imagepool recover" in refused.value.hint
+    statedir.remember_installation(state, "b" * 32)
+    statedir.check_installation(state, "b" * 32)
+
+
+def test_an_installation_that_can_not_be_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / statedir.INSTALLATION).mkdir()
+    with pytest.raises(UnavailableError, match="can't be read"):
+        statedir.known_installation(tmp_path)

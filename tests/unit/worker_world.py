@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from builder.cloud.transfer import Limiter
 from builder.config.model import Config, DiskImage, Provider, ProviderImage
-from builder.model import Build, BuildState, ImageFormat, Upload, UploadState
+from builder.dib.output import artifacts
+from builder.model import Artifact, Build, BuildState, ImageFormat, Upload, UploadState
 from builder.workers.base import Active, Identity, World
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.store import FakeStore
 
+#: Seconds a condition may take on a busy machine; nothing waits so long when all is well.
+DEADLINE = 30.0
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 HERE = Identity(hostname="here.test", builder_id="here", installation_id="")
 
@@ -84,7 +91,59 @@ class Stage:
             ),
             config=lambda: self.config,
             cloud=lambda provider: self.clouds[provider.name],
+            capabilities=lambda provider: self.clouds[provider.name].capabilities(),
+            limiter=Limiter(None),
             clock=lambda: self.now,
             active=Active(),
             stopping=threading.Event(),
         )
+
+    def provider(self, name: str = "one", **changes: object) -> Provider:
+        """Change the settings of a provider."""
+        changed = replace(self.config.providers[name], **changes)  # type: ignore[arg-type]
+        self.config = replace(self.config, providers={**self.config.providers, name: changed})
+        return changed
+
+    def image(self, name: str = "img", **changes: object) -> DiskImage:
+        """Change the settings of a diskimage, or add one that every provider gets."""
+        known = self.config.diskimages.get(name) or replace(self.config.diskimages["img"], name=name)
+        changed = replace(known, **changes)  # type: ignore[arg-type]
+        self.config = replace(self.config, diskimages={**self.config.diskimages, name: changed})
+        for provider in self.config.providers.values():
+            listed = {name: ProviderImage(diskimage=name), **provider.images}
+            self.provider(provider.name, images=listed)
+        return changed
+
+    def published(self, number: int, state: BuildState = BuildState.READY, **more: object) -> Build:
+        """A build with a raw file that every provider takes, in the store and on disk."""
+        for provider in self.config.providers:
+            self.provider(provider, image_format=ImageFormat.RAW)
+        content = bytes([number]) * 4096
+        artifact = Artifact(
+            format=ImageFormat.RAW,
+            size=len(content),
+            virtual_size=len(content),
+            md5=hashlib.md5(content, usedforsecurity=False).hexdigest(),
+            sha256=hashlib.sha256(content).hexdigest(),
+            sha512=hashlib.sha512(content).hexdigest(),
+        )
+        record = build(number, state, **{"artifacts": (artifact,), "formats": ("raw",), **more})
+        artifacts.path(self.config.images_dir, record.image, record.id, ImageFormat.RAW).write_bytes(content)
+        self.store.put(record)
+        return record
+
+    def until(self, ask: Callable[[], object]) -> None:
+        """Wait for what other threads bring about."""
+        deadline = time.monotonic() + DEADLINE
+        while not ask():
+            assert time.monotonic() < deadline, f"it did not happen within {DEADLINE:.0f} s"
+            time.sleep(0.01)
+
+    def uploads(self, provider: str = "one", image: str = "img") -> tuple[Upload, ...]:
+        """The uploads of an image to a provider, newest first."""
+        return self.store.snapshot().image(image).uploads_to(provider)
+
+    def phase(self, provider: str = "one") -> str | None:
+        """The phase of the newest upload to a provider; None before there is one."""
+        uploads = self.uploads(provider)
+        return uploads[0].phase if uploads else None

@@ -1,0 +1,1 @@
+"""Hands artifacts out to clouds that fetch them."""

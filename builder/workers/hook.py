@@ -1,0 +1,99 @@
+"""Runs a provider's post-upload-hook: a program of the operator's that has the last word on an upload.
+
+As nodepool documents it: `HOOK <provider> <external id> <file>`, after the image is verified and before
+it is ready; an exit code other than 0 fails the upload.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from builder.config.model import credentials_in
+from builder.errors import ActionFailedError, ToolMissingError
+from builder.model import Failure, FailureClass, UploadPhase
+from builder.process.child import Child
+
+#: What a failure names as its step.
+STEP: Final = "post-upload-hook"
+#: Last lines of its output that are kept, and characters of each.
+LINES: Final = 20
+LINE: Final = 1000
+#: Seconds between two looks at the clock and at the wish to stop.
+TICK: Final = 0.2
+#: Seconds to end after TERM, before KILL.
+GRACE: Final = 5.0
+
+#: Of our environment, what programs need to run and to reach a cloud; the rest may hold secrets of ours.
+_PASSED: Final = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ", "LANG", "LANGUAGE"),
+        *("OS_CLIENT_CONFIG_FILE", "OS_CLIENT_SECURE_FILE", "OS_CLIENT_VENDOR_FILE"),
+        *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+    }
+)
+
+
+def run(
+    hook: Path,
+    arguments: Sequence[str],
+    *,
+    cwd: Path,
+    timeout: float,
+    stop: Callable[[], Failure | None],
+    environ: Mapping[str, str] = os.environ,
+) -> tuple[str, ...]:
+    """Run a hook to its end; the last lines it printed, on stdout and stderr together.
+
+    Raises ActionFailedError, whose failure has those lines, when the hook is missing, does not end with 0
+    or not within `timeout` seconds, or when `stop` says so; it has then been killed with its whole group.
+    """
+    lines: deque[str] = deque(maxlen=LINES)
+
+    def failed(failure_class: FailureClass, message: str, code: int | None = None) -> ActionFailedError:
+        failure = Failure(
+            failure_class=failure_class,
+            message=message,
+            phase=UploadPhase.HOOK,
+            step=STEP,
+            exit_code=code,
+            lines=tuple(lines),
+        )
+        return ActionFailedError(message, failure)
+
+    try:
+        child = Child(
+            [str(hook), *arguments],
+            env=environment(environ),
+            cwd=cwd,
+            on_line=lambda line: lines.append(line[:LINE]),
+        )
+    except (ToolMissingError, OSError) as error:
+        what = error.message if isinstance(error, ToolMissingError) else str(error)
+        raise failed(FailureClass.TOOL, f"the post-upload-hook {hook} can't be run: {what}") from error
+    deadline = time.monotonic() + timeout
+    try:
+        while (code := child.wait(TICK)) is None:
+            if (wish := stop()) is not None:
+                raise ActionFailedError(wish.message, wish)
+            if time.monotonic() >= deadline:
+                message = f"the post-upload-hook {hook} did not end within {timeout:.0f} s"
+                raise failed(FailureClass.TIMEOUT, message, child.stop(GRACE))
+    finally:
+        child.stop(GRACE)
+    if code:
+        raise failed(FailureClass.HOOK, f"the post-upload-hook {hook} refused the image", code)
+    return tuple(lines)
+
+
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a hook sees of our environment: nothing that could be a secret."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if (name in _PASSED or name.startswith("LC_")) and not credentials_in(value)
+    }

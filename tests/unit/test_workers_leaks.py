@@ -1,0 +1,309 @@
+"""The search for leaked images on fakes: found early, removed late, and never on a doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from builder.cloud import transfer
+from builder.cloudimage import BUILD_ID, CloudImage, GlanceStatus, Sighting
+from builder.errors import CloudUnavailableError, NotFoundError
+from builder.model import Artifact, Build, BuildState, FailureClass, ImageFormat, UploadState
+from builder.workers.leaks import FIRST_WITHIN, REMEMBERED, LeakSweeper
+from tests.fakes.store import FakeStore, FakeTree
+from tests.unit.worker_world import NOW, Stage, build, upload
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path)
+
+
+def image_of(stage: Stage, made: Build, installation: str = "") -> CloudImage:
+    """An active image of an upload of a build, as the uploader would have left it."""
+    record = upload(made)
+    artifact = Artifact(format=ImageFormat.QCOW2, size=1, virtual_size=1, md5="m", sha256="s2", sha512="s5")
+    image = transfer.new_image(
+        stage.config.diskimages["img"],
+        stage.config.providers["one"],
+        record,
+        artifact,
+        build=made,
+        installation_id=installation or stage.store.installation_id(),
+        now=stage.now,
+    )
+    created = stage.clouds["one"].create(image)
+    stage.clouds["one"].change(created.id, status=GlanceStatus.ACTIVE)
+    return stage.clouds["one"].images[created.id]
+
+
+def leaked(stage: Stage, number: int = 1) -> CloudImage:
+    """An image of a build whose record was removed in due form."""
+    made = build(number, BuildState.DELETING, formats=("qcow2",))
+    stage.store.put(made)
+    image = image_of(stage, made)
+    stage.store.delete_build(stage.store.get_build("img", made.id))
+    return image
+
+
+def sweep(sweeper: LeakSweeper, stage: Stage) -> datetime:
+    """Go to the time of the next sweep of both providers, and do them; when the next ones are due."""
+    for _ in range(3):  # the first ones come at different times
+        due = sweeper.step().due
+        assert due is not None
+        if due - stage.now > FIRST_WITHIN:
+            break
+        stage.now = due
+        sweeper.step()
+        sweeper.drain()
+    return due
+
+
+def hourly(sweeper: LeakSweeper, stage: Stage) -> None:
+    """An hour later."""
+    due = sweep(sweeper, stage)
+    for _ in range(2):
+        stage.now = max(stage.now, due)
+        sweeper.step()
+        sweeper.drain()
+        due = sweeper.step().due or due
+
+
+@pytest.fixture
+def sweeper(stage: Stage) -> LeakSweeper:
+    return LeakSweeper(stage.world, "leaks")
+
+
+def test_the_first_look_comes_a_little_after_the_start(stage: Stage, sweeper: LeakSweeper) -> None:
+    due = sweeper.step().due
+    assert due is not None and timedelta(0) < due - NOW <= FIRST_WITHIN
+    assert stage.clouds["one"].count("find") == 0
+
+
+def test_a_leak_goes_when_it_is_seen_a_second_time_an_hour_later(stage: Stage, sweeper: LeakSweeper) -> None:
+    image = leaked(stage)
+    sweep(sweeper, stage)
+    assert image.id in stage.clouds["one"].images
+    assert [s.external_id for s in stage.store.sightings("one")] == [image.id]
+    hourly(sweeper, stage)
+    assert stage.clouds["one"].images == {}
+    assert stage.store.sightings("one") == ()
+
+
+def test_two_looks_within_an_hour_are_not_enough(stage: Stage) -> None:
+    image = leaked(stage)
+    sweep(LeakSweeper(stage.world, "leaks"), stage)
+    stage.now += timedelta(minutes=5)
+    sweep(LeakSweeper(stage.world, "leaks"), stage)  # a daemon that was started again
+    assert image.id in stage.clouds["one"].images
+    (seen,) = stage.store.sightings("one")
+    assert seen.last - seen.first >= timedelta(minutes=5)  # and the first look still counts
+
+
+def test_an_image_of_a_build_of_which_nothing_is_known_stays_for_ever(
+    stage: Stage, sweeper: LeakSweeper
+) -> None:
+    image = image_of(stage, build(7))  # as an emptied ZooKeeper would look like
+    for _ in range(4):
+        hourly(sweeper, stage)
+    assert image.id in stage.clouds["one"].images
+
+
+def test_another_installation_s_images_are_none_of_ours(stage: Stage, sweeper: LeakSweeper) -> None:
+    gone = leaked(stage)
+    theirs = image_of(stage, build(1), "f" * 32)
+    hourly(sweeper, stage)
+    hourly(sweeper, stage)
+    assert list(stage.clouds["one"].images) == [theirs.id] and theirs.id != gone.id
+
+
+def test_an_image_that_a_record_has_is_no_leak_and_is_forgotten_as_one(
+    stage: Stage, sweeper: LeakSweeper
+) -> None:
+    made = build(1)
+    stage.store.put(made)
+    image = image_of(stage, made)
+    stage.store.put(upload(made, external_id=image.id))
+    stage.store.put_sighting(
+        Sighting(provider="one", external_id=image.id, first=NOW - 9 * HOUR, last=NOW - HOUR)
+    )
+    sweep(sweeper, stage)
+    assert stage.store.sightings("one") == () and image.id in stage.clouds["one"].images
+
+
+def test_an_upload_that_has_just_begun_is_no_leak(stage: Stage, sweeper: LeakSweeper) -> None:
+    made = build(1)
+    stage.store.put(made)
+    stage.store.put(upload(made, UploadState.UPLOADING))
+    image = image_of(stage, made)
+    hourly(sweeper, stage)
+    hourly(sweeper, stage)
+    assert image.id in stage.clouds["one"].images and stage.store.sightings("one") == ()
+
+
+def test_a_copy_under_another_name_stays(stage: Stage, sweeper: LeakSweeper) -> None:
+    image = leaked(stage)
+    stage.clouds["one"].change(image.id, name="my backup")
+    hourly(sweeper, stage)
+    hourly(sweeper, stage)
+    assert image.id in stage.clouds["one"].images
+
+
+def test_an_image_that_changes_while_it_is_judged_stays(stage: Stage, sweeper: LeakSweeper) -> None:
+    image, cloud = leaked(stage), stage.clouds["one"]
+    sweep(sweeper, stage)
+    listed = cloud.images[image.id]
+    cloud.find = lambda properties: iter([listed])  # type: ignore[method-assign]
+    cloud.change(image.id, properties={**image.properties, "instance_uuid": "1"})
+    hourly(sweeper, stage)
+    assert image.id in cloud.images
+
+
+def test_a_build_that_is_on_record_again_keeps_its_images(stage: Stage) -> None:
+    class Late(FakeStore):
+        """Its view of the tree is one in which the build is still gone."""
+
+        def get_build(self, image: str, build_id: str) -> Build:
+            if build_id == build(1).id and self.is_back:
+                return build(1)
+            return super().get_build(image, build_id)
+
+        is_back = False
+
+    store = Late()
+    stage = Stage(stage.root, store=store)
+    image = leaked(stage)
+    sweeper = LeakSweeper(stage.world, "leaks")
+    sweep(sweeper, stage)
+    store.is_back = True
+    hourly(sweeper, stage)
+    assert image.id in stage.clouds["one"].images
+
+
+def test_without_its_records_nothing_is_judged(stage: Stage, sweeper: LeakSweeper) -> None:
+    image = leaked(stage)
+    sweep(sweeper, stage)
+    gate = stage.clouds["one"].hold("find")
+    stage.now = max(stage.now + HOUR, sweeper.step().due or NOW)
+    sweeper.step()
+    stage.store.disconnect()  # while the cloud is listed
+    gate.set()
+    sweeper.drain()
+    assert image.id in stage.clouds["one"].images
+    stage.store.reconnect()
+    assert len(stage.store.sightings("one")) == 1
+
+
+class Behind(FakeStore):
+    """It answers, but has not read the whole tree again since the last connect."""
+
+    synced = True
+
+    @property
+    def connected(self) -> bool:
+        return self.synced
+
+    @contextmanager
+    def _connected_tree(self) -> Iterator[FakeTree]:
+        with self.tree.changed:
+            yield self.tree
+
+
+def test_on_records_that_are_not_complete_nothing_is_judged(tmp_path: Path) -> None:
+    store = Behind()
+    stage = Stage(tmp_path, store=store)
+    image, sweeper = leaked(stage), LeakSweeper(stage.world, "leaks")
+    sweep(sweeper, stage)
+    store.synced = False
+    hourly(sweeper, stage)
+    assert image.id in stage.clouds["one"].images
+    store.synced = True
+    hourly(sweeper, stage)
+    assert stage.clouds["one"].images == {}
+
+
+def test_a_cloud_that_is_down_delays_no_other_and_is_searched_next_time(
+    stage: Stage, sweeper: LeakSweeper
+) -> None:
+    image = leaked(stage)
+    error = CloudUnavailableError("down", failure_class=FailureClass.NETWORK)
+    stage.clouds["one"].fail("find", error)
+    sweep(sweeper, stage)
+    assert sweeper.failures == 1 and stage.clouds["two"].count("find") == 1
+    hourly(sweeper, stage)
+    assert [s.external_id for s in stage.store.sightings("one")] == [image.id]
+
+
+def test_one_that_is_in_use_stays_listed(stage: Stage, sweeper: LeakSweeper) -> None:
+    image = leaked(stage)
+    stage.clouds["one"].in_use.add(image.id)
+    hourly(sweeper, stage)
+    hourly(sweeper, stage)
+    assert [s.external_id for s in stage.store.sightings("one")] == [image.id]
+    stage.clouds["one"].in_use.clear()
+    hourly(sweeper, stage)
+    assert stage.clouds["one"].images == {}
+
+
+def test_what_another_daemon_searches_is_left_to_it(stage: Stage, sweeper: LeakSweeper) -> None:
+    leaked(stage)
+    claims = [stage.store.another_daemon().claim_sweep(name) for name in ("one", "two")]
+    assert None not in claims
+    sweep(sweeper, stage)
+    assert stage.clouds["one"].count("find") == 0 and stage.store.sightings("one") == ()
+
+
+def test_nodepool_s_leaks_are_listed_and_left(stage: Stage, sweeper: LeakSweeper) -> None:
+    image = leaked(stage)
+    marks = {"nodepool_build_id": build(1).id, "nodepool_upload_id": "1", "nodepool_provider_name": "one"}
+    stage.clouds["one"].change(image.id, properties=marks)
+    sweep(sweeper, stage)
+    assert stage.store.sightings("one") == ()
+    stage.config = replace(stage.config, adopt_nodepool=True)
+    for _ in range(3):
+        hourly(sweeper, stage)
+    assert image.id in stage.clouds["one"].images
+    assert [s.external_id for s in stage.store.sightings("one")] == [image.id]
+
+
+def test_a_provider_that_is_added_is_searched_and_one_that_left_is_not(
+    stage: Stage, sweeper: LeakSweeper
+) -> None:
+    kept = {"two": stage.config.providers["two"]}
+    both, stage.config = stage.config, replace(stage.config, providers=kept)
+    sweep(sweeper, stage)
+    assert stage.clouds["one"].count("find") == 0
+    stage.config = both
+    sweep(sweeper, stage)
+    assert stage.clouds["one"].count("find") == 1
+    with pytest.raises(NotFoundError):
+        stage.store.get_build("img", build(1).id)
+
+
+def test_that_a_build_is_gone_is_forgotten_after_a_year(stage: Stage, sweeper: LeakSweeper) -> None:
+    image = leaked(stage)
+    stage.clouds["one"].delete(image.id)
+    assert set(stage.store.builds_gone()) == {image.properties[BUILD_ID]}
+    sweep(sweeper, stage)
+    (gone_since,) = stage.store.builds_gone().values()
+    stage.now = gone_since + REMEMBERED
+    hourly(sweeper, stage)
+    assert stage.store.builds_gone() == {}
+
+
+def test_an_id_that_is_none_is_left_out(
+    stage: Stage, sweeper: LeakSweeper, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = leaked(stage)
+    images = stage.clouds["one"].images
+    images["../../odd id"] = replace(image, id="../../odd id")
+    sweep(sweeper, stage)
+    assert [s.external_id for s in stage.store.sightings("one")] == [image.id]
+    assert "whose id is no id: '../../odd id'" in caplog.text

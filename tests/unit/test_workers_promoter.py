@@ -1,0 +1,319 @@
+"""The promoter on fakes: the stable name is always somewhere, moves to what is good, and ends up once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from builder.cloud import transfer
+from builder.cloud.base import Change
+from builder.cloudimage import SERVING, CloudImage, GlanceStatus
+from builder.errors import CloudUnavailableError, StoreUnavailableError
+from builder.model import Artifact, Build, FailureClass, ImageFormat, Upload, UploadState
+from builder.workers.promoter import Promoter
+from tests.fakes.cloud import FakeCloud
+from tests.fakes.store import FakeStore
+from tests.unit.worker_world import NOW, Stage, build, upload
+
+NAME, TAG = "img-current", "current"
+
+
+class Watched(FakeCloud):
+    """Notes after each change how many images have the name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.named: list[int] = []
+
+    def update(self, image_id: str, change: Change) -> CloudImage:
+        changed = super().update(image_id, change)
+        self.named.append(len(self.called(NAME)))
+        return changed
+
+    def called(self, name: str) -> set[str]:
+        """The ids of the images of that name."""
+        return {image.id for image in self.images.values() if image.name == name}
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return staged(tmp_path, FakeStore())
+
+
+def staged(root: Path, store: FakeStore) -> Stage:
+    stage = Stage(root, store=store, clouds={"one": Watched(), "two": Watched()})
+    stage.image(stable_name=NAME, stable_tag=TAG)
+    return stage
+
+
+def work(stage: Stage) -> Promoter:
+    """A promoter that has just started, until nothing is due."""
+    promoter = Promoter(stage.world, "promoter")
+    did = True
+    while did:
+        promoter.step()
+        did = promoter.drain()
+    return promoter
+
+
+def ready(stage: Stage, number: int, provider: str = "one") -> Upload:
+    """A ready upload of a build, with its image."""
+    made = build(number)
+    if made.id not in {known.id for known in stage.store.list_builds("img")}:
+        stage.store.put(made)
+    record = upload(made, provider=provider, external_name=f"img-{number}")
+    artifact = Artifact(format=ImageFormat.QCOW2, size=1, virtual_size=1, md5="m", sha256="s2", sha512="s5")
+    image = transfer.new_image(
+        stage.config.diskimages["img"],
+        replace(stage.config.providers[provider], image_name_format=f"img-{number}"),
+        record,
+        artifact,
+        build=made,
+        installation_id=stage.store.installation_id(),
+        now=stage.now,
+    )
+    created = stage.clouds[provider].create(image)
+    stage.clouds[provider].change(created.id, status=GlanceStatus.ACTIVE)
+    record = replace(record, external_id=created.id)
+    stage.store.put(record)
+    return record
+
+
+def current(stage: Stage, of: Upload) -> Upload:
+    return stage.store.get_upload(of.image, of.build_id, of.provider, of.id)
+
+
+def image(stage: Stage, of: Upload) -> CloudImage:
+    assert of.external_id is not None
+    return stage.clouds[of.provider].images[of.external_id]
+
+
+def has_sign(stage: Stage, of: Upload) -> bool:
+    """Whether an image has the name and the tag; it never has one of them alone at the end."""
+    found = image(stage, of)
+    assert (found.name == NAME) == (TAG in found.tags) == (found.properties.get(SERVING) == found.id)
+    return found.name == NAME
+
+
+def test_the_first_good_image_gets_name_and_tag_and_the_record_says_since_when(stage: Stage) -> None:
+    first = ready(stage, 1)
+    work(stage)
+    assert has_sign(stage, first) and current(stage, first).serving == NOW
+
+
+def test_the_next_one_takes_over_without_a_gap_and_the_old_one_gets_its_name_back(stage: Stage) -> None:
+    first = ready(stage, 1)
+    work(stage)
+    second = ready(stage, 2)
+    work(stage)
+    assert has_sign(stage, second) and not has_sign(stage, first)
+    assert image(stage, first).name == "img-1"
+    assert (current(stage, first).serving, current(stage, second).serving) == (None, NOW)
+    cloud = stage.clouds["one"]
+    assert isinstance(cloud, Watched)
+    assert min(cloud.named) == 1 and cloud.named[-1] == 1  # never none, and one in the end
+
+
+def test_when_all_is_done_nothing_more_is_asked_or_written(stage: Stage) -> None:
+    ready(stage, 1)
+    work(stage)
+    calls, before = stage.clouds["one"].count("update"), stage.store.wait(-1, 0)
+    work(stage)
+    assert (stage.clouds["one"].count("update"), stage.store.wait(-1, 0)) == (calls, before)
+
+
+def test_a_tag_alone_moves_and_names_stay(stage: Stage) -> None:
+    stage.image(stable_name=None)
+    first = ready(stage, 1)
+    work(stage)
+    second = ready(stage, 2)
+    work(stage)
+    assert [image(stage, each).name for each in (first, second)] == ["img-1", "img-2"]
+    assert [TAG in image(stage, each).tags for each in (first, second)] == [False, True]
+
+
+# -- each crash point, and the next pass of a new daemon ------------------------------------------
+
+
+class Dying(FakeStore):
+    """A daemon that dies right before one of its writes of an upload, counted from 1."""
+
+    dies_at: int | None = None
+    writes = 0
+
+    def update_upload(self, upload: Upload) -> Upload:
+        self.writes += 1
+        if self.writes == self.dies_at:
+            raise StoreUnavailableError("it died")
+        return super().update_upload(upload)
+
+
+@pytest.mark.parametrize("dies_at", [1, 2])
+def test_a_crash_before_a_write_is_made_good(tmp_path: Path, dies_at: int) -> None:
+    store = Dying()
+    stage = staged(tmp_path, store)
+    first = ready(stage, 1)
+    work(stage)
+    second = ready(stage, 2)
+    store.dies_at, store.writes = dies_at, 0
+    work(stage)
+    assert has_sign(stage, second)  # what the cloud was told before the crash holds
+    store.dies_at = None
+    work(stage)
+    assert has_sign(stage, second) and not has_sign(stage, first)
+    assert (current(stage, first).serving, current(stage, second).serving) == (None, NOW)
+
+
+@pytest.mark.parametrize("at", [1, 2])
+@pytest.mark.parametrize("after", [False, True])
+def test_a_cloud_that_breaks_off_at_a_step_is_made_good(stage: Stage, at: int, after: bool) -> None:
+    first = ready(stage, 1)
+    work(stage)
+    second = ready(stage, 2)
+    breaking = Breaking(stage.clouds["one"], at=at, after=after)
+    stage.clouds["one"] = breaking
+    work(stage)
+    assert len(breaking.called(NAME)) >= 1
+    work(stage)
+    assert has_sign(stage, second) and not has_sign(stage, first)
+    assert (current(stage, first).serving, current(stage, second).serving) == (None, NOW)
+
+
+class Breaking(Watched):
+    """Fails once, at a change counted from 1, before it or after."""
+
+    def __init__(self, like: FakeCloud, *, at: int, after: bool) -> None:
+        super().__init__()
+        self.images = like.images
+        self._left, self._after = at, after
+
+    def update(self, image_id: str, change: Change) -> CloudImage:
+        self._left -= 1
+        error = CloudUnavailableError("the connection broke", failure_class=FailureClass.NETWORK)
+        if self._left == 0 and not self._after:
+            raise error
+        changed = super().update(image_id, change)
+        if self._left == 0:
+            raise error
+        return changed
+
+
+def test_what_was_promoted_without_a_record_and_superseded_since_loses_its_name(tmp_path: Path) -> None:
+    store = Dying()
+    stage = staged(tmp_path, store)
+    first = ready(stage, 1)
+    store.dies_at = 1
+    work(stage)
+    assert has_sign(stage, first) and current(stage, first).serving is None
+    store.dies_at = None
+    second = ready(stage, 2)
+    work(stage)
+    assert has_sign(stage, second) and not has_sign(stage, first)
+
+
+# -- trouble stays where it is --------------------------------------------------------------------
+
+
+def test_a_region_that_fails_delays_no_other_and_is_tried_again_later(stage: Stage) -> None:
+    here, there = ready(stage, 1, "one"), ready(stage, 1, "two")
+    error = CloudUnavailableError("one is down", failure_class=FailureClass.NETWORK)
+    stage.clouds["one"].fail("get", error, times=1)
+    promoter = work(stage)
+    assert has_sign(stage, there) and not has_sign(stage, here) and promoter.failures == 1
+    due = promoter.step().due
+    assert due is not None and timedelta(seconds=20) < due - stage.now < timedelta(seconds=40)
+    stage.now = due
+    promoter.step()
+    promoter.drain()
+    assert has_sign(stage, here)
+
+
+def test_a_cloud_that_answers_and_changes_nothing_is_not_believed(stage: Stage) -> None:
+    class Lying(Watched):
+        def update(self, image_id: str, change: Change) -> CloudImage:
+            return self.images[image_id]
+
+    first = ready(stage, 1)
+    lying = Lying()
+    lying.images = stage.clouds["one"].images
+    stage.clouds["one"] = lying
+    assert work(stage).failures == 1
+    assert current(stage, first).serving is None
+
+
+def test_an_image_that_is_not_provably_ours_gets_no_name(stage: Stage) -> None:
+    first = ready(stage, 1)
+    stripped: Mapping[str, str] = {"imagepool_installation": "another"}
+    stage.clouds["one"].change(str(first.external_id), properties=stripped)
+    assert work(stage).failures == 1
+    assert image(stage, first).name == "img-1" and current(stage, first).serving is None
+
+
+def test_what_a_janitor_is_at_is_left_to_it(stage: Stage) -> None:
+    first = ready(stage, 1)
+    claim = stage.store.another_daemon().claim_upload(first)
+    assert claim is not None
+    work(stage)
+    assert not has_sign(stage, first)
+    claim.release()
+    stage.now += timedelta(seconds=2)
+    work(stage)
+    assert has_sign(stage, first)
+
+
+def test_an_upload_that_was_told_to_go_meanwhile_is_not_promoted(stage: Stage) -> None:
+    first, second = ready(stage, 1), ready(stage, 2)
+    before = stage.store.snapshot()
+    stage.store.put(replace(second, state=UploadState.DELETING))
+    promoter = Promoter(stage.world, "promoter")
+    promoter.act(stage.config, before, stage.now)
+    promoter.drain()
+    assert not has_sign(stage, second)
+    work(stage)
+    assert has_sign(stage, first)
+
+
+def test_what_has_a_successor_by_now_is_not_promoted(stage: Stage) -> None:
+    first = ready(stage, 1)
+    before = stage.store.snapshot()
+    second = ready(stage, 2)
+    promoter = Promoter(stage.world, "promoter")
+    promoter.act(stage.config, before, stage.now)
+    promoter.drain()
+    assert not has_sign(stage, first) and not has_sign(stage, second)
+    work(stage)
+    assert has_sign(stage, second)
+
+
+def test_somebody_s_snapshot_that_took_our_properties_along_keeps_its_name(stage: Stage) -> None:
+    first, cloud = ready(stage, 1), stage.clouds["one"]
+    copied = {**image(stage, first).properties, "base_image_ref": str(first.external_id)}
+    theirs = replace(image(stage, first), id="theirs", name=NAME, properties=copied)
+    cloud.images["theirs"] = theirs
+    work(stage)
+    assert cloud.images["theirs"] == theirs and has_sign(stage, first)
+
+
+def test_where_all_regions_wait_for_each_other_none_moves_alone(stage: Stage) -> None:
+    stage.image(promote="all")
+    old = [ready(stage, 1, name) for name in ("one", "two")]
+    work(stage)
+    here = ready(stage, 2, "one")
+    work(stage)
+    assert [has_sign(stage, each) for each in (*old, here)] == [True, True, False]
+    there = ready(stage, 2, "two")
+    work(stage)
+    assert [has_sign(stage, each) for each in (*old, here, there)] == [False, False, True, True]
+
+
+def test_nothing_is_renamed_where_nobody_asked_for_a_stable_name(stage: Stage) -> None:
+    stage.image(stable_name=None, stable_tag=None)
+    first: Upload = ready(stage, 1)
+    made: Build = build(1)
+    work(stage)
+    assert image(stage, first).name == "img-1" and made.id == first.build_id
+    assert stage.clouds["one"].count("update") == 0
