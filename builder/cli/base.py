@@ -19,7 +19,7 @@ from cliff.show import ShowOne
 
 from builder.cli import formatters
 from builder.cli.render import Row, Table
-from builder.errors import UsageError
+from builder.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
     from builder.cli.app import Application
@@ -70,6 +70,17 @@ class Base(Command):
         """Write a line about what is going on to stderr, at once."""
         self.app.stderr.write(f"{line}\n")
         self.app.stderr.flush()
+
+    def confirm(self, question: str) -> None:
+        """Return when somebody at a terminal says yes; RefusedError when they don't, UsageError when
+        there is nobody to ask."""
+        stdin = self.app.stdin
+        if not stdin.isatty():
+            raise UsageError(f"nobody is there to be asked: {question}", hint="With --yes it is done.")
+        self.app.stderr.write(f"{question} [y/N] ")
+        self.app.stderr.flush()
+        if stdin.readline().strip().lower() not in ("y", "yes"):
+            raise RefusedError("it was not confirmed, and nothing was changed")
 
 
 def words_on_record(option: str, value: str) -> str:

@@ -6,6 +6,7 @@ for people. None is shown as nothing. Cells sort by their value, None last.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -16,6 +17,8 @@ from builder.cli import text
 
 #: Characters of a reason in a table; `show` has all of it.
 REASON_WIDTH = 60
+#: Characters of a line of what is to be read whole in a table.
+PARAGRAPH_WIDTH = 56
 #: Digits of a build id in a list; the length of the ids that nodepool gave before version 9.
 SHORT_ID, OLD_ID = 8, 10
 
@@ -67,6 +70,16 @@ class Bytes(Cell):
         return text.size(self._value)
 
 
+class Rate(Cell):
+    """Bytes per second, whole ones for machines; `35.2 MB/s` for people."""
+
+    def __init__(self, value: float | None) -> None:
+        super().__init__(None if value is None else round(value))
+
+    def shown(self) -> str:
+        return f"{text.size(self._value)}/s"
+
+
 class Share(Cell):
     """A part of a whole: 0 to 1, to the thousandth, for machines; `45 %` for people."""
 
@@ -103,6 +116,13 @@ class Reason(Cell):
 
     def shown(self) -> str:
         return text.one_line(self._value, REASON_WIDTH)
+
+
+class Paragraph(Cell):
+    """Text that is to be read whole, on as many lines as it takes."""
+
+    def shown(self) -> str:
+        return "\n".join(textwrap.wrap(text.one_line(self._value), PARAGRAPH_WIDTH))
 
 
 class BuildId(Cell):

@@ -1,4 +1,4 @@
-"""What a command needs of the world: the configuration, the store, the clock, who asks.
+"""What a command needs of the world: the configuration, the store, the clouds, the clock, who asks.
 
 `Parts` says how each is reached; tests hand in other ones. Nothing is opened before it is asked
 for, so that `config validate` needs no ZooKeeper and `--help` nothing at all.
@@ -11,17 +11,20 @@ import os
 import pkgutil
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from builder.cloud.base import Cloud
+from builder.cloud.pool import CloudPool
 from builder.config import loader
-from builder.config.model import Config
+from builder.config.model import Config, Provider
 from builder.config.providers import ImageFormatOf
-from builder.errors import UnavailableError
-from builder.model import ImageFormat
+from builder.errors import ConfigError, UnavailableError
+from builder.model import ImageFormat, UploadWish
 from builder.store import embedded
 from builder.store.base import Store
 from builder.store.zookeeper import ZooKeeperStore
@@ -34,6 +37,10 @@ SECURE_VARIABLE: Final = "IMAGEPOOL_SECURE"
 #: Where the formats that clouds want are looked up (clouds.yaml, openstacksdk's vendor profiles).
 #: Named, not imported: openstacksdk takes longer to import than most commands take to run.
 _FORMATS: Final = "builder.cloud.openstack:image_format_of"
+#: The real cloud of a provider; named for the same reason.
+_CLOUD: Final = "builder.cloud.openstack:OpenStackCloud"
+#: Seconds for each request to a cloud: somebody waits for the answer.
+CLOUD_TIMEOUT: Final = 10.0
 
 
 def _cloud_format(cloud: str, region: str | None, /) -> ImageFormat:
@@ -43,6 +50,11 @@ def _cloud_format(cloud: str, region: str | None, /) -> ImageFormat:
 
 def _any_format(cloud: str, region: str | None, /) -> ImageFormat:
     return ImageFormat.QCOW2
+
+
+def _cloud(provider: Provider) -> Cloud:
+    make: Callable[..., Cloud] = pkgutil.resolve_name(_CLOUD)
+    return make(provider, answer_timeout=CLOUD_TIMEOUT)
 
 
 def _load(path: Path, secure: Path | None, environ: Mapping[str, str], format_of: ImageFormatOf) -> Config:
@@ -59,6 +71,12 @@ def _open_store(config: Config, environ: Mapping[str, str], watch: bool) -> Stor
     return ZooKeeperStore(servers, watch=watch)
 
 
+@contextmanager
+def _own_store(config: Config, environ: Mapping[str, str]) -> Iterator[Store]:
+    with embedded.serving(config, environ) as where:
+        yield ZooKeeperStore(where, watch=False)
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -68,11 +86,17 @@ class Parts:
     """How the world is reached.
 
     `load(path, secure, environ, format_of)` reads the configuration; `open_store(config, environ,
-    watch)` returns a store that is not started; `now()` is the time, aware and in UTC.
+    watch)` returns a store that is not started, `own_store(config, environ)` one for a block, with a private
+    server where the daemon would start one; `format_of(cloud, region)` is the format that clouds.yaml
+    says, or a ConfigError; `cloud(provider)` makes a Cloud that is not connected yet; `now()` is the time,
+    aware and in UTC.
     """
 
     load: Callable[[Path, Path | None, Mapping[str, str], ImageFormatOf], Config] = _load
     open_store: Callable[[Config, Mapping[str, str], bool], Store] = _open_store
+    own_store: Callable[[Config, Mapping[str, str]], AbstractContextManager[Store]] = _own_store
+    format_of: ImageFormatOf = _cloud_format
+    cloud: Callable[[Provider], Cloud] = _cloud
     now: Callable[[], datetime] = _now
     environ: Mapping[str, str]
 
@@ -89,7 +113,26 @@ class Context:
 
     def config(self, path: Path | None = None) -> Config:
         """The configuration of `path`, by default the one in use; ConfigError with every problem."""
-        return self._load(path, _cloud_format)
+        return self._load(path, self._parts.format_of)
+
+    def config_to_show(self, note: Callable[[str], None]) -> Config:
+        """The configuration for commands that show what the daemon would do, or look for what is wrong.
+
+        A cloud that clouds.yaml doesn't describe as it should is no reason to show nothing: `note` is told,
+        once for each, and such a cloud is taken to want qcow2.
+        """
+        noted: set[str] = set()
+
+        def forgiving(cloud: str, region: str | None, /) -> ImageFormat:
+            try:
+                return self._parts.format_of(cloud, region)
+            except ConfigError as error:
+                if error.message not in noted:
+                    noted.add(error.message)
+                    note(f"{error.message}. {error.hint} Taken to want {ImageFormat.QCOW2} meanwhile.")
+                return ImageFormat.QCOW2
+
+        return self._load(None, forgiving)
 
     def config_for_records(self) -> Config:
         """The configuration, without a look into clouds.yaml: for commands that only show or change
@@ -103,6 +146,19 @@ class Context:
     def environ(self) -> Mapping[str, str]:
         """The environment of the command."""
         return self._parts.environ
+
+    @cached_property
+    def clouds(self) -> CloudPool:
+        """The clouds of all providers; none is connected before it is asked something."""
+        return CloudPool(self._parts.cloud)
+
+    def knows_cloud(self, cloud: str, region: str | None) -> bool:
+        """Whether clouds.yaml has such a cloud and region, whether it answers or not."""
+        try:
+            self._parts.format_of(cloud, region)
+        except ConfigError:
+            return False
+        return True
 
     def now(self) -> datetime:
         """The time, aware and in UTC."""
@@ -121,10 +177,33 @@ class Context:
         finally:
             store.close()
 
+    @contextmanager
+    def own_store(self, config: Config) -> Iterator[Store]:
+        """A started store for what stands in for the daemon and holds its state directory: where none is
+        configured, a private server runs meanwhile. Raises as `store`, and ToolMissingError without one."""
+        with self._parts.own_store(config, self._parts.environ) as store:
+            try:
+                store.start()
+                yield store
+            finally:
+                store.close()
+
     def who(self) -> str:
         """Who asks, as `user@host`; the person behind sudo rather than root."""
         user = self._parts.environ.get("SUDO_USER") or _login_name()
         return f"{user}@{socket.gethostname()}"
+
+    def wish(self, provider: str, why: str, *, wanted: bool) -> UploadWish:
+        """What whoever asks wants of a build in a provider, from now on."""
+        return UploadWish(provider=provider, wanted=wanted, by=self.who(), time=self.now(), why=why)
+
+
+def builder_id(config: Config) -> str | None:
+    """The id of this machine's images directory, None when it has never built anything."""
+    file: Path = config.images_dir / "builder_id.txt"
+    with suppress(OSError):
+        return file.read_text().strip()
+    return None
 
 
 def _login_name() -> str:

@@ -14,14 +14,15 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from builder.cli import text
+from builder.cli.motion import motion, told
 from builder.config.model import Config, Provider
-from builder.model import Build, BuildState, ImageRecords, Request, Snapshot, Upload, UploadState
+from builder.model import Build, BuildState, ImageRecords, Request, Snapshot, Upload, UploadPhase, UploadState
 from builder.planning import words
 from builder.planning.actions import UploadDecision, Verdict
 from builder.planning.estimate import estimate
 from builder.planning.records import newest_first, newest_ready
 from builder.planning.retry import counts
-from builder.planning.uploads import decide_upload
+from builder.planning.uploads import decide_uploads
 
 #: How long nobody needs to take a request before it is worth a word, and how long a request may be
 #: gone without a build before that is taken for an answer.
@@ -72,9 +73,12 @@ class Follower:
         elif build.state is BuildState.DELETING:
             outcome = Outcome(reason=f"build {build.id} is being deleted")
         elif build.state is BuildState.READY:
-            uploads = _Uploads.of(config, records, build, now)
+            uploads = _Uploads.of(config, snapshot, build, now)
             said.update(uploads.lines())
             outcome = uploads.outcome()
+        elif build.state is BuildState.BUILDING:
+            # Uploads begin as soon as the file they need is made.
+            said.update(_begun(records, build))
         return News(lines=self._new(said, _rest(build, records, now)), outcome=outcome)
 
     def _build(self, records: ImageRecords) -> Build | None:
@@ -141,14 +145,22 @@ def _bytes(build: Build) -> str:
     return f" {percent} % of {text.size(build.bytes_total)}"
 
 
+def _begun(records: ImageRecords, build: Build) -> dict[str, str]:
+    """A line for each provider to which a build is being uploaded while it still runs, by subject."""
+    return {
+        upload.provider: f"upload to {upload.provider}: {_progress(upload)}"
+        for upload in reversed(newest_first(records.uploads_of(build.id)))
+    }
+
+
 def _rest(build: Build, records: ImageRecords, now: datetime) -> dict[str, str]:
-    """How long a build that runs still takes, by subject."""
-    if build.state is not BuildState.BUILDING:
-        return {}
-    expected = estimate(build, records, now)
-    if expected is None:
-        return {}
-    return {f"build {build.id}": f", {text.rest(expected.left, expected.over)}"}
+    """How long a build that runs still takes, and how fast its uploads move, by subject."""
+    moving = reversed(newest_first(records.uploads_of(build.id)))
+    rest = {upload.provider: told(motion(upload, records, now)) for upload in moving}
+    expected = estimate(build, records, now) if build.state is BuildState.BUILDING else None
+    if expected is not None:
+        rest[f"build {build.id}"] = f", {text.rest(expected.left, expected.over)}"
+    return rest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,16 +197,17 @@ class _Uploads:
     each: tuple[_Upload, ...]
 
     @classmethod
-    def of(cls, config: Config, records: ImageRecords, build: Build, now: datetime) -> _Uploads:
-        diskimage = config.diskimages[build.image]
+    def of(cls, config: Config, snapshot: Snapshot, build: Build, now: datetime) -> _Uploads:
+        records = snapshot.image(build.image)
         newest = newest_ready(records)
         each = [
             _Upload(
-                provider=provider,
-                newest=next(iter(newest_first(records.uploads_of(build.id, provider.name))), None),
-                decision=decide_upload(diskimage, provider, records, config, now),
+                provider=config.providers[decision.provider],
+                newest=next(iter(newest_first(records.uploads_of(build.id, decision.provider))), None),
+                decision=decision,
             )
-            for provider in config.providers_of(build.image)
+            for decision in decide_uploads(config, snapshot, now)
+            if decision.image == build.image
         ]
         return cls(build=build, superseded=newest is not None and newest.id != build.id, each=tuple(each))
 
@@ -214,9 +227,13 @@ class _Uploads:
 
 
 def _progress(upload: Upload) -> str:
-    if upload.state is UploadState.UPLOADING and upload.size:
+    if upload.state is UploadState.UPLOADING and upload.phase == UploadPhase.SEND and upload.size:
         percent = min(100, upload.sent * 100 // upload.size) // STEP * STEP
-        return f"{upload.phase or upload.state} ({percent} % of {text.size(upload.size)})"
+        return f"{upload.phase} ({percent} % of {text.size(upload.size)})"
+    if upload.state is UploadState.UPLOADING and upload.phase == UploadPhase.HOLD:
+        return "it is there, and waits for the build to be ready"
+    if upload.state is UploadState.UPLOADING:
+        return upload.phase or upload.state
     if upload.state is UploadState.READY and upload.duration is not None:
         return f"ready after {text.duration(upload.duration)}"
     return str(upload.state)

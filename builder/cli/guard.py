@@ -6,8 +6,19 @@ empty tuple when there are none.
 
 from __future__ import annotations
 
-from builder.model import Build, BuildState, FailureClass, ImageRecords, Upload, UploadState
-from builder.planning.records import ready_uploads
+from builder.cloudimage import (
+    BUILD_ID,
+    INSTALLATION,
+    NODEPOOL_BUILD_ID,
+    NODEPOOL_PROVIDER,
+    NODEPOOL_UPLOAD_ID,
+    PROVIDER,
+    SNAPSHOT_MARKS,
+    UPLOAD_ID,
+    CloudImage,
+)
+from builder.model import Build, BuildState, FailureClass, ImageRecords, Snapshot, Upload, UploadState
+from builder.planning.records import moving, ready_uploads
 from builder.planning.retention import lasting_uploads
 
 
@@ -31,6 +42,52 @@ def against_deleting_upload(records: ImageRecords, upload: Upload) -> tuple[str,
     return ()
 
 
+def why_no_leak(image: CloudImage, snapshot: Snapshot, *, installation_id: str, adopt_nodepool: bool) -> str:
+    """Why a cloud image that planning.leaks doesn't take for a leak is none."""
+    return (
+        _not_ours(image, installation_id, adopt_nodepool)
+        or _made_from_ours(image)
+        or _owner(image, snapshot)
+        or "it is going already, or a record may have it"
+    )
+
+
+def _not_ours(image: CloudImage, installation_id: str, adopt_nodepool: bool) -> str | None:
+    whose = image.properties.get(INSTALLATION)
+    if whose == installation_id:
+        return None
+    if whose is not None:
+        return f"it belongs to another installation, {whose}"
+    if NODEPOOL_PROVIDER not in image.properties:
+        return "it has no mark of ours"
+    if not adopt_nodepool:
+        return "it is nodepool's, and adopt-nodepool is not set"
+    return f"it belongs to nodepool's provider {image.properties[NODEPOOL_PROVIDER]!r}"
+
+
+def _made_from_ours(image: CloudImage) -> str | None:
+    # Nova and Cinder copy the properties of an image to what they make from it.
+    for mark in SNAPSHOT_MARKS:
+        if image.properties.get(mark):
+            return f"it is a snapshot of something made from ours: it has the property {mark}"
+    return None
+
+
+def _owner(image: CloudImage, snapshot: Snapshot) -> str | None:
+    """The record that knows the image, by its id or, when that is not on record yet, by its marks."""
+    said = [
+        tuple(image.properties.get(name) for name in names)
+        for names in (
+            (BUILD_ID, PROVIDER, UPLOAD_ID),
+            (NODEPOOL_BUILD_ID, NODEPOOL_PROVIDER, NODEPOOL_UPLOAD_ID),
+        )
+    ]
+    for upload in snapshot.uploads():
+        if upload.external_id == image.id or (upload.build_id, upload.provider, upload.id) in said:
+            return f"it is upload {upload.name}, which is {upload.state}"
+    return None
+
+
 def _ready_elsewhere(records: ImageRecords, upload: Upload) -> bool:
     """Whether the provider keeps a ready image when every upload of this build goes."""
     return any(u.build_id != upload.build_id for u in _lasting(records, upload.provider))
@@ -45,9 +102,9 @@ def _lasting(records: ImageRecords, provider: str) -> tuple[Upload, ...]:
     return ready_uploads(lasting_uploads(records, provider))
 
 
-def is_cancelled(build: Build) -> bool:
-    """Whether a build has ended because somebody cancelled it."""
-    reason = build.reason if build.state is BuildState.FAILED else None
+def is_cancelled(record: Build | Upload) -> bool:
+    """Whether a build or upload has ended because somebody cancelled it."""
+    reason = record.reason if record.state in (BuildState.FAILED, UploadState.FAILED) else None
     return reason is not None and reason.failure_class is FailureClass.CANCELLED
 
 
@@ -56,6 +113,18 @@ def nobody_works(records: ImageRecords, build: Build) -> str | None:
     if build.state is not BuildState.BUILDING or is_alive(records, build):
         return None
     return "no builder works on it any more; a janitor ends it"
+
+
+def nobody_uploads(records: ImageRecords, upload: Upload) -> str | None:
+    """Why an upload that says it runs will never end by itself; None when it doesn't say so, or is alive."""
+    if upload.state is not UploadState.UPLOADING or is_moving(records, upload):
+        return None
+    return "no uploader works on it any more; a janitor ends it"
+
+
+def is_moving(records: ImageRecords, upload: Upload) -> bool:
+    """Whether somebody may work on an upload that says it runs."""
+    return any(u.name == upload.name for u in moving(records))
 
 
 def is_alive(records: ImageRecords, build: Build) -> bool:

@@ -28,6 +28,15 @@ def image_name(snapshot: Snapshot, configured: Sequence[str], name: str) -> str:
     raise NotFoundError(f"there is no image {name!r}", hint=hint)
 
 
+def provider_name(snapshot: Snapshot, configured: Sequence[str], name: str) -> str:
+    """`name`, when the configuration knows such a provider or an upload went to one; else NotFoundError."""
+    known = sorted({*configured, *(u.provider for u in snapshot.uploads())})
+    if name in known:
+        return name
+    hint = f"There is: {_some(known)}." if known else "No provider is configured."
+    raise NotFoundError(f"there is no provider {name!r}", hint=hint)
+
+
 def build(snapshot: Snapshot, name: str) -> Build:
     """The build of that id, unique beginning of an id, or `<image>-<id>`; else NotFoundError."""
     found = _builds_called(tuple(snapshot.builds()), name)

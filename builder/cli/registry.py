@@ -37,6 +37,11 @@ COMMANDS: Final = (
         "image:ExplainImage",
         "Say why an image will or won't be built and uploaded, and when",
     ),
+    Entry(
+        "image resolve",
+        "image_resolve:ResolveImage",
+        "Print the cloud's id of the newest ready image in each provider",
+    ),
     Entry("build list", "build:ListBuilds", "List builds"),
     Entry("build show", "build:ShowBuild", "Show everything on record about a build"),
     Entry("build log", "build:ShowLog", "Print the log of a build"),
@@ -45,7 +50,36 @@ COMMANDS: Final = (
     Entry("build delete", "build:DeleteBuild", "Delete a build, its files and its uploads"),
     Entry("upload list", "upload:ListUploads", "List uploads"),
     Entry("upload show", "upload:ShowUpload", "Show everything on record about an upload"),
-    Entry("upload delete", "upload:DeleteUpload", "Delete an upload from its provider"),
+    Entry(
+        "upload plan", "upload_plan:PlanUpload", "Say how an image would get into its providers, and why so"
+    ),
+    Entry("upload cancel", "upload_change:CancelUpload", "Cancel an upload that runs"),
+    Entry(
+        "upload retry",
+        "upload_change:RetryUpload",
+        "Upload the newest ready build now, whatever failed before",
+    ),
+    Entry(
+        "upload delete",
+        "upload_change:DeleteUpload",
+        "Delete an upload from its provider, and keep it away",
+    ),
+    Entry(
+        "provider list",
+        "provider:ListProviders",
+        "List providers, whether uploads go there, and what is there",
+    ),
+    Entry("provider show", "provider:ShowProvider", "Show a provider, and what its cloud can do"),
+    Entry("leak list", "leak:ListLeaks", "List images in the clouds that are ours and that no record knows"),
+    Entry(
+        "leak delete", "leak:DeleteLeak", "Delete images in a cloud that are ours and that no record knows"
+    ),
+    Entry("cleanup", "cleanup:Cleanup", "Remove what belongs to nothing in the configuration any more"),
+    Entry(
+        "recover",
+        "recover:Recover",
+        "Make lost records again, from images in the clouds and files on this machine",
+    ),
     Entry("config validate", "config:ValidateConfig", "Check a configuration and report every problem"),
     Entry("config show", "config:ShowConfig", "Print the configuration as rendered, secrets masked"),
     Entry("doctor", "doctor:Doctor", "Check all that imagepool depends on, and say what to do"),

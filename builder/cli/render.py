@@ -1,4 +1,4 @@
-"""Turn records into rows of cells; pure. The column names are an interface: scripts read them."""
+"""Turn images and builds into rows of cells; pure. The column names are an interface: scripts read them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from builder.cli.cells import (
     Reason,
     Seconds,
     Share,
-    UploadName,
     Words,
     pairs,
     short,
@@ -33,7 +32,6 @@ from builder.model import (
     Failure,
     ImageRecords,
     Request,
-    Upload,
 )
 from builder.planning import words
 from builder.planning.estimate import Estimate, estimate, expected_duration, phase_seconds
@@ -41,10 +39,6 @@ from builder.planning.estimate import Estimate, estimate, expected_duration, pha
 BUILD_COLUMNS: Final = (
     "id", "image", "state", "phase", "builder", "formats", "size", "age", "duration", "reason",
     "progress", "left",
-)  # fmt: skip
-UPLOAD_COLUMNS: Final = (
-    "id", "build_id", "image", "provider", "region", "state", "external_id", "external_name", "format",
-    "size", "age", "duration", "reason",
 )  # fmt: skip
 IMAGE_COLUMNS: Final = (
     "image", "platform", "state", "schedule", "next_build", "last_ready", "age", "uploads_ready",
@@ -100,11 +94,11 @@ def build_details(build: Build, records: ImageRecords, now: datetime) -> Row:
         **build_row(build, records, now),
         "id": Cell(build.id),
         "reason": Cell(_why(build, records)),
-        "failure": _failure(build.reason),
+        "failure": failure_cell(build.reason),
         "state_time": Moment(build.state_time),
         "started": Moment(build.started),
         "ended": Moment(build.ended),
-        "timings": _timings(build.timings, build.phase, in_phase),
+        "timings": timings_cell(build.timings, build.phase, in_phase),
         "phase_seconds": Seconds(in_phase),
         "artifacts": Lines(
             [_artifact(a) for a in build.artifacts], [_artifact_line(a) for a in build.artifacts]
@@ -126,44 +120,6 @@ def build_details(build: Build, records: ImageRecords, now: datetime) -> Row:
         "pruned": Words(build.pruned),
         "work_bytes": Bytes(build.work_bytes),
         "inputs": pairs(build.inputs),
-    }
-
-
-def upload_row(upload: Upload, now: datetime) -> Row:
-    """What `upload list` shows; age counts from the upload's beginning."""
-    began = upload.started or upload.state_time
-    return {
-        "id": UploadName(upload.name),
-        "build_id": BuildId(upload.build_id),
-        "image": Cell(upload.image),
-        "provider": Cell(upload.provider),
-        "region": Cell(upload.region),
-        "state": Cell(upload.state),
-        "external_id": Cell(upload.external_id),
-        "external_name": Cell(upload.external_name),
-        "format": Cell(upload.format),
-        "size": Bytes(upload.size),
-        "age": Seconds((now - began).total_seconds()),
-        "duration": Seconds(upload.duration),
-        "reason": Reason(text.summary(upload.reason)),
-    }
-
-
-def upload_details(upload: Upload, now: datetime) -> Row:
-    """What `upload show` shows: the row, and everything else on record."""
-    return {
-        **upload_row(upload, now),
-        "id": Cell(upload.name),
-        "build_id": Cell(upload.build_id),
-        "reason": Cell(text.summary(upload.reason)),
-        "failure": _failure(upload.reason),
-        "phase": Cell(upload.phase),
-        "sent": Bytes(upload.sent),
-        "uploader": Cell(upload.uploader),
-        "state_time": Moment(upload.state_time),
-        "started": Moment(upload.started),
-        "ended": Moment(upload.ended),
-        "timings": _timings(upload.timings),
     }
 
 
@@ -223,7 +179,8 @@ def _why(build: Build, records: ImageRecords) -> str | None:
     return text.summary(build.reason) or guard.nobody_works(records, build)
 
 
-def _failure(failure: Failure | None) -> Lines:
+def failure_cell(failure: Failure | None) -> Lines:
+    """Everything on record about a failure."""
     if failure is None:
         return Lines(None, ())
     data = {
@@ -237,7 +194,9 @@ def _failure(failure: Failure | None) -> Lines:
     return Lines(data, failure.lines or (failure.message,))
 
 
-def _timings(timings: Mapping[str, float], running: str | None = None, so_far: float | None = None) -> Lines:
+def timings_cell(
+    timings: Mapping[str, float], running: str | None = None, so_far: float | None = None
+) -> Lines:
     """Phases in the order in which they happen, each followed by its parts, such as the formats it made.
 
     People see the phase that is running as well, with the seconds `so_far`.

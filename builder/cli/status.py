@@ -12,6 +12,7 @@ can be used; the column `paused` says that nothing newer will come by itself.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -22,7 +23,7 @@ from builder.model import Build, BuildState, ImageRecords, Snapshot, Upload, Upl
 from builder.planning.actions import BuildDecision, UploadDecision, Verdict
 from builder.planning.builds import decide_build
 from builder.planning.records import newest_first, newest_ready, ready_uploads
-from builder.planning.uploads import decide_upload
+from builder.planning.uploads import decide_uploads
 
 
 class ImageState(StrEnum):
@@ -86,15 +87,22 @@ class ImageStatus:
 def of_all(config: Config, snapshot: Snapshot, now: datetime) -> tuple[ImageStatus, ...]:
     """Every image that is configured or has records, by name."""
     names = sorted({*config.diskimages, *snapshot.images})
-    return tuple(of_image(config, snapshot, now, name) for name in names)
+    decisions = decide_uploads(config, snapshot, now)
+    return tuple(_status(config, snapshot, now, name, decisions) for name in names)
 
 
 def of_image(config: Config, snapshot: Snapshot, now: datetime, name: str) -> ImageStatus:
     """One image, by its full name."""
+    return _status(config, snapshot, now, name, decide_uploads(config, snapshot, now))
+
+
+def _status(
+    config: Config, snapshot: Snapshot, now: datetime, name: str, decisions: tuple[UploadDecision, ...]
+) -> ImageStatus:
     records = snapshot.image(name)
     diskimage = config.diskimages.get(name)
     ready = newest_ready(records)
-    places = _places(config, records, diskimage, ready, now)
+    places = _places(config, records, ready, {d.provider: d for d in decisions if d.image == name})
     state = _state(records, paused=records.paused or (diskimage is not None and diskimage.pause))
     return ImageStatus(
         name=name,
@@ -150,23 +158,14 @@ def _nobody_works(records: ImageRecords) -> str | None:
 def _places(
     config: Config,
     records: ImageRecords,
-    diskimage: DiskImage | None,
     build: Build | None,
-    now: datetime,
+    decisions: Mapping[str, UploadDecision],
 ) -> tuple[Place, ...]:
-    listed = config.providers_of(records.name) if diskimage is not None else ()
-    names = {p.name for p in listed}
-    others = sorted({u.provider for u in records.uploads} - names)
+    """The providers that list the image, for which there is a decision each, then others that have it."""
+    others = sorted({u.provider for u in records.uploads} - decisions.keys())
     places = [
-        _place(
-            records,
-            provider.name,
-            build,
-            provider=provider,
-            decision=decide_upload(diskimage, provider, records, config, now),
-        )
-        for provider in listed
-        if diskimage is not None
+        _place(records, name, build, provider=config.providers[name], decision=decision)
+        for name, decision in decisions.items()
     ]
     return (*places, *(_place(records, name, build) for name in others))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import defaultdict
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,6 +13,9 @@ from typing import Any
 from builder.cli.context import Parts
 from builder.cli.main import main
 from builder.config.model import Config
+from builder.errors import ConfigError
+from builder.model import ImageFormat
+from tests.fakes.cloud import FakeCloud
 from tests.fakes.store import FakeStore
 from tests.unit.planning_world import NOW, config, diskimage, provider
 
@@ -32,17 +36,29 @@ class Result:
 
 @dataclass
 class World:
-    """What the commands see; change it, run one, look at `store`."""
+    """What the commands see; change it, run one, look at `store` and `clouds`."""
 
     config: Config = field(default_factory=lambda: config(diskimage(), provider("north"), provider("south")))
     store: FakeStore = field(default_factory=FakeStore)
     now: datetime = NOW
     environ: dict[str, str] = field(default_factory=dict)
+    #: By provider; `nowhere` are the clouds that clouds.yaml doesn't have.
+    clouds: defaultdict[str, FakeCloud] = field(default_factory=lambda: defaultdict(FakeCloud))
+    nowhere: set[str] = field(default_factory=set)
+
+    def format_of(self, cloud: str, region: str | None, /) -> ImageFormat:
+        """What clouds.yaml says."""
+        if cloud in self.nowhere:
+            raise ConfigError([f"cloud {cloud!r} is not there"], hint="Looked at clouds.yaml.")
+        return ImageFormat.QCOW2
 
     def parts(self) -> Parts:
         return Parts(
             load=lambda path, secure, environ, format_of: self.config,
             open_store=lambda config, environ, watch: self.store.another_daemon(),
+            own_store=lambda config, environ: self.store.another_daemon(),
+            format_of=self.format_of,
+            cloud=lambda provider: self.clouds[provider.name],
             now=lambda: self.now,
             environ=self.environ,
         )

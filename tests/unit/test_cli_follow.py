@@ -342,3 +342,40 @@ def test_ctrl_c_ends_the_waiting_but_not_the_request() -> None:
     done = world.run("image", "build", IMAGE, "--wait")
     assert done.code == 130 and "no longer waiting" in done.err
     assert world.store.get_request(IMAGE) is not None
+
+
+# -- uploads that move ----------------------------------------------------------------------------
+
+
+def test_an_upload_that_moves_tells_how_fast_and_how_long_still() -> None:
+    story = Story()
+    moving = sending("north", 50_000_000, started=NOW, timings={"create": 5.0})
+    lines = story.look(
+        READY, moving, there("south"), at=NOW + 10 * SECOND, uploads_claimed=claimed("north")
+    ).lines
+    assert "upload to north: send (50 % of 100.0 MB), 10.0 MB/s, about 5s left" in lines
+    # The rate alone is no news.
+    later = replace(moving, sent=55_000_000)
+    assert (
+        story.look(READY, later, there("south"), at=NOW + 12 * SECOND, uploads_claimed=claimed("north")).lines
+        == ()
+    )
+
+
+def test_uploads_that_begin_while_the_build_still_runs_are_told() -> None:
+    story = Story()
+    story.look(REQUEST)
+    lines = story.look(OURS, sending("north"), build_claimed=True, uploads_claimed=claimed("north")).lines
+    assert "upload to north: send (0 % of 100.0 MB)" in lines
+    waiting = replace(sending("north", 100_000_000), phase="hold")
+    news = story.look(OURS, waiting, build_claimed=True, uploads_claimed=claimed("north"))
+    assert news == News(lines=("upload to north: it is there, and waits for the build to be ready",))
+
+
+def test_a_build_that_is_ready_later_than_its_uploads_is_done_with_them() -> None:
+    story = Story()
+    story.look(REQUEST)
+    held = [replace(sending(to, 100_000_000), phase="hold") for to in ("north", "south")]
+    story.look(OURS, *held, build_claimed=True, uploads_claimed=claimed("north", "south"))
+    done = story.look(READY, there("north"), there("south")).outcome
+    assert done is not None and done.reason is None

@@ -11,7 +11,8 @@ from datetime import timedelta
 import pytest
 import yaml
 
-from builder.cli.render import BUILD_COLUMNS, IMAGE_COLUMNS, UPLOAD_COLUMNS
+from builder.cli.render import BUILD_COLUMNS, IMAGE_COLUMNS
+from builder.cli.render_uploads import UPLOAD_COLUMNS
 from builder.config.model import Platform
 from builder.model import Cancellation, Failure, FailureClass, UploadState
 from tests.unit.cli_world import World
@@ -44,6 +45,12 @@ COMMANDS = [
     ("build", "show", build_id(2)),
     ("upload", "list"),
     ("upload", "show", build_id(1)[:8] + "/south"),
+    ("upload", "plan", IMAGE),
+    ("image", "resolve", IMAGE),
+    ("provider", "list"),
+    ("provider", "show", "south"),
+    ("cleanup", "--dry-run"),
+    ("leak", "list"),
 ]
 
 
@@ -70,6 +77,10 @@ def world() -> World:
             external_name="debian-1",
             format="qcow2",
             ended=NOW - DAY + HOUR,
+            way="put",
+            sent=352_000_000,
+            timings={"send": 10.0},
+            serving=NOW,
         )
     )
     there.store.put(upload(1, UploadState.FAILED, NOW - HOUR, to="south", kind=FailureClass.QUOTA))
@@ -114,6 +125,14 @@ def test_upload_list_has_exactly_the_promised_keys_and_values(world: World) -> N
         "age": (DAY - HOUR + MINUTE).total_seconds(),
         "duration": 60.0,
         "reason": None,
+        "phase": None,
+        "way": "put",
+        "sent": 352_000_000,
+        "progress": None,
+        "rate": 35_200_000,
+        "left": None,
+        "serving": "2026-11-21T14:30:00Z",
+        "hidden": False,
     }
     assert rows["south"]["reason"] == "quota: it broke"
 

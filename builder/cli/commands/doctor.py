@@ -52,7 +52,7 @@ class Doctor(Lister):
     def table(self, options: argparse.Namespace) -> Table:
         """Look at everything."""
         roles = _roles(options.roles)
-        config = self.context.config()
+        config = self.context.config_to_show(self.note)
         world = World(
             config=config,
             environ=self.context.environ,

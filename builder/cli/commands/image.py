@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import suppress
-from pathlib import Path
 
 from builder.cli import follow, lookup, render, status, text
 from builder.cli.base import Action, Lister, Shower, words_on_record
 from builder.cli.cells import Cell, Moment
+from builder.cli.context import builder_id
 from builder.config.model import Config
 from builder.errors import ActionFailedError, NotFoundError, RefusedError
 from builder.model import Request
@@ -31,7 +30,7 @@ class ListImages(Lister):
 
     def table(self, options: argparse.Namespace) -> render.Table:
         """A row for each image that is configured or on record."""
-        config, now = self.context.config(), self.context.now()
+        config, now = self.context.config_to_show(self.note), self.context.now()
         with self.context.store(config) as store:
             snapshot = store.snapshot()
         images = status.of_all(config, snapshot, now)
@@ -47,7 +46,7 @@ class ShowImage(Shower):
 
     def row(self, options: argparse.Namespace) -> render.Row:
         """Its state, its decisions, its builds and its providers."""
-        config, now = self.context.config(), self.context.now()
+        config, now = self.context.config_to_show(self.note), self.context.now()
         with self.context.store(config) as store:
             snapshot = store.snapshot()
         name = lookup.image_name(snapshot, tuple(config.diskimages), options.image)
@@ -66,11 +65,11 @@ class ExplainImage(Lister):
 
     def table(self, options: argparse.Namespace) -> render.Table:
         """A row for each decision."""
-        config = self.context.config()
+        config = self.context.config_to_show(self.note)
         with self.context.store(config) as store:
             snapshot = store.snapshot()
         name = lookup.image_name(snapshot, tuple(config.diskimages), options.image)
-        decisions = explain(config, snapshot, self.context.now(), name, _builder_id(config))
+        decisions = explain(config, snapshot, self.context.now(), name, builder_id(config))
         rows = [
             {"what": Cell(d.what), "verdict": Cell(d.verdict), "due": Moment(d.due), "reason": Cell(d.reason)}
             for d in decisions
@@ -207,11 +206,3 @@ def _answer(ours: Request, there: Request) -> str:
         return f"a build of {ours.image} is requested ({ours.why}, {ours.by})"
     who = f"{there.why}, {there.by}, {text.moment(there.time)}"
     return f"a build of {ours.image} was asked for already ({who}); this request joins it"
-
-
-def _builder_id(config: Config) -> str | None:
-    """The id of this machine's images directory, None when it has never built anything."""
-    file: Path = config.images_dir / "builder_id.txt"
-    with suppress(OSError):
-        return file.read_text().strip()
-    return None

@@ -1,26 +1,26 @@
-"""`imagepool upload ...`: what is in which provider."""
+"""`imagepool upload list` and `show`: what is in which provider, and what moves."""
 
 from __future__ import annotations
 
 import argparse
 
-from builder.cli import guard, lookup, render
-from builder.cli.base import Action, Lister, Shower
-from builder.errors import ConflictError, NotFoundError, RefusedError
-from builder.model import Snapshot, Upload, UploadState
-from builder.store.base import Store
+from builder.cli import lookup, render, render_uploads
+from builder.cli.base import Lister, Shower
+from builder.model import UploadState
 
 
 class ListUploads(Lister):
     """List uploads
 
-    Newest first. Age counts from the beginning of the upload.
+    Newest first. Age counts from the beginning of the upload. `left` is for the bytes that still have to
+    leave; what the cloud does with them afterwards is not in it.
     """
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Which uploads."""
         parser.add_argument("--image", metavar="IMAGE", help="uploads of this image only")
         parser.add_argument("--provider", metavar="PROVIDER", help="uploads to this provider only")
+        parser.add_argument("--active", action="store_true", help="uploads that are in progress only")
 
     def table(self, options: argparse.Namespace) -> render.Table:
         """A row for each upload."""
@@ -31,11 +31,15 @@ class ListUploads(Lister):
         if image is not None:
             image = lookup.image_name(snapshot, tuple(config.diskimages), image)
         if provider is not None:
-            _check_provider(snapshot, tuple(config.providers), provider)
-        uploads = [
-            u for u in snapshot.uploads() if image in (None, u.image) and provider in (None, u.provider)
+            provider = lookup.provider_name(snapshot, tuple(config.providers), provider)
+        rows = [
+            render_uploads.upload_row(u, snapshot.image(u.image), now)
+            for u in snapshot.uploads()
+            if image in (None, u.image)
+            and provider in (None, u.provider)
+            and (u.state is UploadState.UPLOADING or not options.active)
         ]
-        return render.table(render.UPLOAD_COLUMNS, [render.upload_row(u, now) for u in uploads])
+        return render.table(render_uploads.UPLOAD_COLUMNS, rows)
 
 
 class ShowUpload(Shower):
@@ -43,69 +47,20 @@ class ShowUpload(Shower):
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Which upload."""
-        _upload_argument(parser)
+        upload_argument(parser)
 
     def row(self, options: argparse.Namespace) -> render.Row:
         """All fields of its record."""
         with self.context.store(self.context.config_for_records()) as store:
-            upload = lookup.upload(store.snapshot(), options.upload)
-        return render.upload_details(upload, self.context.now())
+            snapshot = store.snapshot()
+        upload = lookup.upload(snapshot, options.upload)
+        return render_uploads.upload_details(upload, snapshot.image(upload.image), self.context.now())
 
 
-class DeleteUpload(Action):
-    """Delete an upload from its provider
-
-    The record goes to `deleting` at once; the daemon's janitor removes the cloud image. The newest
-    build of an image is uploaded again: to keep it away, pause the image in the configuration.
-    """
-
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Which upload, and whether to insist."""
-        _upload_argument(parser)
-        parser.add_argument("--force", action="store_true", help="even the last good image of its provider")
-
-    def act(self, options: argparse.Namespace) -> int:
-        """Write `deleting`."""
-        with self.context.store(self.context.config_for_records()) as store:
-            upload = lookup.upload(store.snapshot(), options.upload)
-            try:
-                done = self._delete(store, upload, options.force)
-            except ConflictError:
-                # Somebody was faster: decide again on what is true now, once.
-                done = self._delete(store, upload, options.force)
-        self.say(f"upload {upload.name} of {upload.image} {done}")
-        return 0
-
-    def _delete(self, store: Store, upload: Upload, force: bool) -> str:
-        current = store.get_upload(upload.image, upload.build_id, upload.provider, upload.id)
-        if current.state is UploadState.DELETING:
-            return "is being deleted already"
-        _refuse_to_delete(store.snapshot(), current, force)
-        store.update_upload(current.become(UploadState.DELETING, self.context.now()))
-        return "will be deleted"
-
-
-def _upload_argument(parser: argparse.ArgumentParser) -> None:
+def upload_argument(parser: argparse.ArgumentParser) -> None:
+    """The argument UPLOAD of every command on one upload."""
     parser.add_argument(
         "upload",
         metavar="UPLOAD",
         help="the id of an upload, BUILD/PROVIDER/NUMBER; each part may be shortened, the last ones left out",
     )
-
-
-def _check_provider(snapshot: Snapshot, configured: tuple[str, ...], name: str) -> None:
-    known = sorted({*configured, *(u.provider for u in snapshot.uploads())})
-    if name not in known:
-        hint = f"There is: {', '.join(known)}." if known else "No provider is configured."
-        raise NotFoundError(f"there is no provider {name!r}", hint=hint)
-
-
-def _refuse_to_delete(snapshot: Snapshot, upload: Upload, force: bool) -> None:
-    if upload.state is UploadState.UPLOADING:
-        raise RefusedError(f"upload {upload.name} is in progress", hint="Delete it when it has ended.")
-    reasons = guard.against_deleting_upload(snapshot.image(upload.image), upload)
-    if reasons and not force:
-        raise RefusedError(
-            f"upload {upload.name} is still needed: {'; '.join(reasons)}",
-            hint="Use --force to delete it all the same.",
-        )

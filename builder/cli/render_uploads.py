@@ -1,0 +1,108 @@
+"""Turn uploads into rows of cells; pure. The column names are an interface: scripts read them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from builder.cli import guard, text
+from builder.cli.cells import (
+    BuildId,
+    Bytes,
+    Cell,
+    Flag,
+    Lines,
+    Moment,
+    Rate,
+    Reason,
+    Seconds,
+    Share,
+    UploadName,
+)
+from builder.cli.motion import motion
+from builder.cli.render import Row, failure_cell, timings_cell
+from builder.model import Deletion, ImageRecords, Upload, UploadCancellation
+from builder.planning import words
+
+UPLOAD_COLUMNS: Final = (
+    "id", "build_id", "image", "provider", "region", "state", "external_id", "external_name", "format",
+    "size", "age", "duration", "reason", "phase", "way", "sent", "progress", "rate", "left", "serving",
+    "hidden",
+)  # fmt: skip
+
+
+def upload_row(upload: Upload, records: ImageRecords, now: datetime) -> Row:
+    """What `upload list` shows; age counts from the upload's beginning.
+
+    `records` are those of its image: they tell whether anybody works on one that says it runs.
+    """
+    began = upload.started or upload.state_time
+    moving = motion(upload, records, now)
+    return {
+        "id": UploadName(upload.name),
+        "build_id": BuildId(upload.build_id),
+        "image": Cell(upload.image),
+        "provider": Cell(upload.provider),
+        "region": Cell(upload.region),
+        "state": Cell(upload.state),
+        "external_id": Cell(upload.external_id),
+        "external_name": Cell(upload.external_name),
+        "format": Cell(upload.format),
+        "size": Bytes(upload.size),
+        "age": Seconds((now - began).total_seconds()),
+        "duration": Seconds(upload.duration),
+        "reason": Reason(_why(upload, records)),
+        "phase": Cell(upload.phase),
+        "way": Cell(upload.way),
+        "sent": Bytes(upload.sent),
+        "progress": Share(moving.share),
+        "rate": Rate(moving.rate),
+        "left": Seconds(moving.left),
+        "serving": Moment(upload.serving),
+        "hidden": Flag(upload.hidden),
+    }
+
+
+def upload_details(upload: Upload, records: ImageRecords, now: datetime) -> Row:
+    """What `upload show` shows: the row, and everything else on record."""
+    wish = next((w for w in records.upload_cancellations if w.upload == upload.name), None)
+    return {
+        **upload_row(upload, records, now),
+        "id": Cell(upload.name),
+        "build_id": Cell(upload.build_id),
+        "reason": Cell(_why(upload, records)),
+        "failure": failure_cell(upload.reason),
+        "uploader": Cell(upload.uploader),
+        "state_time": Moment(upload.state_time),
+        "started": Moment(upload.started),
+        "ended": Moment(upload.ended),
+        "timings": timings_cell(upload.timings),
+        "fallbacks": Lines(list(upload.fallbacks), upload.fallbacks),
+        "task": Cell(upload.task),
+        "cloud": Cell(upload.cloud),
+        "hook_output": Lines(list(upload.hook_output), upload.hook_output),
+        "cancellation": _cancellation(wish),
+        "deletion": _deletion(upload.deletion),
+    }
+
+
+def _why(upload: Upload, records: ImageRecords) -> str | None:
+    return text.summary(upload.reason) or guard.nobody_uploads(records, upload)
+
+
+def _cancellation(wish: UploadCancellation | None) -> Lines:
+    if wish is None:
+        return Lines(None, ())
+    data = {"by": wish.by, "why": wish.why, "time": text.iso(wish.time)}
+    return Lines(data, [f"cancelled by {_who(wish.by, wish.time, wish.why)}"])
+
+
+def _deletion(deletion: Deletion | None) -> Lines:
+    if deletion is None:
+        return Lines(None, ())
+    data = {"by": deletion.by, "why": deletion.why, "time": text.iso(deletion.time)}
+    return Lines(data, [f"by {_who(deletion.by, deletion.time, deletion.why)}"])
+
+
+def _who(by: str, time: datetime, why: str) -> str:
+    return f"{words.line(by)} at {text.moment(time)}" + (f": {words.line(why)}" if why else "")
