@@ -93,8 +93,8 @@ def _installation(config: Config, tree: str | None) -> Iterator[Finding]:
         yield problem(
             "installation",
             f"this machine belongs to the installation {known}, these records to {tree or 'none'}",
-            hint="Mend zookeeper-servers; or, if the old records are gone for good and this machine shall"
-            f" start anew, remove {file}.",
+            hint="Mend zookeeper-servers; or, if the old records are gone for good, `imagepool recover` makes"
+            f" them again. If this machine shall start anew instead, remove {file}.",
         )
 
 

@@ -5,7 +5,8 @@ An image goes by itself only when all of this is true:
 - no record of an upload has its id, and none whose image may still be unknown is the one it names;
 - it was seen so before, long enough ago that whatever made it has written its record since;
 - its build's record is known to have been removed. That it is merely not there proves nothing: an
-  empty ZooKeeper, or a wrong one, has no records either.
+  empty ZooKeeper, or a wrong one, has no records either;
+- it can't be the last good one there: it is not active, or an upload of its diskimage is ready there.
 Everything else is listed with the reason, and deleted by a person or not at all.
 """
 
@@ -17,13 +18,12 @@ from datetime import datetime, timedelta
 
 from builder.cloudimage import (
     BUILD_ID,
+    IMAGE,
     INSTALLATION,
     NODEPOOL_BUILD_ID,
     NODEPOOL_PROVIDER,
     NODEPOOL_UPLOAD_ID,
     PROVIDER,
-    SDK_OBJECT,
-    SNAPSHOT_MARKS,
     UPLOAD_ID,
     CloudImage,
     GlanceStatus,
@@ -33,7 +33,6 @@ from builder.model import Snapshot, Upload, UploadState
 from builder.planning.actions import Leak, Verdict
 from builder.planning.words import at, line, short
 
-_GOING = (GlanceStatus.DELETED, GlanceStatus.PENDING_DELETE)
 _BY_HAND = "`imagepool leak delete` deletes it when somebody says so."
 
 
@@ -108,7 +107,7 @@ def _may_have_one(upload: Upload) -> bool:
 
 def _is_none_of_ours(image: CloudImage) -> bool:
     # Nova and Cinder copy our properties to what they make of servers and volumes.
-    return image.status in _GOING or any(image.properties.get(mark) for mark in SNAPSHOT_MARKS)
+    return image.status.is_going or image.snapshot_mark is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,11 +163,10 @@ def _why_unproven(case: _Case, image: CloudImage, build_id: str) -> str | None:
     """What keeps an unowned image from being removed by itself, as a sentence; None when nothing does."""
     if not build_id:
         return f"It has our installation's mark, but no property {BUILD_ID}."
-    original = image.properties.get(SDK_OBJECT, "").removeprefix("images/")
-    if image.name != original:
+    if image.name != image.original_name:
         return (
             f"It may be a copy of ours, or had a stable name: it is called {_quoted(image.name)},"
-            f" and was {_quoted(original)} when it was made."
+            f" and was {_quoted(image.original_name)} when it was made."
         )
     if any(build.id == build_id for build in case.snapshot.builds()):
         return f"No upload has it, but its build {short(build_id)} is still on record."
@@ -177,7 +175,14 @@ def _why_unproven(case: _Case, image: CloudImage, build_id: str) -> str | None:
             f"Nothing is known of its build {short(build_id)}, which an empty or a wrong ZooKeeper"
             " would look like, too."
         )
+    if image.status is GlanceStatus.ACTIVE and not _has_good_one(case, image):
+        return "It may be the last good one of its diskimage there: no upload on record is ready."
     return None
+
+
+def _has_good_one(case: _Case, image: CloudImage) -> bool:
+    uploads = case.snapshot.image(image.properties.get(IMAGE, "")).uploads_to(case.provider)
+    return any(upload.state is UploadState.READY for upload in uploads)
 
 
 def _of_nodepool(case: _Case, image: CloudImage, sighting: Sighting | None) -> Leak:

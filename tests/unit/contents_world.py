@@ -16,7 +16,7 @@ from builder.dib import command
 from builder.dib.contents import inputs, manifest, reproduce
 from builder.dib.output import artifacts
 from builder.model import ImageFormat
-from tests.unit.dib_world import BUILD, INSTALLATION, image, need_root
+from tests.unit.dib_world import BUILD, INSTALLATION, image, need_root, publish
 
 #: The database of dpkg in an image: two packages are installed.
 STATUS = """\
@@ -104,7 +104,7 @@ class Past:
             environment=rendered.shown_environment,
             tools=TOOLS,
         )
-        artifacts.publish(self.images, proof, [], manifests=left)
+        publish(self.images, proof, [], left)
         return rendered
 
     def script(self) -> str:

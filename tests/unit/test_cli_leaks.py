@@ -67,10 +67,14 @@ def nodepools(world: World, image_id: str, to: str = "north", **changes: Any) ->
 
 @pytest.fixture
 def world() -> World:
-    """A build that is gone has left an image in each provider; one is known for a while already."""
+    """A build that is gone has left an image in each provider; one is known for a while already. What
+    serves there is of a later build."""
     there = World()
     there.store.put(ready(1, NOW - DAY))
     there.store.delete_build(there.store.get_build(IMAGE, build_id(1)))
+    there.store.put(ready(3, NOW - HOUR))
+    for provider in ("north", "south"):
+        there.store.put(upload(3, UploadState.READY, NOW - HOUR, provider, external_id="serving"))
     put(there, "leak-1", 1)
     put(there, "leak-2", 1, "south")
     there.store.put_sighting(

@@ -31,9 +31,7 @@ PROOF = artifacts.Proof(
 )
 
 
-FILE = Artifact(
-    format=ImageFormat.QCOW2, size=23, virtual_size=1 << 20, md5="m", sha256="s", sha512="t"
-)
+FILE = Artifact(format=ImageFormat.QCOW2, size=23, virtual_size=1 << 20, md5="m", sha256="s", sha512="t")
 
 
 @pytest.fixture

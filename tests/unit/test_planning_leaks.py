@@ -82,9 +82,13 @@ NODEPOOLS = image(
 )
 
 
+#: What serves there meanwhile.
+GOOD = upload(8, UploadState.READY, NOW, external_id="image-8")
+
+
 def judge(
     *images: CloudImage,
-    known: Iterable[Build | Upload] = (),
+    known: Iterable[Build | Upload] = (GOOD,),
     sightings: Iterable[Sighting] = (LONG_AGO,),
     builds_gone: Mapping[str, datetime] = GONE,
     adopt_nodepool: bool = False,
@@ -182,7 +186,20 @@ def test_one_that_an_upload_may_have_made_is_owned_although_its_id_is_unknown(re
 
 def test_one_that_a_failed_upload_left_nothing_of_is_a_leak() -> None:
     failed = upload(7, UploadState.FAILED, NOW)
-    assert [leak.verdict for leak in judge(LEAKED, known=[failed])] == [Verdict.NOW]
+    assert [leak.verdict for leak in judge(LEAKED, known=[failed, GOOD])] == [Verdict.NOW]
+
+
+@pytest.mark.parametrize(
+    "other", [None, replace(GOOD, provider="south"), replace(GOOD, state=UploadState.FAILED)]
+)
+def test_what_may_be_the_last_good_one_there_is_left_to_people(other: Upload | None) -> None:
+    (leak,) = judge(LEAKED, known=[other] if other else [])
+    assert leak.verdict is Verdict.NO
+    assert leak.reason == (
+        f"It may be the last good one of its diskimage there: no upload on record is ready. {BY_HAND}"
+    )
+    half = replace(LEAKED, status=GlanceStatus.QUEUED)
+    assert [leak.verdict for leak in judge(half, known=[other] if other else [])] == [Verdict.NOW]
 
 
 @pytest.mark.parametrize("mark", SNAPSHOT_MARKS)
@@ -231,9 +248,7 @@ def test_nodepools_images_are_listed_when_somebody_says_so_and_never_go_by_thems
 
 
 def test_each_is_judged_by_itself_and_in_order() -> None:
-    found = judge(
-        image(9), LEAKED, image(8), known=[upload(8, UploadState.READY, NOW, external_id="image-8")]
-    )
+    found = judge(image(9), LEAKED, image(8), known=[GOOD])
     assert [(leak.image.id, leak.verdict) for leak in found] == [
         ("image-9", Verdict.NO),
         ("image-7", Verdict.NOW),

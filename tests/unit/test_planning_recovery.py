@@ -143,9 +143,9 @@ def test_its_files_come_with_the_machine_that_has_them() -> None:
 
 
 def test_files_of_a_build_that_another_machine_holds_are_not_taken_for_its() -> None:
-    theirs = replace(NEW, builder_id="machine-b")
-    steps = plan({}, kept(NEW), records=[records(theirs)])
-    assert builds_of(steps) == []
+    for theirs in (NEW, replace(NEW, artifacts=(), formats=())):
+        steps = plan({}, kept(NEW), records=[records(replace(theirs, builder_id="machine-b"))])
+        assert builds_of(steps) == []
 
 
 def test_to_repeat_it_half_way_adds_the_rest_and_nothing_twice() -> None:
@@ -244,6 +244,10 @@ LEFT: dict[str, tuple[dict[str, Any], str]] = {
     "strange digits": ({"properties": {UPLOAD_ID: "٠٠٠٠٠٠٠٠٠١"}}, "no upload's id"),
     "too high an id": ({"properties": {UPLOAD_ID: "9999999999"}}, "higher"),
     "no time": ({"created": None, "properties": {UPLOAD_STARTED: "yesterday"}}, "when it was uploaded"),
+    "of no time zone": (
+        {"created": None, "properties": {UPLOAD_STARTED: "2026-11-21T12:00:00"}},
+        "when it was uploaded",
+    ),
     "from the future": (
         {"created": NOW + DAY, "properties": {UPLOAD_STARTED: "2099-01-01T00:00:00+00:00"}},
         "when it was uploaded",
@@ -273,6 +277,18 @@ def test_what_is_not_proven_is_left_alone_and_told(case: str) -> None:
 )
 def test_what_is_not_ours_or_going_is_none_of_our_business(changes: dict[str, Any]) -> None:
     assert plan({"north": [image(NEW, **changes)]}) == ()
+
+
+def test_what_was_hidden_is_not_put_into_service_again() -> None:
+    hidden = image(NEW, hidden=True)
+    steps = plan({"north": [hidden, image(OLD)], "south": [image(NEW, sent(NEW, "south"))]}, kept(NEW))
+    new = next(build for build in builds_of(steps) if build.id == NEW.id)
+    assert [(w.provider, w.wanted) for w in new.wishes] == [("north", False)]
+    due = {d.provider: d.verdict for d in decide_uploads(world.two_regions(), snapshot_of(steps), NOW)}
+    assert due == {"north": Verdict.NO, "south": Verdict.NO}
+    again = image(NEW, sent(NEW, id="0000000002", external_id="good"))
+    steps = plan({"north": [hidden, again]})
+    assert builds_of(steps)[0].wishes == () and [u.external_id for u in uploads_of(steps)] == ["good"]
 
 
 def test_hidden_images_are_good_where_images_are_hidden() -> None:
@@ -318,6 +334,9 @@ def test_nonsense_in_a_build_s_facts_is_as_if_it_were_not_said() -> None:
     nonsense = {BUILD_STARTED: "soon", RAW_SIZE: "-1", USERNAME: "x; rm -rf /", FORMAT: "floppy"}
     (build,) = builds_of(plan({"north": [image(NEW, properties=nonsense)]}))
     assert (build.started, build.raw_size, build.username) == (None, None, "zuul")
+    late = {BUILD_STARTED: NOW.isoformat(), USERNAME: "x\x1b[2J"}
+    (build,) = builds_of(plan({"north": [image(NEW, properties=late)]}))
+    assert (build.started, build.username) == (NEW.ended, "zuul")
 
 
 # -- what was half done ---------------------------------------------------------------------------
@@ -347,7 +366,8 @@ def test_a_half_done_upload_of_a_build_nobody_knows_is_told() -> None:
 
 def test_a_build_that_was_not_finished_failed_and_what_it_left_goes() -> None:
     running = replace(NEW, artifacts=())
-    unfinished = kept(running, finished=None, described=False, recorded=(), files=())
+    file = KeptFile(format=QCOW2, artifact=made(9))
+    unfinished = kept(running, finished=None, described=False, recorded=(), files=(file,))
     early = image(NEW, status=GlanceStatus.SAVING, properties={BUILD_READY: None})
     held = image(NEW, sent(NEW, "south"), properties={BUILD_READY: None})
     steps = plan({"north": [early], "south": [held]}, unfinished)
@@ -355,7 +375,28 @@ def test_a_build_that_was_not_finished_failed_and_what_it_left_goes() -> None:
     assert build.state is BuildState.FAILED and build.builder_id == HERE
     assert build.reason is not None and build.reason.failure_class is FailureClass.INTERRUPTED
     assert [(u.provider, u.state) for u in uploads_of(steps)] == [("north", UploadState.FAILED)]
-    assert "never became ready" in reasons(steps)[held.id]
+    assert list(reasons(steps)) == [held.id] and "never became ready" in reasons(steps)[held.id]
+
+
+def test_what_belongs_to_a_build_on_record_that_is_not_ready_follows_it() -> None:
+    half = image(NEW, status=GlanceStatus.SAVING)
+    good = image(NEW, sent(NEW, "south"))
+    failed = replace(NEW, state=BuildState.FAILED, artifacts=(), formats=())
+    steps = plan({"north": [half], "south": [good]}, kept(NEW), records=[records(failed)])
+    assert builds_of(steps) == []
+    assert [u.external_id for u in uploads_of(steps)] == [half.id]
+    assert "never became ready" in reasons(steps)[good.id]
+    runs = replace(failed, state=BuildState.BUILDING)
+    assert uploads_of(plan({"north": [half], "south": [good]}, records=[records(runs)])) == []
+    going = replace(NEW, state=BuildState.DELETING)
+    restored = uploads_of(plan({"south": [good]}, records=[records(going)]))
+    assert [u.external_id for u in restored] == [good.id]
+
+
+def test_what_is_written_comes_before_what_is_told() -> None:
+    copy = image(NEW, id="copy", name="my-copy")
+    fates = [step.fate for step in plan({"north": [copy, image(OLD)]}, kept(OLD), unasked={"south": "gone."})]
+    assert fates == [Fate.RESTORE, Fate.RESTORE, Fate.LEFT, Fate.UNSEEN]
 
 
 def test_a_build_of_which_it_is_not_known_whether_it_was_finished_is_left() -> None:

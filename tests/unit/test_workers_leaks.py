@@ -45,7 +45,10 @@ def image_of(stage: Stage, made: Build, installation: str = "") -> CloudImage:
 
 
 def leaked(stage: Stage, number: int = 1) -> CloudImage:
-    """An image of a build whose record was removed in due form."""
+    """An image of a build whose record was removed in due form; a later one serves."""
+    serving = build(90)
+    stage.store.put(serving)
+    stage.store.put(upload(serving, external_id="serving"))
     made = build(number, BuildState.DELETING, formats=("qcow2",))
     stage.store.put(made)
     image = image_of(stage, made)

@@ -7,7 +7,6 @@ edited since: what makes no sense in it is left out, and nothing in it ever beco
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -45,7 +44,7 @@ class Found:
 def find(images_dir: Path) -> tuple[Found, ...]:
     """The builds in an images directory that have a readable proof, by their names; OSError."""
     try:
-        names = sorted(os.listdir(images_dir))
+        names = sorted(each.name for each in images_dir.iterdir())
     except FileNotFoundError:
         return ()
     found = []

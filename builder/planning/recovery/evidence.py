@@ -23,11 +23,9 @@ from builder.cloudimage import (
     RAW_SHA256,
     RAW_SIZE,
     SDK_MD5,
-    SDK_OBJECT,
     SDK_SHA256,
     SHA512,
     SHELL_TYPE,
-    SNAPSHOT_MARKS,
     UPLOAD_ID,
     UPLOAD_STARTED,
     USERNAME,
@@ -96,7 +94,7 @@ def read(image: CloudImage, now: datetime) -> Evidence | str:
         build_id=said[BUILD_ID],
         upload_id=said[UPLOAD_ID],
         provider=said[PROVIDER],
-        name=_original(image) or image.name,
+        name=image.original_name or image.name,
         started=started,
         build_started=_time(said.get(BUILD_STARTED), now),
         build_ready=_time(said.get(BUILD_READY), now),
@@ -140,8 +138,7 @@ def quoted(text: str) -> str:
 
 def _why_no_evidence(image: CloudImage) -> str | None:
     said = image.properties
-    mark = next((mark for mark in SNAPSHOT_MARKS if said.get(mark)), None)
-    if mark is not None:
+    if mark := image.snapshot_mark:
         return f"it is a snapshot of something made from ours: it has the property {mark}"
     if not is_build_id(said.get(BUILD_ID, "")):
         return f"its property {BUILD_ID} is {quoted(said.get(BUILD_ID, ''))}, which is no build's id"
@@ -150,16 +147,12 @@ def _why_no_evidence(image: CloudImage) -> str | None:
             return f"its property {name} is {quoted(said.get(name, ''))}, which is no name"
     if not _is_upload_id(said.get(UPLOAD_ID, "")):
         return f"its property {UPLOAD_ID} is {quoted(said.get(UPLOAD_ID, ''))}, which is no upload's id"
-    if image.name != _original(image) and not image.serving:
+    if image.name != image.original_name and not image.serving:
         return (
             f"it is a copy of ours: it is called {quoted(image.name)}, and ours was"
-            f" {quoted(_original(image))}"
+            f" {quoted(image.original_name)}"
         )
     return None
-
-
-def _original(image: CloudImage) -> str:
-    return image.properties.get(SDK_OBJECT, "").removeprefix("images/")
 
 
 def _compared(image: CloudImage) -> Iterator[tuple[str, str, str]]:

@@ -1,4 +1,4 @@
-"""Decide which records can be made again from cloud images and files, once ZooKeeper has lost them.
+"""Decides on each build, and puts all steps of a recovery in order.
 
 A record is only made of what proves it: an upload is ready again when its image is active and has the
 bytes that its properties promise, a build when an image or this machine's disk says that it became
@@ -11,16 +11,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 from builder.cloudimage import CloudImage
 from builder.config.model import Config
-from builder.model import Build, BuildState, Failure, FailureClass, Snapshot, Upload
+from builder.model import Build, BuildState, Failure, FailureClass, Snapshot, Upload, UploadWish
 from builder.planning.recovery.evidence import Evidence, checked_by, why_unusable
 from builder.planning.recovery.files import Files, files_of
 from builder.planning.recovery.steps import Fate, KeptBuild, Step, Thing
-from builder.planning.recovery.trove import Found, Trove
+from builder.planning.recovery.trove import Found, Other, Trove
 from builder.planning.recovery.uploads import failed_upload, ready_upload
 from builder.planning.words import at, short
+
+#: Who is on record for what follows from what was found.
+_BY: Final = "imagepool recover"
 
 
 def wants_files(snapshot: Snapshot, image: str, build_id: str, builder_id: str) -> bool:
@@ -75,27 +79,9 @@ def plan_recovery(
         for key in {**haul.found, **disk}
     ]
     steps = [step for case in sorted(cases, key=_newest_first, reverse=True) for step in _steps(case)]
-    steps += [
-        Step(
-            thing=Thing.IMAGE,
-            fate=Fate.KNOWN if known else Fate.LEFT,
-            name=image.id,
-            image=image,
-            provider=provider,
-            reason=reason,
-        )
-        for image, provider, reason, known in haul.left
-    ]
-    steps += [
-        Step(thing=Thing.PROVIDER, fate=Fate.UNSEEN, name=name, provider=name, reason=_unseen(why))
-        for name, why in unasked.items()
-    ]
-    writes = (Fate.RESTORE, Fate.COMPLETE)
-    return tuple(sorted(steps, key=lambda step: step.fate not in writes))
-
-
-def _unseen(why: str) -> str:
-    return f"It could not be asked: {why} What is there is restored when this is run again."
+    steps += map(_on_other, haul.others)
+    steps += [_on_provider(name, why) for name, why in unasked.items()]
+    return tuple(sorted(steps, key=lambda step: not step.writes))
 
 
 # -- one build ------------------------------------------------------------------------------------
@@ -220,7 +206,16 @@ def _ready_record(case: _Case, ready: datetime, files: Files) -> Build:
         username=next((each.username for each in said if each.username), build.username),
         python_path=next((each.python_path for each in said if each.python_path), build.python_path),
         shell_type=next((each.shell_type for each in said if each.shell_type), build.shell_type),
+        wishes=tuple(_unwanted(case)),
     )
+
+
+def _unwanted(case: _Case) -> Iterator[UploadWish]:
+    """That the build stays away from where nobody is to find it any more, as far as that can be seen."""
+    there = {each.provider.name for each in case.found if not each.hidden}
+    for name in sorted({each.provider.name for each in case.found if each.hidden} - there):
+        why = "its image there was hidden when the records were restored"
+        yield UploadWish(provider=name, wanted=False, by=_BY, time=case.now, why=why)
 
 
 def _with_files(build: Build, kept: KeptBuild, files: Files) -> Build:
@@ -270,6 +265,12 @@ def _upload(case: _Case, build: Build | None, found: Found, files: Files) -> Ste
         return _on_image(found, Fate.LEFT, reason)
     if evidence.half:
         return _half(case, build, found)
+    if found.hidden:
+        reason = (
+            "It is hidden, as what was to go while it was in use, or somebody hid it;"
+            " so its build is kept away from there until `imagepool upload retry`."
+        )
+        return _on_image(found, Fate.LEFT, reason)
     if problem := why_unusable(evidence) or _other_bytes(evidence, files):
         return _on_image(found, Fate.LEFT, f"It can't be called ready: {problem}.")
     if case.ready is None and build.state is not BuildState.DELETING:
@@ -297,6 +298,22 @@ def _other_bytes(evidence: Evidence, files: Files) -> str | None:
 
 
 # -- steps ----------------------------------------------------------------------------------------
+
+
+def _on_other(other: Other) -> Step:
+    return Step(
+        thing=Thing.IMAGE,
+        fate=Fate.KNOWN if other.known else Fate.LEFT,
+        name=other.image.id,
+        image=other.image,
+        provider=other.provider,
+        reason=other.reason,
+    )
+
+
+def _on_provider(name: str, why: str) -> Step:
+    reason = f"It could not be asked: {why} What is there is restored when this is run again."
+    return Step(thing=Thing.PROVIDER, fate=Fate.UNSEEN, name=name, provider=name, reason=reason)
 
 
 def _on_build(case: _Case, fate: Fate, reason: str, build: Build | None = None) -> Step:

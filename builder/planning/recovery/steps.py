@@ -13,7 +13,7 @@ from builder.model import Artifact, Build, ImageFormat, Upload
 #: What neither clouds nor disks tell of.
 LOST: Final = (
     "requests for builds, and pauses by hand (`imagepool image pause` puts one back)",
-    "that an upload was deleted by hand and shall stay away (`imagepool upload delete` says so again)",
+    "that an upload was deleted by hand and shall stay away (`pause: true` in that provider keeps it so)",
     "builds and uploads that failed, with their reasons; breakers and retries begin anew",
     "wishes to cancel, and what was seen of leaked images so far",
     "of restored builds: elements, timings, digests of what went in, who asked for them",
@@ -53,6 +53,11 @@ class Step:
     build: Build | None = None
     upload: Upload | None = None
     image: CloudImage | None = None
+
+    @property
+    def writes(self) -> bool:
+        """Whether a record is to be written."""
+        return self.fate in (Fate.RESTORE, Fate.COMPLETE)
 
 
 @dataclass(frozen=True, kw_only=True)
