@@ -72,6 +72,11 @@ class GlanceStatus(StrEnum):
         """Whether Glance may still get from here to `active` by itself."""
         return self in (self.QUEUED, self.SAVING, self.UPLOADING, self.IMPORTING)
 
+    @property
+    def is_going(self) -> bool:
+        """Whether Glance has taken the image away already, although it may still tell of it."""
+        return self in (self.DELETED, self.PENDING_DELETE)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CloudImage:
@@ -96,6 +101,16 @@ class CloudImage:
     def serving(self) -> bool:
         """Whether it has its diskimage's stable name or tag; a copy of such an image has not."""
         return self.properties.get(SERVING) == self.id
+
+    @property
+    def original_name(self) -> str:
+        """The name that ours was created with; "" when it does not say. A copy says the same."""
+        return self.properties.get(SDK_OBJECT, "").removeprefix("images/")
+
+    @property
+    def snapshot_mark(self) -> str | None:
+        """The property by which it is a snapshot, which has all properties of what it was made from."""
+        return next((mark for mark in SNAPSHOT_MARKS if self.properties.get(mark)), None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,6 @@ from builder.cloudimage import (
     NODEPOOL_PROVIDER,
     NODEPOOL_UPLOAD_ID,
     PROVIDER,
-    SNAPSHOT_MARKS,
     UPLOAD_ID,
     CloudImage,
 )
@@ -67,10 +66,8 @@ def _not_ours(image: CloudImage, installation_id: str, adopt_nodepool: bool) -> 
 
 def _made_from_ours(image: CloudImage) -> str | None:
     # Nova and Cinder copy the properties of an image to what they make from it.
-    for mark in SNAPSHOT_MARKS:
-        if image.properties.get(mark):
-            return f"it is a snapshot of something made from ours: it has the property {mark}"
-    return None
+    mark = image.snapshot_mark
+    return f"it is a snapshot of something made from ours: it has the property {mark}" if mark else None
 
 
 def _owner(image: CloudImage, snapshot: Snapshot) -> str | None:

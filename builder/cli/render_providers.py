@@ -22,7 +22,7 @@ from builder.cli.cells import (
     Words,
 )
 from builder.cli.render import Row
-from builder.config.model import Config, Provider
+from builder.config.model import Config, Provider, masked_credentials
 from builder.model import Snapshot, Upload, UploadState
 from builder.planning.actions import Breaker, UploadDecision
 from builder.planning.breakers import breakers
@@ -126,7 +126,7 @@ def _settings(provider: Provider) -> Row:
         "image_format": Cell(provider.image_format),
         "image_name_format": Cell(provider.image_name_format),
         "upload_method": Cell(provider.upload_method),
-        "download_url": Cell(provider.download_url),
+        "download_url": Cell(masked_credentials(provider.download_url or "") or None),
         "bandwidth": Rate(provider.bandwidth),
         "upload_timeout": Seconds(provider.upload_timeout.total_seconds()),
         "rate": Cell(provider.rate),

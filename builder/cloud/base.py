@@ -109,12 +109,17 @@ class Cloud(ABC):
         """The image as it is now, None when it doesn't exist."""
 
     @abstractmethod
-    def find(self, properties: Mapping[str, str]) -> Iterator[CloudImage]:
-        """Every image of ours that has all these properties, hidden ones included."""
+    def find(self, properties: Mapping[str, str], *, hidden: bool | None = None) -> Iterator[CloudImage]:
+        """Every image of ours that has all these properties: the hidden ones, the others, or, with None,
+        both, which Glance lists apart."""
+
+    @abstractmethod
+    def find_named(self, name: str) -> Iterator[CloudImage]:
+        """Every image of ours that is called so, hidden ones included: some have no properties yet."""
 
     @abstractmethod
     def capabilities(self) -> Capabilities:
-        """What the service can do and has room for, asked anew each time.
+        """What the service can do, asked anew each time.
 
         What it does not tell, because it is too old or does not let us, is left empty.
         """

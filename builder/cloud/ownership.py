@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
-from builder.cloud.base import Task
 from builder.cloudimage import (
     BUILD_ID,
     BUILD_READY,
@@ -165,16 +164,21 @@ def why_not_ours(image: CloudImage, upload: Upload, installation_id: str) -> str
     return _why_snapshot(image) or (None if known else _why_copy(image))
 
 
-def why_not_of_task(image: CloudImage, upload: Upload, task: Task | None) -> str | None:
-    """Why an image without properties is not proven to have come out of an upload's import task."""
+def task_name(upload: Upload, installation_id: str) -> str:
+    """What the bytes of an upload are called in Swift, and at first the image that a task makes of them."""
+    return f"imagepool-{installation_id}-{upload.build_id}-{upload.provider}-{upload.id}"
+
+
+def why_not_of_task(image: CloudImage, upload: Upload, installation_id: str) -> str | None:
+    """Why an image without properties is not proven to have come out of an upload's import task.
+
+    The name proves it: it has two random ids in it, and is told to nobody but the cloud.
+    """
     if INSTALLATION in image.properties or NODEPOOL_BUILD_ID in image.properties:
         return "its properties name another upload"
-    if task is None:
-        return f"the cloud has forgotten the import task {upload.task}"
-    if task.image_id != image.id:
-        return f"the import task {task.id} made the image {task.image_id}"
-    if image.name != upload.external_name:
-        return f"its name is {image.name!r}, the task's image was called {upload.external_name!r}"
+    wanted = task_name(upload, installation_id)
+    if image.name != wanted:
+        return f"its name is {image.name!r}, the import task's image was called {wanted!r}"
     return _why_snapshot(image)
 
 
@@ -187,15 +191,14 @@ def why_not_adoptable(image: CloudImage, upload: Upload) -> str | None:
 
 
 def _why_snapshot(image: CloudImage) -> str | None:
-    mark = next((mark for mark in SNAPSHOT_MARKS if image.properties.get(mark)), None)
+    mark = image.snapshot_mark
     return f"it is a snapshot of something made from ours: it has the property {mark}" if mark else None
 
 
 def _why_copy(image: CloudImage) -> str | None:
-    original = image.properties.get(SDK_OBJECT, "").removeprefix("images/")
-    if image.name == original or image.serving:
+    if image.name == image.original_name or image.serving:
         return None
-    return f"it is a copy of ours: its name is {image.name!r}, ours was {original!r}"
+    return f"it is a copy of ours: its name is {image.name!r}, ours was {image.original_name!r}"
 
 
 def _nodepool_marks(upload: Upload) -> dict[str, str]:

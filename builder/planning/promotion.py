@@ -21,7 +21,7 @@ from typing import Final
 from builder.config.model import Config, DiskImage, Provider
 from builder.model import Build, ImageRecords, Snapshot, Upload, UploadState
 from builder.planning.actions import Promotion, Verdict
-from builder.planning.records import newest_first, ready_uploads, unwanted
+from builder.planning.records import may_serve, newest_first, ready_uploads, unwanted
 from builder.planning.retention import lasting_uploads, marks_of
 from builder.planning.words import at, listed, short
 
@@ -107,7 +107,8 @@ def _decide(line: _Line, provider: Provider) -> Promotion:
         for upload in newest_first(records.uploads_to(provider.name))
         if upload.serving is not None and upload.state in (UploadState.READY, UploadState.DELETING)
     ]
-    heir = _heir(line, ready, serving)
+    going = [u for u in records.uploads_to(provider.name) if u.state is UploadState.DELETING]
+    heir = _heir(line, ready, in_service=bool(serving) or any(may_serve(upload) for upload in going))
     if heir is None:
         return Promotion(
             image=image.name,
@@ -134,14 +135,14 @@ def _decide(line: _Line, provider: Provider) -> Promotion:
     )
 
 
-def _heir(line: _Line, ready: list[Upload], serving: list[Upload]) -> Upload | None:
+def _heir(line: _Line, ready: list[Upload], *, in_service: bool) -> Upload | None:
     """Which of the ready uploads, newest first, should have the marks; None while all have to wait."""
     for upload in ready:
         # What has them had its time, so it keeps them until a newer one may take over.
         if line.had_its_time(upload) or not line.missing(upload):
             return upload
     # That image is to go: better one that others don't have yet than none.
-    return ready[0] if serving else None
+    return ready[0] if in_service else None
 
 
 def _why(line: _Line, provider: Provider, heir: Upload, predecessors: tuple[Upload, ...]) -> str:

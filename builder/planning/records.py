@@ -31,6 +31,15 @@ def ready_uploads(uploads: Iterable[Upload]) -> tuple[Upload, ...]:
     return newest_first(u for u in uploads if u.state is UploadState.READY)
 
 
+def may_serve(upload: Upload) -> bool:
+    """Whether it has the stable name or tag, for all we know.
+
+    nodepool's commands write `deleting` without what is ours, so whether that one serves is lost.
+    """
+    lost = upload.state is UploadState.DELETING and upload.deletion is None
+    return lost or upload.serving is not None
+
+
 def has_file(build: Build, image_format: str) -> bool:
     """Whether a build has a file of that format that was not pruned since."""
     return build.artifact(image_format) is not None and image_format not in build.pruned

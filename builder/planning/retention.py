@@ -12,7 +12,7 @@ from datetime import datetime
 from builder.config.model import Config, DiskImage, ProviderImage
 from builder.model import Build, BuildState, ImageRecords, Upload, UploadState
 from builder.planning.actions import CleanupAction, CleanupKind, Verdict
-from builder.planning.records import newest_first, ready_builds, ready_uploads
+from builder.planning.records import may_serve, newest_first, newest_ready, ready_builds, ready_uploads
 from builder.planning.words import at, counted, listed, short
 
 
@@ -35,12 +35,16 @@ def superseded_uploads(config: Config, records: ImageRecords, now: datetime) -> 
     image = config.diskimages.get(records.name)
     if image is None:
         return
-    failures = _Failures(config, records, now)
+    failures, newest = _Failures(config, records, now), newest_ready(records)
     for provider in config.providers_of(image.name):
         uploads = lasting_uploads(records, provider.name)
         keep = provider.images[image.name]
-        for upload in ready_uploads(uploads)[kept(keep) :]:
-            yield _old_upload(image, records, upload, keep, now)
+        ready = ready_uploads(uploads)
+        # By another machine's clock it may look old; but what goes is uploaded again, as long as it is newest.
+        current = next((u for u in ready if newest is not None and u.build_id == newest.id), None)
+        for upload in ready[kept(keep) :]:
+            if upload is not current:
+                yield _old_upload(image, records, upload, keep, now)
         for upload in uploads:
             until = failures.seen_until(upload)
             if until is not None:
@@ -112,7 +116,7 @@ def awaits_successor(image: DiskImage | None, records: ImageRecords, upload: Upl
 
     It must not go before: who looks for the image by them would find none for a while.
     """
-    if image is None or not marks_of(image) or upload.serving is None:
+    if image is None or not marks_of(image) or not may_serve(upload):
         return False
     others = [u for u in ready_uploads(lasting_uploads(records, upload.provider)) if u != upload]
     return bool(others) and all(other.serving is None for other in others)

@@ -138,7 +138,7 @@ class Nodes:
         the first is gone."""
         # ZooKeeper does what a session asks for in its order, so nobody needs to wait in between.
         results = [self._session.submit(partial(_create, path)) for path in wanted]
-        return all([self._is_made(result) for result in results])  # every answer is read
+        return all(map(self._is_made, results))
 
     def children_made(self, path: str) -> int:
         """How many nodes were ever made below a node: what ZooKeeper's sequence counts; NotFoundError."""

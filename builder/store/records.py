@@ -170,7 +170,9 @@ class Records(Part):
         try:
             return self._session.claim(lock)
         except NoNodeError:
-            self._nodes.ensure(lock)
+            # In one go where only the last two are missing, as in a provider's first share.
+            if not self._nodes.make_down((lock.rpartition("/")[0], lock)):
+                self._nodes.ensure(lock)
             return self._session.claim(lock)
 
     def _claim_existing(self, lock: str) -> Claim | None:

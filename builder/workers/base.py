@@ -50,7 +50,7 @@ class Identity:
 
 
 class Active:
-    """What this process is working on right now: build ids, upload names, providers. Thread-safe.
+    """What this process is working on right now: build ids, upload names, "image <name>". Thread-safe.
 
     It outlives a lost claim: as long as a name is here its work still runs, and the janitor of
     this process keeps its hands off whatever ZooKeeper says.
@@ -203,7 +203,7 @@ class Worker(ABC):
             return world.clock() + timedelta(seconds=1)
         except Exception:
             LOG.exception("%s: a pass failed; the next one is in %s", self.name, AFTER_A_BUG)
-            self.failures += 1
+            self.count_failure()
             return world.clock() + AFTER_A_BUG
         return world.clock() if done.did else done.due
 

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from builder.cloud import transfer
 from builder.cloud.base import Cloud
+from builder.cloudimage import GlanceStatus
 from builder.config.model import Config
 from builder.dib.output import artifacts
 from builder.errors import CloudError, ImagepoolError, NotFoundError, RefusedError
@@ -32,6 +33,8 @@ from builder.planning.actions import CleanupAction, CleanupKind, Verdict
 from builder.planning.builds import next_try
 from builder.planning.cleanup import plan_cleanup
 from builder.planning.reach import provider_of
+from builder.planning.records import ready_uploads
+from builder.planning.retention import lasting_uploads
 from builder.store.base import Claim
 from builder.workers.base import World
 from builder.workers.reading import fresh_records
@@ -179,9 +182,11 @@ class Cleaner:
         def retire() -> bool:
             if not self._still_planned(config, action, upload.image):
                 return False
-            now = self._world.clock()
+            now, current = self._world.clock(), self._current(upload)
+            if current.state is UploadState.READY:
+                self._demand_successor(config, current)
             deletion = Deletion(by=IMAGEPOOL, time=now, why=action.reason)
-            store.update_upload(self._current(upload).become(UploadState.DELETING, now, deletion=deletion))
+            store.update_upload(current.become(UploadState.DELETING, now, deletion=deletion))
             return True
 
         return _under(store.claim_upload(upload), retire)
@@ -221,6 +226,28 @@ class Cleaner:
         return any(
             key(a) == key(action) and a.formats == action.formats and a.verdict is Verdict.NOW for a in plan
         )
+
+    def _demand_successor(self, config: Config, upload: Upload) -> None:
+        """RefusedError unless one of the other ready images is in the cloud now: records don't tell that
+        somebody has deleted it there. A build that is to go takes its uploads along whatever there is."""
+        records = fresh_records(self._world.store, config, upload.image)
+        build = records.build(upload.build_id)
+        if build is not None and build.state is BuildState.DELETING:
+            return
+        others = ready_uploads(lasting_uploads(records, upload.provider))
+        if not any(self._is_active(config, other) for other in others if other.name != upload.name):
+            raise RefusedError(
+                f"upload {upload.name} stays: the newer images of {upload.image} that are on record as ready"
+                f" are not in {upload.provider} any more, so it may be the last good one",
+                hint="Delete their uploads, so that they are made again.",
+            )
+
+    def _is_active(self, config: Config, upload: Upload) -> bool:
+        """Whether an upload's image is there and can be used."""
+        if upload.external_id is None:
+            return False
+        image = self._cloud(config, upload).get(upload.external_id)
+        return image is not None and image.status is GlanceStatus.ACTIVE
 
     def _current(self, upload: Upload) -> Upload:
         return self._world.store.get_upload(upload.image, upload.build_id, upload.provider, upload.id)

@@ -124,7 +124,7 @@ class UploadProgress(Progress[Upload]):
             self._tell()
 
     def named(self, name: str) -> None:
-        """What the cloud's image will be called. It comes on record with the way, before there is an image."""
+        """What the cloud's image will be called; on record with the way, before there is an image."""
         self.record = replace(self.record, external_name=name)
 
     def created(self, image: CloudImage) -> None:

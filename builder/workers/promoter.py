@@ -24,9 +24,7 @@ from builder.cloudimage import (
     IMAGE,
     INSTALLATION,
     PROVIDER,
-    SDK_OBJECT,
     SERVING,
-    SNAPSHOT_MARKS,
     CloudImage,
 )
 from builder.config.model import Config
@@ -160,7 +158,7 @@ class Promoter(Worker):
 
     def _strip(self, cloud: Cloud, sign: Sign, image: CloudImage, known_name: str | None) -> None:
         """Take the sign from an image, which gets back the name that it was made with."""
-        own_name = image.properties.get(SDK_OBJECT, "").removeprefix("images/") or known_name
+        own_name = image.original_name or known_name
         change = sign.to_take(image, own_name)
         if change is None:
             return
@@ -179,9 +177,8 @@ class Promoter(Worker):
         }
         for image in list(cloud.find(ours)):
             # Snapshots of servers that run from our images have our properties, too, and so have copies.
-            snapshot = any(image.properties.get(mark) for mark in SNAPSHOT_MARKS)
             copy = image.properties.get(SERVING) not in (None, "", image.id)
-            if image.id != upload.external_id and not snapshot and not copy:
+            if image.id != upload.external_id and image.snapshot_mark is None and not copy:
                 yield image
 
     # -- parts of it --------------------------------------------------------------------------

@@ -281,11 +281,19 @@ class _Run:
             choices=choices,
             url=url,
             members=task.provider.images[task.build.image].sharing.members,
-            owned=frozenset(u.external_id for u in world.store.snapshot().uploads() if u.external_id),
+            owned=self._owned(),
             timeout=task.provider.upload_timeout.total_seconds(),
             stall_timeout=task.config.stall_timeout.total_seconds(),
             limiter=world.limiter.of(task.provider),
         )
+
+    def _owned(self) -> frozenset[str]:
+        """What other uploads have, or may have, of which one that has just ended may not be seen yet."""
+        store, mine = self._world.store, self._record
+        fresh = store.list_uploads(mine.image, mine.build_id, mine.provider)
+        others = [upload for upload in (*store.snapshot().uploads(), *fresh) if upload.name != mine.name]
+        ids = {upload.external_id for upload in others if upload.external_id is not None}
+        return frozenset(ids | {upload.name for upload in others})
 
     # -- once it is there ---------------------------------------------------------------------
 

@@ -157,6 +157,18 @@ def test_hidden_images_are_found_too(cloud: Cloud) -> None:
     cloud.delete(made.id)
 
 
+def test_images_are_found_by_their_name(cloud: Cloud) -> None:
+    name = f"noble-{uuid.uuid4().hex}"
+    plain = cloud.create(new(name))
+    hidden = cloud.create(new(name, hidden=True))
+    other = cloud.create(new(f"{name}-2"))
+
+    assert {i.id for i in cloud.find_named(name)} == {plain.id, hidden.id}
+    assert list(cloud.find_named(name.upper())) == []
+    for image in (plain, hidden, other):
+        cloud.delete(image.id)
+
+
 def test_an_image_tells_all_that_it_was_created_with(cloud: Cloud) -> None:
     image = replace(new(), tags=frozenset({"noble", "größe x/y"}), visibility="shared")
     before = datetime.now(UTC) - timedelta(minutes=1)

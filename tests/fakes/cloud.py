@@ -155,13 +155,22 @@ class FakeCloud(Cloud):
         self._end("get")
         return image
 
-    def find(self, properties: Mapping[str, str]) -> Iterator[CloudImage]:
+    def find(self, properties: Mapping[str, str], *, hidden: bool | None = None) -> Iterator[CloudImage]:
         # As on a real cloud, nothing is asked before the first image is wanted.
         self._begin("find", "")
         with self._lock:
             images = list(self.images.values())
         self._end("find")
-        yield from (i for i in images if properties.items() <= i.properties.items())
+        for image in images:
+            if properties.items() <= image.properties.items() and hidden in (None, image.hidden):
+                yield image
+
+    def find_named(self, name: str) -> Iterator[CloudImage]:
+        self._begin("find_named", "")
+        with self._lock:
+            images = list(self.images.values())
+        self._end("find_named")
+        yield from (image for image in images if image.name == name)
 
     def capabilities(self) -> Capabilities:
         self._begin("capabilities", "")

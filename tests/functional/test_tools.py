@@ -131,6 +131,15 @@ def squatter() -> Iterator[Squatter]:
     server.close()
 
 
+def limits(cloud: Path, region: str) -> dict[str, dict[str, int]]:
+    """What a region's image service says a project may have and has."""
+    config = OpenStackConfig(config_files=[str(cloud / "clouds.yaml")], load_envvars=False)
+    session = config.get_one("devcloud", region_name=region).get_session()
+    port = json.loads((cloud / "state.json").read_text())["ports"][f"glance-{region}"]
+    usage: dict[str, dict[str, int]] = session.get(f"http://127.0.0.1:{port}/v2/info/usage").json()["usage"]
+    return usage
+
+
 def storm(cloud: Path) -> Counter[int]:
     """The statuses a region answers to five clients that make, fill and delete images all at once."""
     config = OpenStackConfig(config_files=[str(cloud / "clouds.yaml")], load_envvars=False)
@@ -218,6 +227,13 @@ def test_a_port_that_is_none_is_refused_by_name(bench: Bench) -> None:
     result = bench.run("devcloud", "up", DEVCLOUD_PORT_BASE="eighty")
     assert result.returncode == 1
     assert "DEVCLOUD_PORT_BASE" in result.stderr
+
+
+def test_limits_for_a_region_that_is_none_are_refused_by_name(bench: Bench) -> None:
+    result = bench.run("devcloud", "up", DEVCLOUD_LIMITS="RegionTwo,RegionSix")
+    assert result.returncode == 1
+    assert "DEVCLOUD_LIMITS names 'RegionSix'" in result.stderr
+    assert not bench.cloud.exists()
 
 
 def test_down_stops_the_process_it_remembers(bench: Bench, stranger: subprocess.Popen[bytes]) -> None:
@@ -326,16 +342,20 @@ def test_a_cloud_comes_up_is_repaired_and_goes_down(bench: Bench) -> None:
 
         assert set(storm(bench.cloud)) == {201, 204}
 
+        assert limits(bench.cloud, "RegionTwo") == {}
         os.kill(before["glance-RegionTwo"], signal.SIGKILL)
         status = bench.run("devcloud", "status")
         assert status.returncode == 1
         assert [line.split()[-1] for line in status.stdout.splitlines()] == ["up", "up", "running"]
 
-        assert bench.run("devcloud", "up", timeout=120).returncode == 0
+        repaired = bench.run("devcloud", "up", timeout=120, DEVCLOUD_LIMITS="RegionTwo")
+        assert repaired.returncode == 0
         after = bench.masters()
         assert bench.run("devcloud", "status").returncode == 0
         assert {name for name in before if after[name] != before[name]} == {"glance-RegionTwo"}
         assert (bench.cloud / "clouds.yaml").read_text() == clouds
+        assert limits(bench.cloud, "RegionOne") == {}
+        assert limits(bench.cloud, "RegionTwo")["image_count_total"] == {"limit": 10_000, "usage": 0}
     finally:
         down = bench.run("devcloud", "down", "--purge")
     assert down.returncode == 0

@@ -10,18 +10,25 @@ it carry the mark `real`, and with pytest-xdist the group "devcloud", so that on
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
+from keystoneauth1.session import Session
+from openstack.config import OpenStackConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "devcloud"
 REGIONS = ("RegionOne", "RegionTwo")
+#: Where Glance has limits for projects; without them its answers come sooner.
+LIMITED = "RegionTwo"
 #: Seconds to make the databases and start three services, or to stop them; with the virtual
 #: environment to be installed first, pip takes its minutes.
 LIMIT = 900
@@ -40,9 +47,48 @@ class DevCloud:
         """What OS_CLIENT_CONFIG_FILE has to name."""
         return self.directory / "clouds.yaml"
 
+    def image_url(self, region: str) -> str:
+        """Where a region's image service listens."""
+        ports = json.loads((self.directory / "state.json").read_text())["ports"]
+        return f"http://127.0.0.1:{ports[f'glance-{region}']}"
+
+    def clouds_yaml_with(self, path: Path, image_urls: Mapping[str, str]) -> Path:
+        """Write a clouds.yaml with one cloud more, "broken", whose regions have other image services,
+        such as a proxy before their own."""
+        content = yaml.safe_load(self.clouds_yaml.read_text())
+        regions = [
+            {"name": region, "values": {"image_endpoint_override": url}} for region, url in image_urls.items()
+        ]
+        content["clouds"]["broken"] = {**content["clouds"][self.cloud], "regions": regions}
+        path.write_text(yaml.safe_dump(content))
+        path.chmod(0o600)
+        return path
+
+    @contextmanager
+    def limit(self, name: str, value: int) -> Iterator[None]:
+        """Give the project another limit in the region LIMITED, by Glance's name; sizes in MiB."""
+        admin, url = self._login(f"{self.cloud}-admin")
+        ours, _ = self._login(self.cloud)
+        service = admin.get(f"{url}/services?type=image").json()["services"][0]["id"]
+        wanted = {"resource_name": name, "resource_limit": value, "project_id": ours.get_project_id()}
+        where = {"service_id": service, "region_id": LIMITED}
+        made = admin.post(f"{url}/limits", json={"limits": [{**wanted, **where}]}).json()["limits"]
+        try:
+            yield
+        finally:
+            for limit in made:
+                if (limit["resource_name"], limit["region_id"]) == (name, LIMITED):
+                    admin.delete(f"{url}/limits/{limit['id']}")
+
+    def _login(self, cloud: str) -> tuple[Session, str]:
+        """A session and Keystone's URL."""
+        config = OpenStackConfig(config_files=[str(self.clouds_yaml)], load_envvars=False)
+        region = config.get_one(cloud, region_name=self.regions[0])
+        return region.get_session(), str(region.auth["auth_url"])
+
 
 def _run(command: str, directory: Path) -> None:
-    environment = {**os.environ, "DEVCLOUD_DIR": str(directory)}
+    environment = {**os.environ, "DEVCLOUD_DIR": str(directory), "DEVCLOUD_LIMITS": LIMITED}
     # The ports of a development cloud that runs already are not for this one.
     environment.pop("DEVCLOUD_PORT_BASE", None)
     done = subprocess.run(

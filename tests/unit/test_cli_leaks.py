@@ -100,10 +100,12 @@ def test_what_no_record_knows_is_listed_with_the_daemons_verdict(world: World) -
         "created": "2026-11-20T14:30:00Z",
         "first_seen": "2026-11-20T14:30:00Z",
         "verdict": "now",
+        "due": None,
         "reason": north["reason"],
     }
     assert "was removed at" in north["reason"]
-    assert (south["id"], south["verdict"]) == ("leak-2", "later")
+    # An hour, `leak-sweep`, after this first look.
+    assert (south["id"], south["verdict"], south["due"]) == ("leak-2", "later", "2026-11-21T15:30:00Z")
     assert left(world) == {"leak-1", "leak-2"} and world.store.sightings("south") == ()
 
 
@@ -148,8 +150,8 @@ class Racing(FakeCloud):
         super().__init__()
         self._world = world
 
-    def find(self, properties: Mapping[str, str]) -> Iterator[CloudImage]:
-        found = list(super().find(properties))
+    def find(self, properties: Mapping[str, str], *, hidden: bool | None = None) -> Iterator[CloudImage]:
+        found = list(super().find(properties, hidden=hidden))
         self._world.store.put(ready(3, NOW))
         self._world.store.put(upload(3, UploadState.READY, NOW, external_id="new"))
         return iter(found)

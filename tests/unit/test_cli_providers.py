@@ -128,6 +128,13 @@ def test_what_a_cloud_says_of_itself_is_shown_with_the_settings(world: World) ->
     assert "500.0 MB taken, of 2.0 GB" in table and "imports: web-download" in table
 
 
+def test_a_password_in_a_url_is_not_shown(world: World) -> None:
+    north = replace(world.config.providers["north"], download_url="https://ann:s3cret@files.example/")
+    world.config = replace(world.config, providers={"north": north})
+    shown = world.json("provider", "show", "north")
+    assert shown["download_url"] == "https://********@files.example/"
+
+
 def test_a_provider_whose_cloud_is_down_is_shown_with_the_reason(world: World) -> None:
     world.clouds["south"].fail("capabilities", DOWN, times=None)
     shown = world.json("provider", "show", "south")

@@ -91,6 +91,37 @@ def test_a_long_answer_is_cut_and_an_echoed_token_masked(glance: FakeGlance, clo
     assert len(caught.value.message) < 500
 
 
+@pytest.mark.parametrize(
+    "said",
+    ["<" * (4 << 20), "<head>" * (1 << 20), "://a@ " * (1 << 20), "[" * (1 << 20)],
+    ids=["tags", "heads", "passwords", "brackets"],
+)
+def test_an_answer_made_to_keep_us_busy_does_not(
+    glance: FakeGlance, cloud: OpenStackCloud, said: str
+) -> None:
+    # Searching it for what it never ends takes hours, and nothing else of ours runs meanwhile.
+    glance.faults += [answers(500, on="get", text=said), answers(200, on="get", text=said)]
+    began = time.monotonic()
+
+    with pytest.raises(CloudUnavailableError):
+        cloud.get("x")
+    with pytest.raises(CloudError, match="no JSON object"):
+        cloud.get("x")
+    assert time.monotonic() - began < 30
+
+
+def test_a_list_that_never_ends_is_given_up(
+    glance: FakeGlance, cloud: OpenStackCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builder.cloud.openstack.cloud.PAGE_SIZE", 2)
+    monkeypatch.setattr("builder.cloud.openstack.cloud.IMAGES_LIMIT", 5)
+    for number in range(8):
+        cloud.create(new(f"noble-{number}", mark="m"))
+
+    with pytest.raises(CloudError, match="a list of more than 5 images"):
+        list(cloud.find({"mark": "m"}))
+
+
 def test_threads_send_in_parallel_over_one_login(glance: FakeGlance, cloud: OpenStackCloud) -> None:
     def send(number: int) -> str:
         made = cloud.create(new(f"noble-{number}"))
@@ -110,7 +141,20 @@ def test_threads_send_in_parallel_over_one_login(glance: FakeGlance, cloud: Open
 
 @pytest.mark.parametrize(
     "image_id",
-    ["../../identity/v3", "..", "a/b", "a/../b", "x" * 300, "", "a?b", "a%2fb", "a#b", "a\n", "\u00fc"],
+    [
+        "../../identity/v3",
+        "..",
+        "a/b",
+        "a/../b",
+        "x" * 300,
+        "",
+        "a?b",
+        "a%2fb",
+        "a#b",
+        "a\n",
+        "\u00fc",
+        "-rf",
+    ],
 )
 def test_an_id_that_leads_elsewhere_sends_no_request(
     glance: FakeGlance, cloud: OpenStackCloud, image_id: str

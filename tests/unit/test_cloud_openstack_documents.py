@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -86,6 +87,37 @@ def test_a_message_is_of_what_went_wrong(status: str, state: TaskState, message:
     task = documents.task({"id": "t", "status": status, "message": "Copied 3 MiB", "image_id": "i"})
 
     assert (task.state, task.message, task.image_id) == (state, message, "i")
+
+
+def test_a_message_is_one_line_without_passwords() -> None:
+    said = "could not fetch https://ann:s3cret@files.example/a.raw\n" + "blah " * 1000
+    task = documents.task({"id": "t", "status": "failure", "message": said})
+
+    assert "could not fetch" in task.message and "s3cret" not in task.message
+    assert len(task.message) <= 300 and "\n" not in task.message
+
+
+@pytest.mark.parametrize("value", [{}, [1], {"a": "b"}, 1.5])
+def test_what_is_of_another_type_than_it_should_be_is_not_told(value: object) -> None:
+    names = ("name", "size", "os_hash_algo", "os_hash_value", "checksum", "visibility", "disk_format")
+
+    assert documents.image({**IMAGE, **dict.fromkeys((*names, "min_disk"), value)}) == replace(
+        documents.image(IMAGE), properties={"min_disk": str(value)}
+    )
+    assert documents.task({"id": "t", "status": "success", "result": {"image_id": value}}).image_id is None
+
+
+@pytest.mark.parametrize(
+    "page", [{"images": None}, {"images": "abc"}, {"images": {}, "next": 7}, {"next": []}]
+)
+def test_a_page_without_a_list_is_the_last_and_empty(page: Mapping[str, Any]) -> None:
+    assert documents.images(page) == []
+    assert documents.next_page(page) == {}
+
+
+def test_an_image_that_is_no_object_is_strange() -> None:
+    with pytest.raises(documents.StrangeError, match="no JSON object"):
+        documents.images({"images": [7]})
 
 
 def test_the_image_that_a_task_made_is_in_its_result() -> None:

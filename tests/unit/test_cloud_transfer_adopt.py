@@ -145,16 +145,23 @@ def test_what_a_record_owns_is_not_adopted(cloud: FakeCloud, upload: Attempt, or
     assert cloud.images[orphan.id] == orphan
 
 
-def test_an_orphan_in_service_keeps_the_name_by_which_servers_boot(
+def test_an_orphan_whose_upload_has_a_record_is_left_to_whoever_cleans_up_after_that(
+    cloud: FakeCloud, upload: Attempt, orphan: CloudImage
+) -> None:
+    upload.owned = frozenset({replace(record(), id=OLD).name})
+
+    assert upload.run().id != orphan.id
+    assert cloud.images[orphan.id] == orphan
+
+
+def test_an_orphan_in_service_stays_there_for_it_would_go_with_an_upload_that_fails(
     cloud: FakeCloud, upload: Attempt, orphan: CloudImage
 ) -> None:
     cloud.change(orphan.id, name="noble", properties={**orphan.properties, SERVING: orphan.id})
+    serving = cloud.images[orphan.id]
 
-    image = upload.run()
-
-    assert (image.id, image.name) == (orphan.id, "noble")
-    assert image.properties["imagepool_upload_id"] == record().id
-    assert image.properties["owner_specified.openstack.object"] == "images/noble-1"
+    assert upload.run().id != orphan.id
+    assert cloud.images[orphan.id] == serving
 
 
 def test_a_copy_of_an_orphan_in_service_is_not_adopted(

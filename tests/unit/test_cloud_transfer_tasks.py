@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from builder.cloud import transfer
-from builder.cloud.base import TaskState
-from builder.cloud.transfer.tasks import object_name
+from builder.cloud.ownership import task_name
 from builder.cloudimage import GlanceStatus
 from builder.config.model import Sharing
 from builder.errors import CloudError, CloudUnavailableError, RefusedError, StoreUnavailableError
@@ -161,6 +160,17 @@ def test_a_start_without_an_answer_has_no_object_to_import(cloud: FakeCloud, upl
     assert cloud.images == {}
 
 
+def test_what_a_start_without_an_answer_made_is_found_later(cloud: FakeCloud, upload: Attempt) -> None:
+    cloud.fail("start_import_task", UNAVAILABLE, after=True)
+
+    with pytest.raises(transfer.TransferError) as caught:
+        upload.run()
+    assert caught.value.image_left and len(cloud.images) == 1
+
+    assert "is deleted" in remove(cloud, replace(upload.order.upload, way=Way.TASKS))
+    assert cloud.images == {}
+
+
 @pytest.mark.parametrize("status", [GlanceStatus.KILLED, GlanceStatus.DEACTIVATED])
 def test_what_a_task_made_is_verified_like_any_other(
     cloud: FakeCloud, upload: Attempt, status: GlanceStatus
@@ -208,8 +218,9 @@ def test_an_object_that_stays_for_a_day_does_not_spoil_a_good_image(
 def broken_off(cloud: FakeCloud, upload: Attempt, **changes: Any) -> Upload:
     """The record of an upload whose daemon died when the task was on record."""
     order = upload.order
-    cloud.objects[object_name(order.upload, INSTALLATION)] = CONTENT
-    task = cloud.start_import_task(order.image.name, object_name(order.upload, INSTALLATION))
+    name = task_name(order.upload, INSTALLATION)
+    cloud.objects[name] = CONTENT
+    task = cloud.start_import_task(name, name)
     return replace(order.upload, way=Way.TASKS, task=task.id, **changes)
 
 
@@ -217,11 +228,14 @@ def remove(cloud: FakeCloud, upload: Upload) -> str:
     return transfer.remove(cloud, upload, installation_id=INSTALLATION)
 
 
-def test_what_the_task_made_is_found_by_the_task(cloud: FakeCloud, upload: Attempt) -> None:
+@pytest.mark.parametrize("known", [True, False], ids=["the task is on record", "its id never came"])
+def test_what_the_task_made_is_found_by_its_name(cloud: FakeCloud, upload: Attempt, known: bool) -> None:
     left = broken_off(cloud, upload)
-    (image_id,) = cloud.images
+    ((image_id, image),) = cloud.images.items()
+    if not known:
+        left = replace(left, task=None)
 
-    assert f"image {image_id} (noble-1795184040) is deleted" in remove(cloud, left)
+    assert f"image {image_id} ({image.name}) is deleted" in remove(cloud, left)
     assert cloud.images == {}
     assert cloud.objects == {}
     assert "it had no image" not in remove(cloud, left)
@@ -265,22 +279,20 @@ def test_what_is_not_provably_of_the_task_is_never_deleted(
     (image_id,) = cloud.images
     cloud.change(image_id, **changes)
 
+    assert "is deleted" not in remove(cloud, left).removesuffix("its object is deleted")
+    assert list(cloud.images) == [image_id]
     with pytest.raises(RefusedError):
-        remove(cloud, left)
-    assert list(cloud.images) == [image_id]
-
-
-def test_an_image_of_another_task_is_never_deleted(cloud: FakeCloud, upload: Attempt) -> None:
-    left = broken_off(cloud, upload)
-    (image_id,) = cloud.images
-    task = cloud.all_tasks[left.task or ""]
-    cloud.all_tasks[task.id] = replace(task, image_id="another")
-
-    with pytest.raises(RefusedError, match="made the image another"):
         remove(cloud, replace(left, external_id=image_id))
-    cloud.all_tasks[task.id] = replace(task, state=TaskState.FAILURE, image_id=None)
-    remove(cloud, left)
     assert list(cloud.images) == [image_id]
+
+
+def test_what_another_upload_s_task_made_is_never_deleted(cloud: FakeCloud, upload: Attempt) -> None:
+    broken_off(cloud, upload)
+    other = replace(upload.order.upload, id="0000000009", way=Way.TASKS)
+
+    remove(cloud, other)
+
+    assert len(cloud.images) == 1
 
 
 def test_where_there_is_no_swift_none_is_asked(cloud: FakeCloud) -> None:

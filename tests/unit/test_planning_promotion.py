@@ -207,6 +207,14 @@ def test_better_one_that_others_do_not_have_than_none() -> None:
     assert moves(settings("all"), *BUILDS, leaving, there(TODAY, "north")) == {"north": (NEW, [OLD])}
 
 
+@pytest.mark.parametrize("promote", ["each", "all", 2])
+def test_what_nodepool_told_to_go_forgot_that_it_serves(promote: str | int) -> None:
+    """Its removal waits for an heir, so there must be one."""
+    leaving = there(TODAY, "north", state=DELETING)
+    parts = (*BUILDS, leaving, there(YESTERDAY, "north"))
+    assert moves(settings(promote), *parts) == {"north": (OLD, [])}
+
+
 def test_when_it_is_gone_from_a_provider_another_one_takes_over() -> None:
     elsewhere = there(TODAY, "south", "west", serving=True)
     assert moves(settings("all"), *BUILDS, elsewhere, there(YESTERDAY, "north")) == {"north": (OLD, [])}

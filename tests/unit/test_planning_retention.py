@@ -56,6 +56,19 @@ def numbers(*builds: int) -> set[str]:
 # -- how many, and how long -----------------------------------------------------------------------
 
 
+def test_the_newest_build_stays_although_another_machine_s_clock_was_ahead() -> None:
+    # Else it would be uploaded again and deleted again, for as long as that clock was ahead.
+    ahead = [upload(n, READY, NOW + n * DAY) for n in (8, 7)]
+    known = records(builds=BUILDS, uploads=[*ahead, upload(9, READY, NOW)])
+
+    for keep in (1, 2):
+        settings = config(diskimage(), provider("north", keep=keep))
+        assert not going(settings, known, CleanupKind.RETIRE_UPLOAD) & numbers(9)
+    assert going(config(diskimage(), provider("north", keep=1)), known, CleanupKind.RETIRE_UPLOAD) == numbers(
+        7
+    )
+
+
 def test_builds_are_counted_by_the_diskimage_and_uploads_by_each_provider() -> None:
     settings = config(diskimage(keep=3), provider("north", keep=1), provider("south", keep=4))
     both = [*IN_NORTH, *(replace(u, provider="south") for u in IN_NORTH)]
@@ -221,6 +234,14 @@ def test_the_image_that_has_the_stable_name_stays_until_its_successor_has_it() -
     )
     moved = records(*BUILDS[:2], replace(IN_NORTH[0], serving=NOW), FIRST)
     assert going(NAMED, moved, CleanupKind.RETIRE_UPLOAD) == numbers(8)
+
+
+def test_what_nodepool_told_to_go_waits_as_well_though_its_record_forgot_that_it_serves() -> None:
+    keeping = config(diskimage(stable_name="debian"), provider())
+    leaving = replace(IN_NORTH[0], state=DELETING)
+    assert going(keeping, records(*BUILDS[:2], leaving, IN_NORTH[1]), CleanupKind.REMOVE_UPLOAD) == set()
+    moved = records(*BUILDS[:2], leaving, FIRST)
+    assert going(keeping, moved, CleanupKind.REMOVE_UPLOAD) == numbers(9)
 
 
 def test_without_a_stable_name_nothing_waits_for_it() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from builder.cloud import transfer
 from builder.cloud.base import NewImage
-from builder.cloudimage import CloudImage
+from builder.cloudimage import CloudImage, GlanceStatus
 from builder.config.model import Provider
 from builder.dib.output import artifacts
 from builder.errors import CloudError, CloudUnavailableError
@@ -68,7 +68,9 @@ def in_cloud(stage: Stage, of: Upload) -> CloudImage:
         installation_id=stage.store.installation_id(),
         now=stage.now,
     )
-    return stage.clouds[of.provider].create(image)
+    made = stage.clouds[of.provider].create(image)
+    stage.clouds[of.provider].change(made.id, status=GlanceStatus.ACTIVE)
+    return stage.clouds[of.provider].images[made.id]
 
 
 def ready_upload(stage: Stage, of: Build, provider: str = "one") -> Upload:
@@ -255,6 +257,27 @@ def test_an_image_that_is_not_provably_ours_stays_and_the_record_says_so(
     assert foreign.id in stage.clouds["one"].images
     (record,) = stage.store.snapshot().image("img").uploads
     assert record.reason is not None and foreign.id in record.reason.message
+
+
+def test_the_last_image_that_is_really_there_stays_whatever_records_say(
+    stage: Stage, janitor: Janitor
+) -> None:
+    builds = [build(number) for number in (1, 2, 3)]
+    for made in builds:
+        stage.store.put(made)
+    oldest, *newer = [ready_upload(stage, made) for made in builds]
+    cloud = stage.clouds["one"]
+    for gone in newer:  # somebody deleted them there
+        del cloud.images[gone.external_id or ""]
+    work(janitor)
+    assert oldest.external_id in cloud.images
+    assert stage.uploads()[-1].state is UploadState.READY
+
+    back = ready_upload(stage, build(4))
+    stage.store.put(build(4))
+    stage.now += 2 * FIRST_RETRY
+    work(janitor)
+    assert set(cloud.images) == {back.external_id}
 
 
 def test_a_failed_record_stays_until_it_is_old_and_superseded(stage: Stage, janitor: Janitor) -> None:

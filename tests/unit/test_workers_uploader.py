@@ -334,8 +334,9 @@ class Forgetful(FakeStore):
 
 @pytest.mark.parametrize("phase", [UploadPhase.CREATE, UploadPhase.SEND])
 def test_a_write_whose_answer_was_lost_does_not_silence_the_record(
-    tmp_path: Path, phase: UploadPhase
+    tmp_path: Path, phase: UploadPhase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(progress, "QUICK", 0.0)
     store = Forgetful()
     with staged(tmp_path, store) as stage:
         only(stage, "one")
@@ -349,6 +350,32 @@ def test_a_write_whose_answer_was_lost_does_not_silence_the_record(
         gate.set()
         uploader.drain()
         assert state_of(stage) is UploadState.READY
+
+
+class Counting(FakeStore):
+    """Counts how often records of uploads are written over."""
+
+    writes = 0
+
+    def update_upload(self, upload: Upload) -> Upload:
+        self.writes += 1
+        return super().update_upload(upload)
+
+
+def test_a_quick_upload_is_written_only_when_it_must_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "QUICK", 60.0)
+    store = Counting()
+    with staged(tmp_path, store) as stage:
+        only(stage, "one")
+        stage.published(1)
+        uploader = Uploader(stage.world, "uploader")
+        uploader.step()
+        uploader.drain()
+        assert state_of(stage) is UploadState.READY
+        assert store.writes == 3  # before there may be an image, once there is one, and in the end
+        assert set(stage.uploads()[0].timings) >= {"preflight", "create", "send", "wait", "verify"}
 
 
 class Away(FakeStore):
@@ -405,6 +432,36 @@ def test_an_image_whose_upload_was_taken_for_dead_does_not_stay(stage: Stage, up
     uploader.drain()
     assert state_of(stage) is UploadState.FAILED
     assert stage.clouds["one"].images == {}
+
+
+def test_what_a_janitor_is_deleting_for_a_failed_upload_is_not_adopted(
+    stage: Stage, uploader: Uploader
+) -> None:
+    only(stage, "one")
+    built, cloud = stage.published(1), stage.clouds["one"]
+    uploader.step()
+    uploader.drain()
+    (first,) = stage.uploads()
+    # Its image is whole, and neither its id nor whether it is there is known.
+    stage.store.put(
+        replace(
+            first,
+            state=UploadState.FAILED,
+            external_id=None,
+            reason=Failure(failure_class=FailureClass.INTERRUPTED, message="the daemon was stopped"),
+        )
+    )
+    stage.now += timedelta(hours=2)
+    gate, janitor = cloud.hold("delete"), Janitor(stage.world, "janitor")
+    janitor.step()
+    stage.until(lambda: cloud.count("delete"))
+    uploader.step()
+    uploader.drain()
+    gate.set()
+    janitor.drain()
+    ready = [u for u in stage.uploads() if u.state is UploadState.READY]
+    assert [u.build_id for u in ready] == [built.id]
+    assert set(cloud.images) == {u.external_id for u in ready}
 
 
 def held(claim: Claim | None) -> Claim:

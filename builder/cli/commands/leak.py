@@ -17,7 +17,7 @@ from builder.planning.actions import Leak, Verdict
 from builder.planning.leaks import judge_leaks
 from builder.store.base import Store
 
-LEAK_COLUMNS: Final = ("provider", "id", "name", "size", "created", "first_seen", "verdict", "reason")
+LEAK_COLUMNS: Final = ("provider", "id", "name", "size", "created", "first_seen", "verdict", "due", "reason")
 #: Some clouds could not be asked, so the list may lack something.
 EXIT_UNASKED: Final = CloudUnavailableError.exit_code
 EXIT_LEFT_UNDONE: Final = 1
@@ -204,5 +204,6 @@ def _row(leak: Leak) -> render.Row:
         "created": Moment(leak.image.created),
         "first_seen": Moment(leak.first_seen),
         "verdict": Cell(leak.verdict),
+        "due": Moment(leak.due),
         "reason": Paragraph(leak.reason),
     }

@@ -170,14 +170,7 @@ class RetryUpload(Action):
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Which image, where, and why."""
-        parser.add_argument("image", metavar="IMAGE", help="the name of an image")
-        parser.add_argument(
-            "--provider",
-            metavar="PROVIDER",
-            action="append",
-            default=[],
-            help="only there; may be given several times",
-        )
+        listing_arguments(parser)
         parser.add_argument("--why", metavar="TEXT", default="", help="the reason to put on record")
 
     def act(self, options: argparse.Namespace) -> int:
@@ -221,6 +214,18 @@ def _refuse_to_delete(records: ImageRecords, upload: Upload, force: bool) -> Non
             f"upload {upload.name} is still needed: {'; '.join(reasons)}",
             hint="Use --force to delete it all the same.",
         )
+
+
+def listing_arguments(parser: argparse.ArgumentParser) -> None:
+    """An image, and some of the providers that list it."""
+    parser.add_argument("image", metavar="IMAGE", help="the name of an image")
+    parser.add_argument(
+        "--provider",
+        metavar="PROVIDER",
+        action="append",
+        default=[],
+        help="only there; may be given several times",
+    )
 
 
 def listing_providers(config: Config, image: str, names: list[str]) -> tuple[Provider, ...]:

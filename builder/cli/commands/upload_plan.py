@@ -7,7 +7,7 @@ import argparse
 from builder.cli import lookup, render, render_providers
 from builder.cli.base import Lister
 from builder.cli.clouds import Answer, ask_each
-from builder.cli.commands.upload_change import listing_providers
+from builder.cli.commands.upload_change import listing_arguments, listing_providers
 from builder.config.model import Config, Provider
 from builder.planning.actions import UploadDecision
 from builder.planning.uploads import decide_uploads
@@ -25,14 +25,7 @@ class PlanUpload(Lister):
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Which image, and where."""
-        parser.add_argument("image", metavar="IMAGE", help="the name of an image")
-        parser.add_argument(
-            "--provider",
-            metavar="PROVIDER",
-            action="append",
-            default=[],
-            help="only there; may be given several times",
-        )
+        listing_arguments(parser)
 
     def table(self, options: argparse.Namespace) -> render.Table:
         """A row for each provider."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import quote
 
 import requests
 
@@ -25,11 +25,14 @@ from builder.ways import Capabilities, Quota, Way
 ANSWER_TIMEOUT: Final = 60.0
 #: Images per page of a list.
 PAGE_SIZE: Final = 200
+#: Images of ours in one list: a list that never ends must not fill the memory.
+IMAGES_LIMIT: Final = 50_000
 
 _JSON_PATCH: Final = "application/openstack-images-v2.1-json-patch"
 #: Answers of a service that is too old to tell of itself, or does not let us know.
 _NOT_TOLD: Final = frozenset({300, 403, 404, 405, 501})
-_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,255}\Z")
+#: None that begins like an option: hooks get it as an argument.
+_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,254}\Z")
 
 #: The logins of this process, which live as long as a Cloud that uses them.
 _LOGINS: Final = Logins()
@@ -67,12 +70,19 @@ class OpenStackCloud(Cloud):
         answer = self._ask(what, "GET", self._path(what, image_id))
         return None if _says_gone(answer, image_id) else self._image(what, self._accept(what, answer))
 
-    def find(self, properties: Mapping[str, str]) -> Iterator[CloudImage]:
+    def find(self, properties: Mapping[str, str], *, hidden: bool | None = None) -> Iterator[CloudImage]:
         # Glance's lists have the hidden images or the others, never both.
-        for hidden in ("false", "true"):
-            for image in self._list({**properties, "os_hidden": hidden}):
+        for wanted in (False, True) if hidden is None else (hidden,):
+            for image in self._list({**properties, "os_hidden": str(wanted).lower()}):
                 # Some databases compare without regard to case.
                 if properties.items() <= image.properties.items():
+                    yield image
+
+    def find_named(self, name: str) -> Iterator[CloudImage]:
+        for hidden in ("false", "true"):
+            for image in self._list({"name": name, "os_hidden": hidden}):
+                # Some databases compare without regard to case.
+                if image.name == name:
                     yield image
 
     def update(self, image_id: str, change: Change) -> CloudImage:
@@ -188,12 +198,14 @@ class OpenStackCloud(Cloud):
         seen: set[str] = set()
         while query:
             page = self._requester.document(what, self._do(what, "GET", "/images", params=query))
-            images = [self._parsed(what, documents.image, each) for each in page.get("images", ())]
+            images = self._parsed(what, documents.images, page)
             fresh = [image for image in images if image.id not in seen]
             seen.update(image.id for image in fresh)
             yield from fresh
             # A page without news would be asked for for ever.
-            query = dict(parse_qsl(urlsplit(page.get("next") or "").query)) if fresh else {}
+            query = documents.next_page(page) if fresh else {}
+            if len(seen) > IMAGES_LIMIT:
+                raise self._failures.strange(what, f"a list of more than {IMAGES_LIMIT} images")
 
     def _remove_tag(self, what: str, path: str, tag: str) -> None:
         answer = self._ask(what, "DELETE", _tag(path, tag))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import threading
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +18,30 @@ from builder.model import ImageFormat
 
 #: openstacksdk's types say nothing of what is in a region's settings.
 Region = Any
+
+
+class _Reader:
+    """openstacksdk's reader of the files, which stays as long as neither they nor the environment change:
+    for many regions, to read them for each would take seconds of the processor."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._mark: object = None
+        self._known: Any = None
+
+    def get(self) -> Any:
+        """A reader of one's own; raises what openstacksdk and YAML do."""
+        with self._lock:
+            # Looked at before they are read: what changes meanwhile is read again.
+            mark = _mark()
+            if self._known is None or mark != self._mark:
+                self._known = None
+                self._known = openstack.config.OpenStackConfig(app_name="imagepool")
+                self._mark = mark
+            return copy.deepcopy(self._known)
+
+
+_READER: Final = _Reader()
 
 _CLOUDS: Final = "OS_CLIENT_CONFIG_FILE"
 _SECURE: Final = "OS_CLIENT_SECURE_FILE"
@@ -59,8 +85,7 @@ def region_of(cloud: str, region: str | None, *, authenticate: bool, timeout: fl
     _check_readable(where)
     more = {} if timeout is None else {"api_timeout": timeout}
     try:
-        loader = openstack.config.OpenStackConfig(app_name="imagepool")
-        return loader.get_one(cloud=cloud, region_name=region or "", validate=authenticate, **more)
+        return _READER.get().get_one(cloud=cloud, region_name=region or "", validate=authenticate, **more)
     except (openstack.exceptions.ConfigException, yaml.YAMLError, OSError) as error:
         raise _explained(where, error) from error
 
@@ -90,6 +115,23 @@ def _check_readable(where: str) -> None:
     problems = [f"{where}: {file} can't be read: {trouble}" for file in used if (trouble := _trouble(file))]
     if problems:
         raise ConfigError(problems, hint="Let the user that imagepool runs as read it.")
+
+
+def _mark() -> object:
+    """What tells that something else may be read now."""
+    environment = sorted((name, value) for name, value in os.environ.items() if name.startswith("OS_"))
+    places = (*_clouds_places(), *_secure_places(), *openstack.config.loader.VENDOR_FILES)
+    named = (place for name, place in environment if name.endswith("_FILE"))
+    return environment, Path.cwd(), [_state(place) for place in (*places, *named)]
+
+
+def _state(place: str) -> tuple[int, ...] | None:
+    """What changes with a file's content; None when there is no file."""
+    try:
+        now = Path(place).stat()
+    except OSError:
+        return None
+    return now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns
 
 
 def _clouds_places() -> tuple[str, ...]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
 
 from builder.cloud.base import Change, NewImage, Task, TaskState
+from builder.cloud.openstack.failures import short
 from builder.cloudimage import CloudImage, GlanceStatus
 from builder.ways import SIZE_TOTAL, STAGE_TOTAL, Quota
 
@@ -58,20 +60,23 @@ def of_change(change: Change) -> list[dict[str, object]]:
     return [{"op": "add", "path": f"/{_pointer(name)}", "value": value} for name, value in values.items()]
 
 
-def image(document: Mapping[str, Any]) -> CloudImage:
-    """An image as Glance describes it; StrangeError."""
+def image(document: Any) -> CloudImage:
+    """An image as Glance describes it; StrangeError. What is of another type than the API has counts as
+    not told."""
+    if not isinstance(document, dict):
+        raise StrangeError("an image that is no JSON object")
     missing = [name for name in ("id", "status") if not isinstance(document.get(name), str)]
     if missing:
         raise StrangeError(f"an image without {' and '.join(missing)}")
     return CloudImage(
         id=document["id"],
-        name=document.get("name") or "",
+        name=_string(document.get("name")) or "",
         status=GlanceStatus(document["status"]),
-        size=document.get("size"),
-        hash_algorithm=document.get("os_hash_algo"),
-        hash_value=document.get("os_hash_value"),
-        checksum=document.get("checksum"),
-        visibility=document.get("visibility") or "",
+        size=_number(document.get("size")),
+        hash_algorithm=_string(document.get("os_hash_algo")),
+        hash_value=_string(document.get("os_hash_value")),
+        checksum=_string(document.get("checksum")),
+        visibility=_string(document.get("visibility")) or "",
         properties={
             name: _text(value)
             for name, value in document.items()
@@ -80,12 +85,22 @@ def image(document: Mapping[str, Any]) -> CloudImage:
         tags=frozenset(_strings(document.get("tags"))),
         hidden=document.get("os_hidden") is True,
         created=_moment(document.get("created_at")),
-        disk_format=document.get("disk_format"),
-        min_disk=document.get("min_disk"),
+        disk_format=_string(document.get("disk_format")),
+        min_disk=_number(document.get("min_disk")),
     )
 
 
 # -- tasks ----------------------------------------------------------------------------------------
+
+
+def images(page: Mapping[str, Any]) -> list[CloudImage]:
+    """The images of one page of a list; StrangeError."""
+    return [image(each) for each in _list(page.get("images"))]
+
+
+def next_page(page: Mapping[str, Any]) -> dict[str, str]:
+    """What the page after this one is asked for by; empty after the last."""
+    return dict(parse_qsl(urlsplit(_string(page.get("next")) or "").query))
 
 
 def task(document: Mapping[str, Any]) -> Task:
@@ -95,12 +110,14 @@ def task(document: Mapping[str, Any]) -> Task:
     state = TaskState(str(document.get("status")))
     result = document.get("result")
     made = result.get("image_id") if isinstance(result, dict) else None
+    # While it goes on, some of Glance's imports tell their progress there.
+    failed = not state.is_moving and state is not TaskState.SUCCESS
     return Task(
         id=document["id"],
         state=state,
-        # While it goes on, some of Glance's imports tell their progress there.
-        message="" if state.is_moving or state is TaskState.SUCCESS else str(document.get("message") or ""),
-        image_id=made or document.get("image_id"),
+        # It may name a URL that could not be fetched, with the password in it.
+        message=short(str(document.get("message") or "")) if failed else "",
+        image_id=_string(made) or _string(document.get("image_id")),
     )
 
 
@@ -160,6 +177,14 @@ def _at(document: Any, *path: str) -> Any:
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
+
+
+def _string(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _number(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
 
 
 def _strings(value: Any) -> Iterator[str]:

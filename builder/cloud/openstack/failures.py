@@ -17,6 +17,8 @@ from builder.model import FailureClass
 
 #: Characters of what a service said that go into a message.
 SAID_LIMIT: Final = 300
+#: Characters of it that are looked at for that: an answer may have megabytes.
+LOOKED_AT: Final = 64 * 1024
 
 #: All that the libraries below raise when a request can't be made or is not answered.
 FOREIGN_ERRORS: Final = (
@@ -31,7 +33,9 @@ Failed = CloudError | CloudUnavailableError
 _TIMEOUTS: Final = (TimeoutError, requests.Timeout, keystone_errors.ConnectTimeout)
 _BROKEN: Final = (keystone_errors.ConnectionError, ConnectionError)
 _QUOTA: Final = re.compile(r"quota|over.?limit|limit exceeded|exceeds.{0,40}limit|storage.{0,20}full", re.I)
-_TAGS: Final = re.compile(r"<head>.*?</head>|<[^>]*>", re.S | re.I)
+#: Each part ends somewhere even where the markup is broken, or it would be searched for from every place
+#: where it begins, while no other thread of ours runs.
+_TAGS: Final = re.compile(r"<head>.*?(?:</head>|\Z)|<[^<>]*>", re.S | re.I)
 
 
 class Failures:
@@ -112,7 +116,7 @@ class Failures:
 
 def short(text: str) -> str:
     """One line of limited length without credentials."""
-    line = _masked(" ".join(text.split()))
+    line = _masked(" ".join(text[:LOOKED_AT].split()))
     return line if len(line) <= SAID_LIMIT else line[: SAID_LIMIT - 1] + "…"
 
 
@@ -128,7 +132,7 @@ def _class_of(status: int, said: str) -> FailureClass:
 
 def _said(answer: requests.Response) -> str:
     """What the service said, as text for people; never a token."""
-    text = _message_of(answer) or answer.text
+    text = (_message_of(answer) or answer.text)[:LOOKED_AT]
     token = answer.request.headers.get("X-Auth-Token") if answer.request is not None else None
     if token:
         text = text.replace(token if isinstance(token, str) else token.decode(), MASK)
@@ -139,7 +143,7 @@ def _message_of(answer: requests.Response) -> str:
     """What is said in a document of JSON, as Glance answers who asks for JSON."""
     try:
         document = answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter where there are brackets in brackets in brackets
         return ""
     message = document.get("message") if isinstance(document, dict) else None
     return message if isinstance(message, str) else ""

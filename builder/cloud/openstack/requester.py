@@ -150,7 +150,7 @@ class Requester:
         """The JSON object in an answer; CloudError when there is none."""
         try:
             document = answer.json()
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter where there are brackets in brackets in brackets
             document = None
         if not isinstance(document, dict):
             raise self.failures.strange(what, "an answer that is no JSON object")

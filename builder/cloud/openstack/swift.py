@@ -83,8 +83,10 @@ class Objects:
         self._requester.accept(what, answer)
         try:
             listed = answer.json() if answer.content else []
-        except ValueError:
-            raise self._requester.failures.strange(what, "a list of objects that is no JSON") from None
+        except (ValueError, RecursionError):
+            listed = None
+        if not isinstance(listed, list):
+            raise self._requester.failures.strange(what, "a list of objects that is none")
         names = [each.get("name") for each in listed if isinstance(each, dict)]
         number = re.compile(re.escape(prefix) + r"[0-9]{6}\Z")
         return [each for each in names if isinstance(each, str) and number.match(each)]

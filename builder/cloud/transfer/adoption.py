@@ -2,21 +2,23 @@
 
 Such an image is left by an upload whose record was lost. It becomes this upload's by one PATCH of
 our marks, and is then verified like any other.
+
+What is adopted is deleted when the upload fails, so two kinds of images are left alone: those of an
+upload that has a record, which whoever cleans up after it may be deleting just now; and one that has
+its diskimage's stable name or tag, by which servers may be booted until there is another.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 
 from builder.cloud import ownership
-from builder.cloud.base import NewImage
 from builder.cloud.transfer.discarding import cleaning, discard_unseen, discarding
 from builder.cloud.transfer.finishing import describe, finish
 from builder.cloud.transfer.run import CLOUD_FAILURES, Run
 from builder.cloud.transfer.verification import wrong_content
 from builder.cloud.transfer.waiting import wait_for_active
-from builder.cloudimage import SDK_OBJECT, CloudImage, GlanceStatus
+from builder.cloudimage import BUILD_ID, PROVIDER, UPLOAD_ID, CloudImage, GlanceStatus
 from builder.model import FailureClass, UploadPhase
 from builder.ways import Way
 
@@ -30,23 +32,23 @@ def adopt(run: Run, fallbacks: tuple[str, ...]) -> CloudImage | None:
         return None
     run.listener.way(Way.ADOPT, fallbacks)
     run.enter(UploadPhase.CREATE)
-    wanted = _wanted(run.order.image, found)
     # Until the cloud has answered, it is not known whose the image is: its marks tell.
     with cleaning(run, lambda: discard_unseen(run)):
-        image = describe(run, found, wanted)
+        image = describe(run, found, run.order.image)
     with discarding(run, image.id):
         run.listener.created(image)
         run.enter(UploadPhase.WAIT)
-        return finish(run, wait_for_active(run, image.id), wanted)
+        return finish(run, wait_for_active(run, image.id), run.order.image)
 
 
 def _candidates(run: Run) -> list[CloudImage]:
-    """Images of the same build, of whatever upload."""
+    """Images of the same build, of whatever upload. Those that are hidden were on their way out, unless
+    they were made so: it takes a request more to look for them."""
     order = run.order
+    wanted = ownership.build_marks(order.upload, order.installation_id)
+    hidden = None if order.image.hidden else False
     try:
-        return run.ask(
-            lambda: list(run.cloud.find(ownership.build_marks(order.upload, order.installation_id)))
-        )
+        return run.ask(lambda: list(run.cloud.find(wanted, hidden=hidden)))
     except CLOUD_FAILURES as error:
         # It only saves work: what does not concern other requests must not end the upload.
         if error.failure_class is not FailureClass.CLOUD:
@@ -57,17 +59,14 @@ def _candidates(run: Run) -> list[CloudImage]:
 
 def _is_free(run: Run, image: CloudImage) -> bool:
     return (
-        image.id not in run.order.owned
+        run.order.owned.isdisjoint((image.id, _maker(image)))
+        and not image.serving
         and image.status is GlanceStatus.ACTIVE
         and ownership.why_not_adoptable(image, run.order.upload) is None
         and next(wrong_content(run, image), None) is None
     )
 
 
-def _wanted(ordered: NewImage, found: CloudImage) -> NewImage:
-    """How an adopted image shall be described. One that is in service keeps its name: somebody boots
-    servers by it."""
-    if not found.serving:
-        return ordered
-    kept = {SDK_OBJECT: found.properties.get(SDK_OBJECT, "")}
-    return replace(ordered, name=found.name, properties={**ordered.properties, **kept})
+def _maker(image: CloudImage) -> str:
+    """The name of the upload (`Upload.name`) that made an image, as its marks tell."""
+    return "/".join(image.properties.get(mark, "") for mark in (BUILD_ID, PROVIDER, UPLOAD_ID))

@@ -26,7 +26,8 @@ class Order:
     choices: tuple[Choice, ...]  #: the ways, tried in this order; those that are not usable are left out
     url: str | None = None  #: where this cloud can fetch the file, for `Way.WEB_DOWNLOAD`
     members: tuple[str, ...] = ()  #: projects that the image is offered to, once it is verified
-    owned: frozenset[str] = frozenset()  #: ids of images that records of ours own: never adopted
+    #: Ids of images that records of ours own, and names of uploads that have records: never adopted.
+    owned: frozenset[str] = frozenset()
     timeout: float  #: seconds for everything
     stall_timeout: float  #: seconds without a byte or an answer
     limiter: Throttle  #: `Limiter.of` the provider

@@ -6,14 +6,12 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from typing import Final
 
 from builder.cloud import ownership
 from builder.cloud.base import Change, Cloud
 from builder.cloud.transfer.run import CLOUD_FAILURES
-from builder.cloud.transfer.tasks import object_name
-from builder.cloudimage import CloudImage, GlanceStatus
+from builder.cloudimage import CloudImage
 from builder.errors import CloudError, NotFoundError, RefusedError
 from builder.model import Build, FailureClass, Upload
 from builder.ways import Way
@@ -23,7 +21,6 @@ LOG = logging.getLogger(__name__)
 #: Tries of `discard`, and seconds between them.
 TRIES: Final = 3
 PAUSE: Final = 1.0
-_GONE: Final = frozenset({GlanceStatus.DELETED, GlanceStatus.PENDING_DELETE})
 
 
 def remove(cloud: Cloud, upload: Upload, *, installation_id: str) -> str:
@@ -128,24 +125,27 @@ class _Removal:
         yield self._delete(image)
 
     def _of_task(self) -> Iterator[str]:
-        """What came out of a task whose image was never put on record."""
+        """What came out of an import task without getting on record: its name alone tells whose it is."""
         upload = self._upload
-        if upload.task is None or upload.external_id is not None:
+        if upload.external_id is not None or (upload.task is None and upload.way != Way.TASKS):
             return
-        task = self._cloud.get_task(upload.task)
-        if task is None:
-            return
-        if task.state.is_moving:
+        self._check_task()
+        for image in list(self._cloud.find_named(ownership.task_name(upload, self._installation_id))):
+            doubt = ownership.why_not_of_task(image, upload, self._installation_id)
+            if doubt:
+                yield f"image {image.id} ({image.name}) is left alone: {doubt}"
+            elif not image.status.is_going:
+                yield self._delete(image)
+
+    def _check_task(self) -> None:
+        """CloudError while the task, where it is known, may still make an image."""
+        task = self._cloud.get_task(self._upload.task) if self._upload.task is not None else None
+        if task is not None and task.state.is_moving:
             raise CloudError(
-                f"upload {upload.name}: task {task.id} is still {task.state},"
+                f"upload {self._upload.name}: task {task.id} is still {task.state},"
                 " so that what it makes can't be deleted yet",
                 failure_class=FailureClass.CLOUD,
             )
-        image = self._cloud.get(task.image_id) if task.image_id else None
-        if image is None:
-            return
-        _prove(self._cloud, image, replace(upload, external_id=image.id), self._installation_id)
-        yield self._delete(image)
 
     def _found(self) -> Iterator[str]:
         """What carries the upload's marks, where its record does not tell of every image."""
@@ -153,7 +153,7 @@ class _Removal:
         if upload.external_id is not None and not upload.fallbacks:
             return
         for image in list(self._cloud.find(ownership.marks(upload, self._installation_id))):
-            if image.id == upload.external_id or image.status in _GONE:
+            if image.id == upload.external_id or image.status.is_going:
                 continue
             doubt = ownership.why_not_ours(image, upload, self._installation_id)
             if doubt:
@@ -165,7 +165,7 @@ class _Removal:
         """The bytes in Swift; elsewhere there need not be a Swift."""
         upload = self._upload
         if upload.task is not None or upload.way == Way.TASKS:
-            self._cloud.delete_object(object_name(upload, self._installation_id))
+            self._cloud.delete_object(ownership.task_name(upload, self._installation_id))
             yield "its object is deleted"
 
     def _delete(self, image: CloudImage) -> str:
@@ -176,15 +176,15 @@ class _Removal:
 def _on_record(cloud: Cloud, upload: Upload) -> CloudImage | None:
     """The image on an upload's record; None when there is none, or none any more."""
     image = cloud.get(upload.external_id) if upload.external_id is not None else None
-    return None if image is None or image.status in _GONE else image
+    return None if image is None or image.status.is_going else image
 
 
 def _prove(cloud: Cloud, image: CloudImage, upload: Upload, installation_id: str) -> None:
     """RefusedError unless an image on record is provably the upload's."""
     doubt = ownership.why_not_ours(image, upload, installation_id)
     if doubt and upload.task is not None:
-        # It came without properties: then only the task can tell where from.
-        doubt = ownership.why_not_of_task(image, upload, cloud.get_task(upload.task))
+        # It came without properties.
+        doubt = ownership.why_not_of_task(image, upload, installation_id)
     if doubt:
         raise RefusedError(
             f"image {image.id} ({image.name}) in {upload.provider} is not provably of upload"

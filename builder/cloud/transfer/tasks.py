@@ -1,7 +1,7 @@
 """The tasks way (Rackspace): the bytes go to Swift, and a task of the image service imports them.
 
-The image comes out of the task without properties. Until it has ours, the id of the task on the
-upload's record is what proves whose it is; so that is told before anything else.
+The image comes out of the task without properties. Until it has ours, a name that nothing else has
+proves whose it is, and the task on the upload's record tells when there is one to be looked for.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 from typing import Final
 
 from builder.cloud.base import Body, Task, TaskState
+from builder.cloud.ownership import task_name
 from builder.cloud.transfer.discarding import cleaning, discard, discarding
 from builder.cloud.transfer.finishing import describe, finish
 from builder.cloud.transfer.order import TransferError
@@ -18,7 +19,7 @@ from builder.cloud.transfer.sending import send
 from builder.cloud.transfer.waiting import Silence, patiently, wait_for_active
 from builder.cloudimage import CloudImage
 from builder.errors import CloudUnavailableError
-from builder.model import FailureClass, Upload, UploadPhase
+from builder.model import FailureClass, UploadPhase
 
 LOG = logging.getLogger(__name__)
 
@@ -27,14 +28,9 @@ TAKE_BACK: Final = 30.0
 LOOK: Final = 1.0
 
 
-def object_name(upload: Upload, installation_id: str) -> str:
-    """What the bytes of an upload are called in Swift; nothing else is called so."""
-    return f"imagepool-{installation_id}-{upload.build_id}-{upload.provider}-{upload.id}"
-
-
 def send_and_import(run: Run) -> CloudImage:
     """The verified image that an import task made."""
-    name = object_name(run.order.upload, run.order.installation_id)
+    name = task_name(run.order.upload, run.order.installation_id)
 
     def put_object(body: Body, timeout: float) -> None:
         run.cloud.put_object(name, body, timeout=timeout)
@@ -50,17 +46,17 @@ def send_and_import(run: Run) -> CloudImage:
         _delete_object(run, name)
 
 
-def _import(run: Run, object_name: str) -> str:
+def _import(run: Run, name: str) -> str:
     """The id of the image that comes out of the task."""
     try:
-        task = run.ask(lambda: run.cloud.start_import_task(run.order.image.name, object_name))
+        task = run.ask(lambda: run.cloud.start_import_task(name, name))
     except (TransferError, CloudUnavailableError) as error:
-        # Nobody learns the id of the task, if there is one. Without its object it makes no image.
+        # Nobody learns the id of the task, if there is one: what it makes is found by its name, later.
         run.image_left = True
         text = "; whether an image stays behind can't be said: the import was not answered"
         failure_class = error.cause.failure_class if isinstance(error, TransferError) else error.failure_class
         raise run.failure(failure_class, error.message + text) from error
-    with cleaning(run, lambda: _take_back(run, task.id, object_name)):
+    with cleaning(run, lambda: _take_back(run, task.id, name)):
         run.listener.task(task.id)
         return _wait_for_image(run, task.id)
 

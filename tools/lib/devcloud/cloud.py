@@ -86,6 +86,7 @@ def up(place: Place, say: Say) -> None:
     with place.lock():
         state = State.load(place) or State.new(place)
         _move_ports(place, state)
+        _change_limits(place, state)
         if not any(one.trouble for one in health(place, state)):
             return
         place.create()
@@ -155,6 +156,13 @@ def _move_ports(place: Place, state: State) -> None:
         processes.stop(state.running.values())
         state.running.clear()
         state.ports = choose_ports(place)
+
+
+def _change_limits(place: Place, state: State) -> None:
+    """Stop the image services that have limits and shall have none, or the other way round."""
+    changed = map(glance_name, set(place.limited).symmetric_difference(state.limited))
+    processes.stop(state.running.pop(name) for name in list(changed) if name in state.running)
+    state.limited = list(place.limited)
 
 
 def _start_what_is_down(place: Place, state: State, say: Say) -> None:

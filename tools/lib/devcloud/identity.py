@@ -11,6 +11,13 @@ from devcloud.services import SERVICE_PROJECT, SERVICE_USER
 
 USER = "imagepool"
 PROJECT = "imagepool"
+#: What a project may have in a region with limits, by Glance's names; sizes in MiB.
+LIMITS = {
+    "image_size_total": 1_000_000,
+    "image_stage_total": 1_000_000,
+    "image_count_total": 10_000,
+    "image_count_uploading": 1_000,
+}
 _DOMAIN = "default"
 
 
@@ -34,7 +41,11 @@ def reconcile(place: Place, state: State) -> None:
     for region in REGIONS:
         _endpoint(session, identity, region, place.url(state, KEYSTONE))
         _endpoint(session, image, region, place.url(state, glance_name(region)))
-    _user(session, SERVICE_USER, state.service_password, SERVICE_PROJECT, ("admin", "service"))
+    for region in place.limited:
+        _limits(session, image, region)
+    glance = _user(session, SERVICE_USER, state.service_password, SERVICE_PROJECT, ("admin", "service"))
+    # To read everybody's limits.
+    session.send("PUT", f"/system/users/{glance}/roles/{_role(session, 'reader')}")
     _user(session, USER, state.user_password, PROJECT, ("member",))
 
 
@@ -48,15 +59,32 @@ def _endpoint(session: Session, service: str, region: str, url: str) -> None:
     _ensure(session, "endpoint", wanted, match=("service_id", "region_id", "interface"))
 
 
-def _user(session: Session, name: str, password: str, project: str, roles: tuple[str, ...]) -> None:
+def _limits(session: Session, service: str, region: str) -> None:
+    query = urlencode({"service_id": service, "region_id": region})
+    known = session.get(f"/registered_limits?{query}")["registered_limits"]
+    missing = LIMITS.keys() - {limit["resource_name"] for limit in known}
+    new = [
+        {"service_id": service, "region_id": region, "resource_name": name, "default_limit": LIMITS[name]}
+        for name in sorted(missing)
+    ]
+    if new:
+        session.send("POST", "/registered_limits", {"registered_limits": new})
+
+
+def _user(session: Session, name: str, password: str, project: str, roles: tuple[str, ...]) -> str:
+    """Make a user with roles in a project; returns its id."""
     project_id = _ensure(
         session, "project", {"name": project, "domain_id": _DOMAIN}, match=("name", "domain_id")
     )
     user = {"name": name, "domain_id": _DOMAIN, "password": password}
     user_id = _ensure(session, "user", user, match=("name", "domain_id"))
     for role in roles:
-        role_id = session.get(f"/roles?{urlencode({'name': role})}")["roles"][0]["id"]
-        session.send("PUT", f"/projects/{project_id}/users/{user_id}/roles/{role_id}")
+        session.send("PUT", f"/projects/{project_id}/users/{user_id}/roles/{_role(session, role)}")
+    return user_id
+
+
+def _role(session: Session, name: str) -> str:
+    return str(session.get(f"/roles?{urlencode({'name': name})}")["roles"][0]["id"])
 
 
 def _ensure(session: Session, kind: str, wanted: dict[str, Any], match: tuple[str, ...]) -> str:

@@ -21,6 +21,7 @@ environment:
   DEVCLOUD_VENV       the virtual environment with Keystone and Glance, which several clouds
                       may share (default: .devcloud/venv of the project)
   DEVCLOUD_PORT_BASE  the first of three ports (default: free ones, kept from then on)
+  DEVCLOUD_LIMITS     the regions where Glance has limits for projects (default: none)
 
 exit codes: 0 all is as asked, 1 it isn't (the reason is on stderr), 2 wrong usage
 """

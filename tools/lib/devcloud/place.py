@@ -10,7 +10,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from devcloud.errors import DevCloudError
@@ -38,13 +38,19 @@ class Place:
     root: Path
     venv: Path
     port_base: int | None = None
+    limited: tuple[str, ...] = ()  #: the regions whose image service has limits
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], project: Path) -> Place:
-        """From DEVCLOUD_DIR, DEVCLOUD_VENV and DEVCLOUD_PORT_BASE; DevCloudError for a bad port."""
+        """From the variables that `devcloud --help` names; DevCloudError for a bad port or region."""
         root = Path(environ.get("DEVCLOUD_DIR") or project / ".devcloud").absolute()
         venv = Path(environ.get("DEVCLOUD_VENV") or project / ".devcloud" / "venv").absolute()
-        return cls(root=root, venv=venv, port_base=_port_base(environ.get("DEVCLOUD_PORT_BASE")))
+        return cls(
+            root=root,
+            venv=venv,
+            port_base=_port_base(environ.get("DEVCLOUD_PORT_BASE")),
+            limited=_limited(environ.get("DEVCLOUD_LIMITS", "")),
+        )
 
     @property
     def clouds_file(self) -> Path:
@@ -104,6 +110,7 @@ class State:
     user_password: str
     service_password: str
     running: dict[str, Running]
+    limited: list[str] = field(default_factory=list)  #: regions that have limits now
 
     @classmethod
     def new(cls, place: Place) -> State:
@@ -194,3 +201,11 @@ def _port_base(text: str | None) -> int | None:
     if not text.isdecimal() or not 1024 <= int(text) <= 65535 - len(SERVICES):
         raise DevCloudError(f"DEVCLOUD_PORT_BASE is {text!r}, not a port number from 1024 to 65000")
     return int(text)
+
+
+def _limited(text: str) -> tuple[str, ...]:
+    regions = tuple(text.replace(",", " ").split())
+    unknown = [region for region in regions if region not in REGIONS]
+    if unknown:
+        raise DevCloudError(f"DEVCLOUD_LIMITS names {unknown[0]!r}, which is none of {', '.join(REGIONS)}")
+    return regions

@@ -49,7 +49,8 @@ filesystem_store_datadir = {home}/staging
 [os_glance_tasks_store]
 filesystem_store_datadir = {home}/tasks
 [import_filtering_opts]
-# Servers of tests listen on any port of loopback.
+# What is downloaded is served on any port of loopback, which Glance refuses unless it is named.
+allowed_hosts = [127.0.0.1]
 allowed_ports = []
 [paste_deploy]
 flavor = keystone
@@ -70,6 +71,21 @@ service_token_roles_required = true
 # Paths that don't exist: the policy in the code is the one that counts.
 policy_file = {home}/policy.yaml
 policy_dirs = {home}/policy.d
+"""
+
+#: Not by default: with them, Glance asks Keystone a few questions at each creation and upload.
+_LIMITS_CONF = """\
+[DEFAULT]
+use_keystone_limits = true
+[oslo_limit]
+auth_url = {keystone_url}
+auth_type = password
+username = {service_user}
+password = {service_password}
+user_domain_id = default
+system_scope = all
+endpoint_service_type = image
+endpoint_region_name = {region}
 """
 
 
@@ -160,7 +176,8 @@ def _glance(place: Place, state: State, region: str) -> Service:
     conf = home / "glance-api.conf"
 
     def configure() -> bool:
-        text = _GLANCE_CONF.format(
+        template = _GLANCE_CONF + (_LIMITS_CONF if region in place.limited else "")
+        text = template.format(
             home=home,
             own_url=place.url(state, name),
             paste_file=place.venv / "etc" / "glance" / "glance-api-paste.ini",
