@@ -129,7 +129,8 @@ class Context:
             except ConfigError as error:
                 if error.message not in noted:
                     noted.add(error.message)
-                    note(f"{error.message}. {error.hint} Taken to want {ImageFormat.QCOW2} meanwhile.")
+                    meanwhile = f"Its providers are taken to want {ImageFormat.QCOW2}."
+                    note(f"{error.message}. {error.hint} {meanwhile}")
                 return ImageFormat.QCOW2
 
         return self._load(None, forgiving)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final, TypeVar
 
 from builder.errors import NotFoundError
-from builder.model import Build, Snapshot, Upload
+from builder.model import Build, Snapshot, Upload, UploadState
 
 Record = TypeVar("Record", Build, Upload)
 
@@ -43,9 +43,13 @@ def build(snapshot: Snapshot, name: str) -> Build:
     return _only(found, [b.id for b in found], name, "build", "Type more of the id.")
 
 
-def upload(snapshot: Snapshot, name: str) -> Upload:
-    """The upload of that name, shortened or not; else NotFoundError."""
+def upload(snapshot: Snapshot, name: str, *, rather: UploadState | None = None) -> Upload:
+    """The upload of that name, shortened or not; else NotFoundError.
+
+    Of several, only those in the state `rather` are meant, where there are any.
+    """
     found = _uploads_called(tuple(snapshot.uploads()), name)
+    found = [u for u in found if u.state is rather] or found
     hint = "Type more of the id: BUILD/PROVIDER/NUMBER."
     return _only(found, [u.name for u in found], name, "upload", hint)
 

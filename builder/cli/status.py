@@ -20,9 +20,10 @@ from enum import StrEnum
 from builder.cli import guard, text
 from builder.config.model import Config, DiskImage, Provider
 from builder.model import Build, BuildState, ImageRecords, Snapshot, Upload, UploadState
+from builder.planning import words
 from builder.planning.actions import BuildDecision, UploadDecision, Verdict
 from builder.planning.builds import decide_build
-from builder.planning.records import newest_first, newest_ready, ready_uploads
+from builder.planning.records import newest_first, newest_ready, ready_uploads, unwanted
 from builder.planning.uploads import decide_uploads
 
 
@@ -142,10 +143,21 @@ def _reason(state: ImageState, records: ImageRecords, places: tuple[Place, ...])
         return _nobody_works(records)
     if state is ImageState.FAILED and failed is not None:
         return text.summary(failed.reason) or "the build failed; its record doesn't say why"
-    for place in places:
-        if place.newest is not None and place.newest.state is UploadState.FAILED and not place.current:
-            return f"{place.provider}: {text.summary(place.newest.reason) or 'the upload failed'}"
-    return None
+    behind = [(place, why) for place in places if (why := _why_behind(records, place))]
+    where = ", ".join(place.provider for place, _ in behind)
+    return f"{where}: {behind[0][1]}" if behind else None
+
+
+def _why_behind(records: ImageRecords, place: Place) -> str | None:
+    """Why a provider doesn't get the newest ready build for now; None when it has it, or is to get it."""
+    build = newest_ready(records)
+    if place.current or build is None or place.decision is None:
+        return None
+    if (wish := unwanted(records, build, place.provider)) is not None:
+        return f"build {words.short(build.id)} is kept away {words.by_whom(wish)}"
+    if place.newest is None or place.newest.state is not UploadState.FAILED:
+        return None
+    return text.summary(place.newest.reason) or "the upload failed"
 
 
 def _nobody_works(records: ImageRecords) -> str | None:

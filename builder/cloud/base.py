@@ -24,7 +24,6 @@ class NewImage:
 
     name: str
     disk_format: str  #: Glance's word, e.g. "qcow2", "raw", "vhd"
-    size: int  #: bytes that will be sent
     min_disk: int  #: GiB, the virtual size rounded up, or Nova can't boot it
     properties: Mapping[str, str]
     visibility: str = "private"

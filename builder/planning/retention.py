@@ -40,7 +40,7 @@ def superseded_uploads(config: Config, records: ImageRecords, now: datetime) -> 
         uploads = lasting_uploads(records, provider.name)
         keep = provider.images[image.name]
         ready = ready_uploads(uploads)
-        # By another machine's clock it may look old; but what goes is uploaded again, as long as it is newest.
+        # By another machine's clock it may look old; but the newest build would be uploaded again.
         current = next((u for u in ready if newest is not None and u.build_id == newest.id), None)
         for upload in ready[kept(keep) :]:
             if upload is not current:

@@ -286,6 +286,8 @@ class EmbeddedZooKeeper:
             child = self._child = Child(
                 [
                     *("java", "-Xmx256m", "-XX:+UseSerialGC", "-Djava.net.preferIPv4Stack=true"),
+                    # The better compiler would take more of the processor than it ever gives back here.
+                    "-XX:TieredStopAtLevel=1",
                     # The default reserves 64 MB for each transaction log.
                     "-Dzookeeper.preAllocSize=1024",
                     *(

@@ -27,7 +27,7 @@ from builder.store.base import Claim
 from builder.workers.base import World, unforeseen
 from builder.workers.progress import BuildProgress
 from builder.workers.settle import Ending, Settler
-from builder.workers.stopping import BuildStop
+from builder.workers.stopping import BuildStop, severity
 
 LOG = logging.getLogger(__name__)
 
@@ -198,7 +198,7 @@ def _ready(world: World, progress: BuildProgress, product: engine.Product) -> Bu
 
 def _failed(world: World, task: Task, progress: BuildProgress, failure: Failure) -> Build:
     now, record = world.clock(), progress.timed()
-    LOG.error("build %s of %s failed: %s", record.id, record.image, failure.summary)
+    LOG.log(severity(failure), "build %s of %s failed: %s", record.id, record.image, failure.summary)
     # Files that were there before the end are not any more.
     failed = record.become(BuildState.FAILED, now, ended=now, reason=failure, artifacts=())
     return replace(failed, next_try=next_try(task.image, task.records, failed, task.config, now))

@@ -239,7 +239,8 @@ class Cleaner:
             raise RefusedError(
                 f"upload {upload.name} stays: the newer images of {upload.image} that are on record as ready"
                 f" are not in {upload.provider} any more, so it may be the last good one",
-                hint="Delete their uploads, so that they are made again.",
+                hint="Delete those uploads (`imagepool upload delete`), then ask for new ones"
+                " (`imagepool upload retry`).",
             )
 
     def _is_active(self, config: Config, upload: Upload) -> bool:

@@ -38,6 +38,18 @@ _PASSED: Final = frozenset(
 )
 
 
+def check(hook: Path) -> None:
+    """Raise ActionFailedError when a hook is missing or may not be run: better known before bytes move."""
+    if not hook.is_file():
+        why = "there is no such file"
+    elif not os.access(hook, os.X_OK):
+        why = "it is not executable"
+    else:
+        return
+    message = f"the post-upload-hook {hook} can't be run: {why}"
+    raise ActionFailedError(message, Failure(failure_class=FailureClass.TOOL, message=message, step=STEP))
+
+
 def run(
     hook: Path,
     arguments: Sequence[str],

@@ -44,13 +44,18 @@ class Progress(Generic[Record]):
         self._since = record.started or record.state_time
         self._written = time.monotonic()
 
+    @property
+    def name(self) -> str:
+        """What a log calls it."""
+        return self.record.id
+
     def phase(self, phase: BuildPhase | UploadPhase) -> None:
         """The next phase begins, and the one before it is timed."""
         if phase == self.record.phase:
             return
         self.record = replace(self.timed(), phase=phase)
         self._since = self._clock()
-        LOG.info("%s of %s: %s", self.record.id, self.record.image, phase)
+        LOG.info("%s of %s: %s", self.name, self.record.image, phase)
         self._tell()
 
     def _tell(self) -> None:
@@ -71,7 +76,7 @@ class Progress(Generic[Record]):
         try:
             self.record = self._write(self.record)
         except (StoreUnavailableError, ConflictError) as error:
-            LOG.info("progress of %s is not on record: %s", self.record.id, error.message)
+            LOG.info("progress of %s is not on record: %s", self.name, error.message)
 
 
 class BuildProgress(Progress[Build]):
@@ -117,6 +122,11 @@ class UploadProgress(Progress[Upload]):
         self._store = store
         self._on_moved = on_moved
         self._told = True  #: the phase is on record
+
+    @property
+    def name(self) -> str:
+        """Unique among all uploads, as the id alone is not."""
+        return self.record.name
 
     def look(self) -> None:
         """Write a phase that has lasted and is not on record; called several times a second."""

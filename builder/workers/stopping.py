@@ -3,6 +3,7 @@ builder died."""
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -86,6 +87,12 @@ class UploadStop(_Stop[UploadCancellation]):
     def _find(self, snapshot: Snapshot) -> UploadCancellation | None:
         wishes = snapshot.image(self._upload.image).upload_cancellations
         return next((wish for wish in wishes if wish.upload == self._upload.name), None)
+
+
+def severity(failure: Failure) -> int:
+    """At which level a log tells of it: a restart, or somebody's wish, is nothing to be woken for."""
+    levels = {FailureClass.CANCELLED: logging.INFO, FailureClass.INTERRUPTED: logging.WARNING}
+    return levels.get(failure.failure_class, logging.ERROR)
 
 
 def cancelled(wish: Cancellation | UploadCancellation, further: str = "") -> Failure:

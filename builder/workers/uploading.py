@@ -44,7 +44,7 @@ from builder.workers.base import World, unforeseen
 from builder.workers.files import CheckedFiles
 from builder.workers.progress import UploadProgress
 from builder.workers.settle import Ending, Settler
-from builder.workers.stopping import UploadStop
+from builder.workers.stopping import UploadStop, severity
 
 LOG = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -177,13 +177,15 @@ class _Run:
     def _failed(self, failure: Failure) -> Upload:
         now, record = self._world.clock(), self._progress.timed()
         failure = replace(failure, phase=failure.phase or record.phase)
-        LOG.error("upload %s of %s failed: %s", record.name, record.image, failure.summary)
+        LOG.log(severity(failure), "upload %s of %s failed: %s", record.name, record.image, failure.summary)
         return record.become(UploadState.FAILED, now, ended=now, reason=failure)
 
     def _send(self) -> None:
         """From the first look at the file to an image that may be called ready."""
         task, world = self._task, self._world
         task.files.check(self._file, task.artifact)
+        if task.provider.post_upload_hook is not None:
+            hook.check(task.provider.post_upload_hook)
         cloud, capabilities = world.cloud(task.provider), self._capabilities()
         with self._url(capabilities) as url:
             order = self._order(self._choices(capabilities, url), url)

@@ -35,9 +35,7 @@ QCOW2 = struct.pack(
 def new(name: str = "noble-1", *, hidden: bool = False, **changes: str) -> NewImage:
     """A small image that nobody else has: the contract's clouds may be shared."""
     properties = {"imagepool_build_id": uuid.uuid4().hex, **changes}
-    return NewImage(
-        name=name, disk_format="raw", size=len(CONTENT), min_disk=2, properties=properties, hidden=hidden
-    )
+    return NewImage(name=name, disk_format="raw", min_disk=2, properties=properties, hidden=hidden)
 
 
 def sent(cloud: Cloud, image: NewImage) -> CloudImage:

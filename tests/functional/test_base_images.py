@@ -379,6 +379,26 @@ def test_a_server_that_lost_its_base_image_is_told(node: Node) -> None:
 # -- verifying --------------------------------------------------------------------------------------
 
 
+def test_a_device_that_a_guest_names_is_not_opened(node: Node) -> None:
+    # A watchdog's, for one, reboots the machine soon after.
+    disk, device = node.server("web") / "disk", node.root / "device"
+    os.mkfifo(device)
+    node.qemu_img("create", "-u", "-f", "qcow2", "-F", "qcow2", "-b", str(device), str(disk), "1M")
+    done = node.run()
+    assert done.returncode == 3
+    assert f"by {device}: it is no plain file" in done.stderr
+
+
+def test_what_a_guest_wrote_can_not_act_on_a_terminal(node: Node) -> None:
+    disk = node.server("web") / "disk"
+    node.qemu_img(
+        "create", "-u", "-f", "qcow2", "-F", "raw", "-b", f"{node.base}/\x1b[2Jx\n", str(disk), "1M"
+    )
+    done = node.run()
+    assert "which is not there" in done.stderr and "\\x1b[2Jx\\n" in done.stderr
+    assert "\x1b" not in done.stderr + done.stdout
+
+
 def test_base_images_are_verified_by_what_glance_says(node: Node) -> None:
     good, bad, short, longer = (node.image(name) for name in ("good", "bad", "short", "longer"))
     qcow2 = node.image("qcow2")

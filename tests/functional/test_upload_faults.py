@@ -638,7 +638,7 @@ def test_min_disk_is_what_nova_needs_for_the_virtual_size(place: Place, tmp_path
 def test_images_of_the_same_name_are_no_obstacle_and_stay(place: Place) -> None:
     bench = place.bench(method=Way.PUT, name_format="{image_name}")
     straight = place.region.straight
-    by_hand = NewImage(name="noble", disk_format="raw", size=0, min_disk=0, properties={"made": "by hand"})
+    by_hand = NewImage(name="noble", disk_format="raw", min_disk=0, properties={"made": "by hand"})
     theirs = straight.create(by_hand)
 
     outcome = bench.upload()

@@ -51,7 +51,7 @@ def provider(name: str = "north", region: str | None = "RegionOne", **changes: o
 
 def new(name: str = "noble-1", **properties: str) -> NewImage:
     """A small image to be created."""
-    return NewImage(name=name, disk_format="raw", size=len(CONTENT), min_disk=1, properties=properties)
+    return NewImage(name=name, disk_format="raw", min_disk=1, properties=properties)
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> None:

@@ -16,7 +16,7 @@ from builder.cloud.openstack import OpenStackCloud
 from builder.config import loader
 from builder.config.model import ArtifactServer, BreakerPolicy, Config, Provider
 from builder.errors import CloudError, CloudUnavailableError
-from builder.model import Failure, FailureClass, ImageFormat, UploadState
+from builder.model import Failure, FailureClass, ImageFormat, UploadState, UploadWish
 from builder.ways import SIZE_TOTAL, Quota, Way
 from tests.unit.cli_world import World
 from tests.unit.planning_world import (
@@ -341,6 +341,24 @@ def test_what_else_is_wrong_is_never_passed_over(half: Loading) -> None:
     assert refused.code == 2 and "no-such-key" in refused.err
 
 
+# -- what an image list says of providers ---------------------------------------------------------
+
+
+def test_an_image_list_names_the_providers_that_stay_behind_and_why(world: World) -> None:
+    assert world.json("image", "list")[0]["reason"] == f"south: {FULL.summary}"
+    world.config = config(diskimage(), provider("north"), provider("south"), provider("west"))
+    world.store.put(upload(1, UploadState.FAILED, NOW, to="west", reason=FULL))
+    assert world.json("image", "list")[0]["reason"] == f"south, west: {FULL.summary}"
+
+
+def test_where_somebody_keeps_a_build_away_old_failures_are_not_the_reason(world: World) -> None:
+    wish = UploadWish(provider="south", wanted=False, by="ann", time=NOW, why="does not boot")
+    world.store.wish_upload(IMAGE, build_id(1), wish)
+    assert world.json("image", "list")[0]["reason"] == (
+        "south: build 00000001 is kept away by ann at 2026-11-21 14:30 UTC: does not boot"
+    )
+
+
 # -- which id to boot -----------------------------------------------------------------------------
 
 
@@ -365,6 +383,14 @@ def test_for_one_provider_the_bare_id_is_printed(world: World) -> None:
     named = world.run("image", "resolve", IMAGE, "--provider", "north", "-f", "value", "-c", "name")
     assert named.out == "debian-1\n"
     assert world.run("image", "resolve", IMAGE, "-f", "value").out.startswith("north abc debian-1 ")
+
+
+def test_the_name_told_is_the_one_it_has_in_the_cloud_now(world: World) -> None:
+    world.config = config(diskimage(stable_name="ci-debian"), provider())
+    command = ("image", "resolve", IMAGE, "--provider", "north", "-f", "value", "-c", "name")
+    (there,) = (u for u in world.store.snapshot().uploads() if u.external_id == "abc")
+    world.store.put(replace(there, serving=NOW))
+    assert world.run(*command).out == "ci-debian\n"
 
 
 @pytest.mark.parametrize("to", ["south", "north"])

@@ -219,6 +219,13 @@ def test_who_when_and_why_are_on_record_at_once(world: World) -> None:
 
 
 @pytest.mark.usefixtures("alive")
+@pytest.mark.usefixtures("alive")
+def test_of_several_tries_the_one_that_runs_is_cancelled(world: World) -> None:
+    world.store.put(replace(upload(1, UploadState.FAILED, NOW - HOUR), id="0000000009"))
+    done = world.run("upload", "cancel", "00000001/north", "--no-wait")
+    assert (done.code, MOVING.name in done.out) == (0, True)
+
+
 def test_who_cancelled_first_stays_on_record(world: World) -> None:
     first = UploadCancellation(upload=MOVING.name, image=IMAGE, by="bob \x1b[31m", time=NOW - MINUTE)
     world.store.cancel_upload(first)

@@ -387,7 +387,7 @@ TASKS = [
     ("object: reset half-way", [resets(on="object", after=0.5)], "send", NETWORK, "127.0.0.1"),
     ("object: 201, nothing stored", [stores_nothing(201, on="object")], "wait", CLOUD, "400"),
     ("task: 403", [answers(403, on="start-task")], "wait", AUTH, "403"),
-    ("task: begun, answer lost", [loses_answer(on="start-task")], "wait", NETWORK, "the import was not answered"),
+    ("task: begun, answer lost", [loses_answer(on="start-task")], "wait", NETWORK, "was not answered"),
     ("task: fails", [fails_import("bad vhd")], "wait", CLOUD, "bad vhd"),
     ("task: forgotten", [answers(404, on="task")], "wait", CLOUD, "forgotten"),
     ("task: other bytes", [then_changes(on="imported", os_hash_value="cd")], "verify", CLOUD, "sha512 cd"),

@@ -65,10 +65,12 @@ def test_a_format_nobody_can_make_is_refused(clouds_yaml: Path) -> None:
 
 
 def test_a_broken_file_is_a_config_error(clouds_yaml: Path) -> None:
-    clouds_yaml.write_text("clouds: [")
+    clouds_yaml.write_text("clouds:\n  plain: {password: *hunter2")
 
-    with pytest.raises(ConfigError, match="plain"):
+    with pytest.raises(ConfigError, match=r"clouds\.yaml is not YAML, line 2, column 21") as caught:
         image_format_of("plain", None)
+
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_cloud_missing_from_clouds_yaml_fails_as_config(clouds_yaml: Path, cloud: OpenStackCloud) -> None:

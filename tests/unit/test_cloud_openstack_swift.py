@@ -116,6 +116,16 @@ def test_a_deletion_that_is_refused_is_told(glance: FakeGlance, cloud: OpenStack
         cloud.delete_object("noble-1.vhd")
 
 
+@pytest.mark.parametrize("said", ["7", '{"name": "x"}', "<html>", "[" * 100_000])
+def test_a_list_of_segments_that_is_none_is_not_believed(
+    glance: FakeGlance, cloud: OpenStackCloud, said: str
+) -> None:
+    glance.faults.append(answers(200, on="container", text=said))
+
+    with pytest.raises(CloudError, match="a list of objects that is none"):
+        cloud.delete_object("noble-1.vhd")
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "../other/x", "a//b", "a/..", "/a"])
 def test_a_name_that_leads_elsewhere_sends_no_request(
     glance: FakeGlance, cloud: OpenStackCloud, name: str

@@ -295,6 +295,27 @@ def test_what_another_upload_s_task_made_is_never_deleted(cloud: FakeCloud, uplo
     assert len(cloud.images) == 1
 
 
+@pytest.mark.parametrize("broken_off", [False, True])
+def test_somebody_s_image_that_a_task_names_in_error_is_neither_changed_nor_deleted(
+    cloud: FakeCloud, upload: Attempt, broken_off: bool
+) -> None:
+    theirs = cloud.create(replace(upload.order.image, name="somebody's", properties={}))
+    cloud.change(theirs.id, status=GlanceStatus.ACTIVE)
+    before = cloud.images[theirs.id]
+
+    def mislead(task_id: str) -> None:
+        cloud.all_tasks[task_id] = replace(cloud.all_tasks[task_id], image_id=theirs.id)
+        if broken_off:
+            raise StoreUnavailableError("ZooKeeper is gone")
+
+    if broken_off:
+        with pytest.raises(StoreUnavailableError):
+            upload.run(on_task=mislead)
+    else:
+        assert "its name is" in failed(upload, on_task=mislead).message
+    assert cloud.images[theirs.id] == before
+
+
 def test_where_there_is_no_swift_none_is_asked(cloud: FakeCloud) -> None:
     remove(cloud, record())
 

@@ -250,7 +250,7 @@ def test_an_image_that_is_not_provably_ours_stays_and_the_record_says_so(
     built = build(1)
     stage.store.put(built)
     foreign = stage.clouds["one"].create(
-        NewImage(name="theirs", disk_format="qcow2", size=1, min_disk=1, properties={})
+        NewImage(name="theirs", disk_format="qcow2", min_disk=1, properties={})
     )
     stage.store.put(replace(upload(built, UploadState.DELETING), external_id=foreign.id))
     work(janitor)

@@ -737,6 +737,18 @@ def test_a_hook_that_says_no_fails_the_upload_and_its_image_goes(stage: Stage, u
     assert (reason.exit_code, reason.lines, record.hook_output) == (3, *[("it does not boot",)] * 2)
 
 
+def test_a_hook_that_is_missing_is_known_before_anything_is_sent(stage: Stage, uploader: Uploader) -> None:
+    stage.published(1)
+    only(stage, "one")
+    stage.provider(post_upload_hook=stage.root / "no-hook")
+    finish(uploader)
+    (record,) = stage.uploads()
+    reason = reason_of(stage)
+    assert (reason.failure_class, reason.phase) == (FailureClass.TOOL, "preflight")
+    assert reason.message == f"the post-upload-hook {stage.root}/no-hook can't be run: there is no such file"
+    assert record.sent == 0
+
+
 def test_a_hook_that_says_no_where_deleting_fails_leaves_word_of_the_image(
     stage: Stage, uploader: Uploader
 ) -> None:

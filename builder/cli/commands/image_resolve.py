@@ -50,7 +50,8 @@ class ResolveImage(Lister):
         if missing := [name for name, upload in found.items() if upload is None]:
             self.note(f"{image} has nothing to boot in {', '.join(missing)}")
         bare = options.provider is not None and options.formatter == "value" and not options.columns
-        return render.table(("id",) if bare else RESOLVE_COLUMNS, [_row(upload, now) for upload in there])
+        rows = [_row(diskimage, upload, now) for upload in there]
+        return render.table(("id",) if bare else RESOLVE_COLUMNS, rows)
 
 
 def _in_service(diskimage: DiskImage | None, records: ImageRecords, provider: str) -> Upload | None:
@@ -76,11 +77,13 @@ def _nowhere(image: str, records: ImageRecords, names: list[str]) -> NotFoundErr
     )
 
 
-def _row(upload: Upload, now: datetime) -> render.Row:
+def _row(diskimage: DiskImage | None, upload: Upload, now: datetime) -> render.Row:
+    # The record keeps the name that the image was made with, and gets back once it is superseded.
+    stable = diskimage.stable_name if diskimage is not None and upload.serving is not None else None
     return {
         "provider": Cell(upload.provider),
         "id": Cell(upload.external_id),
-        "name": Cell(upload.external_name),
+        "name": Cell(stable or upload.external_name),
         "build": BuildId(upload.build_id),
         "age": Seconds((now - (upload.ended or upload.state_time)).total_seconds()),
         "region": Cell(upload.region),

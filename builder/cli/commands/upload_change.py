@@ -48,7 +48,7 @@ class CancelUpload(Action):
         why = words_on_record("--why", options.why)
         with self.context.store(self.context.config_for_records(), watch=not options.no_wait) as store:
             snapshot = store.snapshot()
-            upload = lookup.upload(snapshot, options.upload)
+            upload = lookup.upload(snapshot, options.upload, rather=UploadState.UPLOADING)
             upload = _as_it_is(store, upload)
             if guard.is_cancelled(upload):
                 self.say(_was_cancelled(upload))

@@ -82,7 +82,7 @@ def region_of(cloud: str, region: str | None, *, authenticate: bool, timeout: fl
     `timeout`: seconds for each request of a login.
     """
     where = f"cloud {cloud!r}, region {region or 'by default'}"
-    _check_readable(where)
+    _check_readable()
     more = {} if timeout is None else {"api_timeout": timeout}
     try:
         return _READER.get().get_one(cloud=cloud, region_name=region or "", validate=authenticate, **more)
@@ -100,21 +100,24 @@ def _explained(where: str, error: Exception) -> ConfigError:
     places = _clouds_places()
     used = _first_there(places)
     if used is None:
-        return ConfigError([f"{where}: there is no clouds.yaml"], hint=f"Looked for {', '.join(places)}.")
+        return ConfigError(["there is no clouds.yaml"], hint=f"Looked for {', '.join(places)}.")
     return ConfigError([f"{where}: {short(str(error)).rstrip('.')}"], hint=f"Looked at {used}.")
 
 
-def _check_readable(where: str) -> None:
-    """ConfigError for a file that is there but can't be read: openstacksdk would pass over it, and then
-    know no such cloud, or no password."""
+def _check_readable() -> None:
+    """ConfigError for a file that is there but can't be read or parsed: openstacksdk would pass over it,
+    and then know no such cloud, or no password. It names no cloud: it is the same for all."""
     clouds, secure = _first_there(_clouds_places()), _first_there(_secure_places())
     used = [clouds] if clouds else []
     # Another user's secrets, in a directory of the system, are no business of ours.
     if secure and (secure == os.environ.get(_SECURE) or Path(secure).parent == Path(clouds or "").parent):
         used.append(secure)
-    problems = [f"{where}: {file} can't be read: {trouble}" for file in used if (trouble := _trouble(file))]
+    problems = [f"{file} can't be read: {trouble}" for file in used if (trouble := _trouble(file))]
     if problems:
         raise ConfigError(problems, hint="Let the user that imagepool runs as read it.")
+    broken = [f"{file} is not YAML{where}" for file in used if (where := _broken(file)) is not None]
+    if broken:
+        raise ConfigError(broken, hint="Mend it; nothing in it counts until then.")
 
 
 def _mark() -> object:
@@ -162,3 +165,18 @@ def _trouble(place: str) -> str | None:
     except OSError as error:
         return error.strerror or str(error)
     return ""
+
+
+def _broken(file: str) -> str | None:
+    """Where a file stops being YAML, None when it is. The place alone: what is there may be a password."""
+    try:
+        with Path(file).open("rb") as stream:
+            yaml.safe_load(stream)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        return f", line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+    except yaml.YAMLError:
+        return ""
+    except OSError:
+        return None  # gone meanwhile: whoever reads it next says so
+    return None

@@ -34,7 +34,6 @@ def new_image(
     return NewImage(
         name=name,
         disk_format=str(artifact.format),
-        size=artifact.size,
         min_disk=max(_min_disk(artifact), _number(wished.pop(_MIN_DISK, ""))),
         properties=ownership.properties(
             wished=wished,

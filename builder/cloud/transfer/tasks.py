@@ -10,7 +10,7 @@ import logging
 from typing import Final
 
 from builder.cloud.base import Body, Task, TaskState
-from builder.cloud.ownership import task_name
+from builder.cloud.ownership import task_name, why_not_of_task
 from builder.cloud.transfer.discarding import cleaning, discard, discarding
 from builder.cloud.transfer.finishing import describe, finish
 from builder.cloud.transfer.order import TransferError
@@ -39,9 +39,9 @@ def send_and_import(run: Run) -> CloudImage:
         run.enter(UploadPhase.SEND)
         send(run, put_object)
         run.enter(UploadPhase.WAIT)
-        image_id = _import(run, name)
-        with discarding(run, image_id):
-            return _make_ours(run, image_id)
+        image = _proven(run, _import(run, name))
+        with discarding(run, image.id):
+            return _make_ours(run, image)
     finally:
         _delete_object(run, name)
 
@@ -85,14 +85,29 @@ def _image_of(run: Run, task: Task) -> str:
     return task.image_id
 
 
-def _make_ours(run: Run, image_id: str) -> CloudImage:
-    """The image with all its properties, verified."""
+def _proven(run: Run, image_id: str) -> CloudImage:
+    """The image that a task names, when it is what this upload's task has made. What a cloud says in error
+    must not let us describe, or delete, somebody else's image."""
+    run.image_left = True  # as long as it is not known, whoever cleans up looks for it by its name
     image = run.ask(lambda: run.cloud.get(image_id))
+    if doubt := _doubt(run, image):
+        raise run.failure(FailureClass.CLOUD, f"the task names the image {image_id}, but {doubt}")
+    run.image_left = False
     if image is None:
         raise run.failure(FailureClass.CLOUD, "the image is gone: somebody deleted it")
+    return image
+
+
+def _doubt(run: Run, image: CloudImage | None) -> str | None:
+    """Why an image that is there is not proven to come out of this upload's task; None when it is."""
+    return None if image is None else why_not_of_task(image, run.order.upload, run.order.installation_id)
+
+
+def _make_ours(run: Run, image: CloudImage) -> CloudImage:
+    """The image with all its properties, verified."""
     run.listener.created(image)
     describe(run, image, run.order.image)
-    return finish(run, wait_for_active(run, image_id), run.order.image)
+    return finish(run, wait_for_active(run, image.id), run.order.image)
 
 
 def _take_back(run: Run, task_id: str, object_name: str) -> str:
@@ -103,7 +118,7 @@ def _take_back(run: Run, task_id: str, object_name: str) -> str:
         while True:
             task = run.tidy(lambda: run.cloud.get_task(task_id))
             if task is None or not task.state.is_moving:
-                return discard(run, task.image_id) if task and task.image_id else ""
+                return _discard_proven(run, task.image_id) if task and task.image_id else ""
             if run.stop() or run.clock() >= until:
                 said = "it goes on"
                 break
@@ -112,6 +127,14 @@ def _take_back(run: Run, task_id: str, object_name: str) -> str:
         said = error.message
     run.image_left = True
     return f"; what task {task_id} makes may stay behind: {said}"
+
+
+def _discard_proven(run: Run, image_id: str) -> str:
+    image = run.tidy(lambda: run.cloud.get(image_id))
+    if doubt := _doubt(run, image):
+        run.image_left = True
+        return f"; image {image_id}, which the task names, is left alone: {doubt}"
+    return discard(run, image_id)
 
 
 def _delete_object(run: Run, name: str) -> None:
