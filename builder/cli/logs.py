@@ -17,6 +17,8 @@ CHATTY: Final = ("kazoo", "keystoneauth", "openstack", "urllib3", "stevedore", "
 #: Reports each try to reach a server. A command says in the end itself that none answered; the daemon
 #: goes on trying, and its log tells how. Below INFO it would write credentials.
 CONNECTION: Final = "builder.store.session.kazoo"
+#: Say of what a command does itself what it says better in the end; keystoneauth's is of a login that failed.
+TOLD_BETTER: Final = (CONNECTION, "keystoneauth.identity")
 
 _FOR_COMMANDS: Final = "%(levelname)s: %(message)s"
 _FOR_THE_DAEMON: Final = "%(asctime)s %(levelname)-7s %(threadName)s %(name)s: %(message)s"
@@ -52,9 +54,10 @@ def to_stderr(stream: TextIO, *, verbose: int, quiet: bool) -> Iterator[None]:
     handler.setFormatter(_Formatter(_FOR_COMMANDS))
     root = logging.getLogger()
     before = root.level
-    levels = {name: logging.getLogger(name).level for name in (*CHATTY, CONNECTION)}
+    levels = {name: logging.getLogger(name).level for name in (*CHATTY, *TOLD_BETTER)}
     _set_levels(handler, _level(verbose, quiet), verbose)
-    logging.getLogger(CONNECTION).setLevel(logging.INFO if verbose else logging.ERROR)
+    for name in TOLD_BETTER:
+        logging.getLogger(name).setLevel(logging.INFO if verbose else logging.ERROR)
     root.addHandler(handler)
     try:
         yield

@@ -43,13 +43,18 @@ def build(snapshot: Snapshot, name: str) -> Build:
     return _only(found, [b.id for b in found], name, "build", "Type more of the id.")
 
 
-def upload(snapshot: Snapshot, name: str, *, rather: UploadState | None = None) -> Upload:
+def upload(
+    snapshot: Snapshot, name: str, *, rather: UploadState | None = None, newest: bool = False
+) -> Upload:
     """The upload of that name, shortened or not; else NotFoundError.
 
-    Of several, only those in the state `rather` are meant, where there are any.
+    Of several, only those in the state `rather` are meant, where there are any; with `newest`, of several
+    tries of one build in one provider the last.
     """
     found = _uploads_called(tuple(snapshot.uploads()), name)
     found = [u for u in found if u.state is rather] or found
+    if newest and len({(u.build_id, u.provider) for u in found}) == 1:
+        found = [max(found, key=lambda u: u.id)]
     hint = "Type more of the id: BUILD/PROVIDER/NUMBER."
     return _only(found, [u.name for u in found], name, "upload", hint)
 

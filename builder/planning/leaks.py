@@ -163,6 +163,8 @@ def _why_unproven(case: _Case, image: CloudImage, build_id: str) -> str | None:
     """What keeps an unowned image from being removed by itself, as a sentence; None when nothing does."""
     if not build_id:
         return f"It has our installation's mark, but no property {BUILD_ID}."
+    if not image.original_name:
+        return "It does not say what it was called when it was made, so it may be a copy of ours."
     if image.name != image.original_name:
         return (
             f"It may be a copy of ours, or had a stable name: it is called {_quoted(image.name)},"

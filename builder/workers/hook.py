@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from builder.config.model import credentials_in
+from builder.config.model import credentials_in, masked_credentials
 from builder.errors import ActionFailedError, ToolMissingError
 from builder.model import Failure, FailureClass, UploadPhase
 from builder.process.child import Child
@@ -82,7 +82,7 @@ def run(
             [str(hook), *arguments],
             env=environment(environ),
             cwd=cwd,
-            on_line=lambda line: lines.append(line[:LINE]),
+            on_line=lambda line: lines.append(masked_credentials(line)[:LINE]),
         )
     except (ToolMissingError, OSError) as error:
         what = error.message if isinstance(error, ToolMissingError) else str(error)

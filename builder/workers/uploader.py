@@ -16,8 +16,8 @@ from typing import Final
 from builder.config.model import Config
 from builder.errors import ImagepoolError
 from builder.model import Build, Snapshot, UploadState
-from builder.planning.actions import UploadDecision, Verdict
-from builder.planning.breakers import breaker_of
+from builder.planning.actions import BreakerState, UploadDecision, Verdict
+from builder.planning.breakers import breaker_of, breakers
 from builder.planning.uploads import claimable, decide_upload, decide_uploads
 from builder.store.base import uploads_newest_first
 from builder.workers.base import Pass, Worker, World, earliest
@@ -44,9 +44,11 @@ class Uploader(Worker):
         self._places = Places()
         self._backoff = Backoff()
         self._files = CheckedFiles()
+        self._left_alone: frozenset[str] = frozenset()
 
     def act(self, config: Config, snapshot: Snapshot, now: datetime) -> Pass:
         """Start what is due; returns without waiting for it."""
+        self._tell_breakers(config, snapshot, now)
         decisions = decide_uploads(config, snapshot, now)
         looks = [decision.due for decision in decisions if decision.verdict is Verdict.LATER]
         for decision in claimable(decisions, self.world.identity.builder_id):
@@ -68,6 +70,16 @@ class Uploader(Worker):
                 break
             self._lanes.wait_one(None if due is None else (due - self.world.clock()).total_seconds())
         return self._lanes.drain()
+
+    def _tell_breakers(self, config: Config, snapshot: Snapshot, now: datetime) -> None:
+        """Log which providers are left alone from now on, and which no longer are."""
+        known = breakers(config, snapshot, now)
+        left_alone = frozenset(n for n, breaker in known.items() if breaker.state is not BreakerState.CLOSED)
+        for name in sorted(left_alone - self._left_alone):
+            LOG.warning("%s is left alone: %s", name, known[name].reason)
+        for name in sorted((self._left_alone - left_alone) & known.keys()):
+            LOG.warning("%s gets uploads again: %s", name, known[name].reason)
+        self._left_alone = left_alone
 
     # -- one decision -------------------------------------------------------------------------
 

@@ -108,6 +108,12 @@ def test_no_other_upload_is_taken_for_it(typed: str) -> None:
         lookup.upload(WORLD, typed)
 
 
+def test_of_several_tries_the_last_can_be_meant() -> None:
+    assert lookup.upload(WORLD, "5b1e/north", newest=True).id == "0000000002"
+    with pytest.raises(NotFoundError, match="fits"):
+        lookup.upload(WORLD, "5b1e", newest=True)
+
+
 @pytest.mark.parametrize("typed", ["5b", "5b1e", "5b1e/north"])
 def test_an_ambiguous_upload_lists_what_it_fits(typed: str) -> None:
     with pytest.raises(NotFoundError, match=f"fits .* uploads: .*{ONE}/north/0000000002"):

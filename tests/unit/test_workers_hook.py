@@ -41,6 +41,13 @@ def test_it_gets_its_arguments_in_nodepool_s_order_and_its_words_are_kept(tmp_pa
     assert run(file, "one", "id", "/a file") == ("one|id|/a file", "complaint", str(tmp_path))
 
 
+def test_what_stands_before_the_at_of_a_url_is_not_kept(tmp_path: Path) -> None:
+    file = script(tmp_path, "echo asked https://ci:hush@images.example/x; exit 3")
+    with pytest.raises(ActionFailedError) as caught:
+        run(file)
+    assert failure(caught).lines == ("asked https://********@images.example/x",)
+
+
 def test_of_a_talkative_hook_the_last_words_are_kept(tmp_path: Path) -> None:
     file = script(
         tmp_path, "for i in $(seq 1000); do echo line $i; done; head -c 5000 /dev/zero | tr '\\0' x"

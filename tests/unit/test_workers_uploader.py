@@ -827,6 +827,25 @@ def test_a_provider_that_is_tried_again_gets_one_upload_however_many_it_takes(
     assert len(moving) == 1
 
 
+def test_the_log_tells_once_that_a_provider_is_left_alone_and_once_that_it_is_not(
+    stage: Stage, uploader: Uploader, caplog: pytest.LogCaptureFixture
+) -> None:
+    only(stage, "one")
+    stage.published(1)
+    stage.config = replace(stage.config, upload_breaker=replace(stage.config.upload_breaker, failures=1))
+    error = CloudUnavailableError("nobody answers", failure_class=FailureClass.NETWORK)
+    stage.clouds["one"].fail("capabilities", error, times=1)
+    finish(uploader)
+    uploader.step()
+    told = [record.getMessage() for record in caplog.records if "is left alone" in record.getMessage()]
+    assert len(told) == 1 and told[0].startswith("one is left alone: ")
+    stage.now += timedelta(hours=2)
+    finish(uploader)
+    uploader.step()
+    assert [r.getMessage() for r in caplog.records if "gets uploads again" in r.getMessage()]
+    assert [upload.state for upload in stage.uploads("one")].count(UploadState.READY) == 1
+
+
 def test_the_limit_for_deleting_leaves_time_to_end_within_fifteen_seconds() -> None:
     assert DISCARD_LIMIT <= 12
 

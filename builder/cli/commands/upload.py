@@ -43,7 +43,10 @@ class ListUploads(Lister):
 
 
 class ShowUpload(Shower):
-    """Show everything on record about an upload"""
+    """Show everything on record about an upload
+
+    Without a number, the last of several tries of a build in a provider.
+    """
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Which upload."""
@@ -53,7 +56,7 @@ class ShowUpload(Shower):
         """All fields of its record."""
         with self.context.store(self.context.config_for_records()) as store:
             snapshot = store.snapshot()
-        upload = lookup.upload(snapshot, options.upload)
+        upload = lookup.upload(snapshot, options.upload, newest=True)
         return render_uploads.upload_details(upload, snapshot.image(upload.image), self.context.now())
 
 
