@@ -361,6 +361,9 @@ class Upload:
     task: str | None = None  #: Glance's import task, by which an image is found that has no properties yet
     hook_output: tuple[str, ...] = ()  #: the last lines of the post-upload-hook
     serving: datetime | None = None  #: since when it has the stable name and tag there
+    #: Which those are; both are None on records that don't say, and on what does not serve.
+    stable_name: str | None = None
+    stable_tag: str | None = None
     hidden: bool = False  #: it is to go and in use, so it was hidden meanwhile
     deletion: Deletion | None = None  #: who wanted it to go; None when nodepool's plain write did
 

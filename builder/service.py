@@ -231,6 +231,7 @@ class Service:
             config=self._configuration.current,
             cloud=self._clouds.get,
             capabilities=self._clouds.capabilities,
+            known_capabilities=self._clouds.known,
             limiter=self._limiter,
             offers=offers,
             clock=lambda: datetime.now(UTC),

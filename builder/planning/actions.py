@@ -93,8 +93,10 @@ class Promotion:
     provider: str
     verdict: Verdict
     reason: str
-    upload: Upload | None = None  #: which should have them; None when nothing there is ready
+    #: Which should have them; None when nothing there is ready, or the diskimage has neither any more.
+    upload: Upload | None = None
     predecessors: tuple[Upload, ...] = ()  #: which have them and lose them
+    due: datetime | None = None  #: of LATER
 
 
 @dataclass(frozen=True, kw_only=True)

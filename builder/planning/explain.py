@@ -41,7 +41,7 @@ def explain(
     return (
         *_next_build(config, records, now),
         *_next_uploads(config, snapshot, now, image),
-        *_promotions(config, records),
+        *_promotions(config, records, now),
         *_builds(config, records, plan),
         *_uploads(config, records, plan),
     )
@@ -69,14 +69,15 @@ def _next_uploads(config: Config, snapshot: Snapshot, now: datetime, image: str)
             )
 
 
-def _promotions(config: Config, records: ImageRecords) -> Iterator[Explanation]:
+def _promotions(config: Config, records: ImageRecords, now: datetime) -> Iterator[Explanation]:
     image = config.diskimages.get(records.name)
     if image is None:
         return
-    for promotion in promotions_of(image, config, records):
+    for promotion in promotions_of(image, config, records, now):
         yield Explanation(
-            what=f"{marks_of(image)} in {promotion.provider}",
+            what=f"{marks_of(image) or 'stable name or tag'} in {promotion.provider}",
             verdict=promotion.verdict,
+            due=promotion.due,
             reason=promotion.reason,
         )
 

@@ -10,12 +10,16 @@ A build takes over once: what happens later, such as a provider that is added, t
 Going back is another matter: where the image that has the name is to go or gone, the newest that
 is ready there takes over at once, and rather one that had its time than one that still waits for
 other providers.
+
+What an image was given is on its record, so a name or tag that is changed in the configuration goes to
+the image in service at once, and one that is taken out is taken back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from builder.config.model import Config, DiskImage, Provider
@@ -25,29 +29,72 @@ from builder.planning.records import may_serve, newest_first, ready_uploads, unw
 from builder.planning.retention import lasting_uploads, marks_of
 from builder.planning.words import at, listed, short
 
+#: So long an image keeps what it was given, whatever the configuration says meanwhile: daemons whose
+#: configurations differ, while a new one is rolled out, would rename it in turns as fast as they can.
+SETTLED: Final = timedelta(minutes=1)
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
 def plan_promotions(config: Config, snapshot: Snapshot, now: datetime) -> tuple[Promotion, ...]:
     """For every diskimage with a stable name or tag and every provider that lists it, who should have them.
 
-    NOW: `upload` gets them, then `predecessors` lose them; either may have happened already. NO: all
-    is as it should be, or has to wait, or there is nothing to give them to.
+    NOW: `upload`, if there is one, gets them, then `predecessors` lose what they have; either may have
+    happened already. NO: all is as it should be, or has to wait, or there is nothing to give them to.
+    LATER, at `due`: they were changed or taken out of the configuration right after they had moved. Of a
+    diskimage without them there is one where an image still has some, and nothing elsewhere.
     """
     return tuple(
         promotion
         for image in config.diskimages.values()
-        for promotion in promotions_of(image, config, snapshot.image(image.name))
+        for promotion in promotions_of(image, config, snapshot.image(image.name), now)
     )
 
 
-def promotions_of(image: DiskImage, config: Config, records: ImageRecords) -> Iterator[Promotion]:
-    """The promotions of one diskimage, in the order of the providers; none when it has no stable marks."""
+def promotions_of(
+    image: DiskImage, config: Config, records: ImageRecords, now: datetime
+) -> Iterator[Promotion]:
+    """The promotions of one diskimage, in the order of the providers."""
     if not marks_of(image):
+        yield from _farewells(image, config, records, now)
         return
     line = _Line(image, records, config.providers_of(image.name))
     for provider in line.providers:
-        yield _decide(line, provider)
+        yield _decide(line, provider, now)
+
+
+def _farewells(image: DiskImage, config: Config, records: ImageRecords, now: datetime) -> Iterator[Promotion]:
+    """Where images still have what their diskimage has no more."""
+    for provider in config.providers_of(image.name):
+        serving = _serving(records, provider)
+        if serving:
+            had = " and ".join(sorted({marks_of(upload) or "stable name or tag" for upload in serving}))
+            farewell = Promotion(
+                image=image.name,
+                provider=provider.name,
+                verdict=Verdict.NOW,
+                reason=f"{_builds(serving)} in {provider.name} loses the {had}: none is configured.",
+                predecessors=serving,
+            )
+            yield _once_settled(farewell, serving, now)
+
+
+def _once_settled(promotion: Promotion, changed: tuple[Upload, ...], now: datetime) -> Promotion:
+    """The promotion, later if any of the uploads that it takes something from got it just now."""
+    due = max(upload.serving or _NEVER for upload in changed) + SETTLED
+    return promotion if due <= now else replace(promotion, verdict=Verdict.LATER, due=due)
+
+
+def _serving(records: ImageRecords, provider: Provider) -> tuple[Upload, ...]:
+    """The uploads that have a stable name or tag in a provider, newest first."""
+    return tuple(
+        upload
+        for upload in newest_first(records.uploads_to(provider.name))
+        if upload.serving is not None and upload.state in (UploadState.READY, UploadState.DELETING)
+    )
+
+
+def _builds(uploads: tuple[Upload, ...]) -> str:
+    return f"Build {listed(sorted({short(upload.build_id) for upload in uploads}))}"
 
 
 class _Line:
@@ -88,7 +135,7 @@ class _Line:
         return not paused and unwanted(self.records, build, provider.name) is None
 
 
-def _decide(line: _Line, provider: Provider) -> Promotion:
+def _decide(line: _Line, provider: Provider, now: datetime) -> Promotion:
     image, records = line.image, line.records
     ready = sorted(
         ready_uploads(lasting_uploads(records, provider.name)),
@@ -102,11 +149,7 @@ def _decide(line: _Line, provider: Provider) -> Promotion:
             verdict=Verdict.NO,
             reason=f"No image of it is ready in {provider.name} that could have the {marks_of(image)}.",
         )
-    serving = [
-        upload
-        for upload in newest_first(records.uploads_to(provider.name))
-        if upload.serving is not None and upload.state in (UploadState.READY, UploadState.DELETING)
-    ]
+    serving = _serving(records, provider)
     going = [u for u in records.uploads_to(provider.name) if u.state is UploadState.DELETING]
     heir = _heir(line, ready, in_service=bool(serving) or any(may_serve(upload) for upload in going))
     if heir is None:
@@ -118,14 +161,16 @@ def _decide(line: _Line, provider: Provider) -> Promotion:
         )
     predecessors = tuple(upload for upload in serving if upload.name != heir.name)
     what = f"Build {short(heir.build_id)}"
-    if heir.serving is not None and not predecessors:
+    # What does not say which it was given, is given them: that changes nothing where it has them.
+    has_them = (heir.stable_name, heir.stable_tag) == (image.stable_name, image.stable_tag)
+    if heir.serving is not None and has_them and not predecessors:
         reason = f"{what} has the {marks_of(image)} in {provider.name} since {at(heir.serving)}."
         if ready[0].name != heir.name:
             reason += f" {_waits(line, ready[0])}"
         verdict = Verdict.NO
     else:
         reason, verdict = _why(line, provider, heir, predecessors), Verdict.NOW
-    return Promotion(
+    promotion = Promotion(
         image=image.name,
         provider=provider.name,
         verdict=verdict,
@@ -133,6 +178,8 @@ def _decide(line: _Line, provider: Provider) -> Promotion:
         upload=heir,
         predecessors=predecessors,
     )
+    renamed = verdict is Verdict.NOW and heir.serving is not None and not predecessors
+    return _once_settled(promotion, (heir,), now) if renamed else promotion
 
 
 def _heir(line: _Line, ready: list[Upload], *, in_service: bool) -> Upload | None:
@@ -149,6 +196,10 @@ def _why(line: _Line, provider: Provider, heir: Upload, predecessors: tuple[Uplo
     marks = marks_of(line.image)
     what = f"Build {short(heir.build_id)}"
     going = [u for u in predecessors if line.place(u) > line.place(heir)]
+    if heir.serving is not None and not predecessors:
+        had = marks_of(heir)
+        instead = f" instead of the {had}" if had else ", as far as it has not: its record does not say"
+        return f"{what} is in service in {provider.name}, and gets the {marks}{instead}."
     if heir.serving is not None:
         others = listed(sorted({short(u.build_id) for u in predecessors}))
         return f"{what} has the {marks} in {provider.name}; build {others} still has it too, and loses it."

@@ -48,7 +48,7 @@ def superseded_uploads(config: Config, records: ImageRecords, now: datetime) -> 
         for upload in uploads:
             until = failures.seen_until(upload)
             if until is not None:
-                yield _failed_upload(records, upload, until, now)
+                yield _failed_upload(records, upload, until, failures)
 
 
 def superseded_builds(config: Config, records: ImageRecords, now: datetime) -> Iterator[CleanupAction]:
@@ -122,28 +122,34 @@ def awaits_successor(image: DiskImage | None, records: ImageRecords, upload: Upl
     return bool(others) and all(other.serving is None for other in others)
 
 
-def marks_of(image: DiskImage) -> str:
-    """What moves from image to image in a provider, in words; "" when nothing does."""
+def marks_of(owner: DiskImage | Upload) -> str:
+    """What moves from image to image in a provider, in words; "" when nothing does.
+
+    Of an upload: what it has of it, as far as its record says.
+    """
     marks = [
         mark
         for mark in (
-            f"stable name {image.stable_name}" if image.stable_name else "",
-            f"stable tag {image.stable_tag}" if image.stable_tag else "",
+            f"stable name {owner.stable_name}" if owner.stable_name else "",
+            f"stable tag {owner.stable_tag}" if owner.stable_tag else "",
         )
         if mark
     ]
     return listed(marks) if marks else ""
 
 
-def _failed_upload(records: ImageRecords, upload: Upload, until: datetime, now: datetime) -> CleanupAction:
+def _failed_upload(
+    records: ImageRecords, upload: Upload, until: datetime, failures: _Failures
+) -> CleanupAction:
+    since = "has a ready successor" if failures.has_successor(upload) else "was not the last try of it there"
     what = f"The failed upload of build {short(upload.build_id)} to {upload.provider}"
     return CleanupAction(
         kind=CleanupKind.RETIRE_UPLOAD,
         build=records.build(upload.build_id),
         upload=upload,
-        verdict=Verdict.NOW if until <= now else Verdict.LATER,
+        verdict=Verdict.NOW if until <= failures.now else Verdict.LATER,
         due=until,
-        reason=f"{what} has a ready successor and is kept until {at(until)} to be looked at.",
+        reason=f"{what} {since} and is kept until {at(until)} to be looked at.",
     )
 
 
@@ -159,6 +165,7 @@ class _Failures:
 
     def seen_until(self, upload: Upload) -> datetime | None:
         """The end of that time; None as long as no later upload there is ready, or when it did not fail.
+        Of a superseded build that holds for the last try in each provider alone.
 
         The time counts from the first that was ready after it. When all that are kept are later, the first
         may be gone already, and counted from the one after it, the time would begin anew with every upload.
@@ -167,13 +174,29 @@ class _Failures:
         """
         if upload.state is not UploadState.FAILED:
             return None
-        later = [u.state_time for u in self._ready[upload.provider] if u.state_time > upload.state_time]
+        later = self._later(upload)
         if not later:
-            return None
+            # A provider may stay dead for months: of each build there, the last failure tells enough.
+            return None if self._is_last(upload) else upload.state_time + self.retention
         until = min(later) + self.retention
         if len(later) < self._keep[upload.provider]:
             return until
         return min(until, upload.state_time + 2 * self.retention)
+
+    def has_successor(self, upload: Upload) -> bool:
+        """Whether a later upload there is ready."""
+        return bool(self._later(upload))
+
+    def _later(self, upload: Upload) -> list[datetime]:
+        return [u.state_time for u in self._ready[upload.provider] if u.state_time > upload.state_time]
+
+    def _is_last(self, upload: Upload) -> bool:
+        """Whether no later try of that build there failed as well, or it is the newest build's."""
+        newest = newest_ready(self._records)
+        if newest is not None and upload.build_id == newest.id:
+            return True
+        tries = self._records.uploads_of(upload.build_id, upload.provider)
+        return newest_first(u for u in tries if u.state is UploadState.FAILED)[0] == upload
 
     def of(self, build: Build) -> tuple[Upload, ...]:
         """The failed uploads of a build that may still be looked at, without which its record can't go."""

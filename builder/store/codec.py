@@ -152,6 +152,8 @@ def encode_upload(upload: Upload) -> bytes:
             task=upload.task,
             hook_output=list(upload.hook_output),
             serving=as_seconds(upload.serving),
+            stable_name=upload.stable_name,
+            stable_tag=upload.stable_tag,
             hidden=upload.hidden or None,
             deletion=notes.deletion_fields(upload.deletion),
         ),
@@ -194,6 +196,8 @@ def decode_upload(stored: Stored, *, image: str, build_id: str, provider: str, u
         task=fields.lenient("task", a_text, None),
         hook_output=fields.lenient("hook_output", some_texts, ()),
         serving=fields.lenient("serving", a_time, None),
+        stable_name=fields.lenient("stable_name", a_text, None),
+        stable_tag=fields.lenient("stable_tag", a_text, None),
         hidden=fields.lenient("hidden", a_flag, False),
         deletion=fields.lenient("deletion", notes.deletion_of(stored.modified), None),
         extra=unknown(fields.all, _UPLOAD_FIELDS),
@@ -210,7 +214,7 @@ _BUILD_FIELDS = _NODEPOOL_FIELDS | {
 _UPLOAD_FIELDS = _NODEPOOL_FIELDS | {
     *("external_id", "external_name", "format", "region", "uploader", "uploader_id", "phase", "started"),
     *("ended", "size", "sent", "timings", "reason", "cloud", "way", "fallbacks", "task", "hook_output"),
-    *("serving", "hidden", "deletion"),
+    *("serving", "stable_name", "stable_tag", "hidden", "deletion"),
 }
 
 

@@ -14,7 +14,7 @@ import math
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -121,6 +121,7 @@ class World:
     cloud: Callable[[Provider], Cloud]
     #: What a provider can do; asked anew, and so with the errors of a Cloud, when it was not for a while.
     capabilities: Callable[[Provider], Capabilities]
+    known_capabilities: Callable[[Iterable[Provider]], Mapping[str, Capabilities]]  #: asks nobody
     limiter: Limiter  #: of the bytes per second that uploads of this daemon may take
     offers: Offers | None = None  #: None: there is no artifact server
     clock: Callable[[], datetime]  #: aware UTC

@@ -1,7 +1,8 @@
 """Looks for images of ours that no record knows, in each provider from time to time, and removes leaks.
 
 What a leak is and when it may go is planning's to judge; here the clouds are listed, what was seen is
-written down for the next look, and what may go is proven to be ours once more before it goes.
+written down for the next look, and what may go is proven to be ours once more before it goes. The
+same list tells which images are gone that records have (vanished.py).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from builder.planning.actions import Leak, Verdict
 from builder.planning.leaks import judge_leaks
 from builder.workers.base import Pass, Worker, World, earliest
 from builder.workers.lanes import Lanes
+from builder.workers.vanished import Missing
 
 LOG = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ class LeakSweeper(Worker):
         super().__init__(world, name)
         self._lanes = Lanes(name, world.store.wake)
         self._due: dict[str, datetime] = {}
+        self._missing = Missing(world)
 
     def act(self, config: Config, snapshot: Snapshot, now: datetime) -> Pass:
         """Start the sweeps that are due; returns without waiting for them."""
@@ -78,7 +81,9 @@ class LeakSweeper(Worker):
                 return self._look(config, provider, now)
         except ImagepoolError as error:
             self.count_failure()
-            LOG.warning("%s was not searched for leaked images: %s", provider.name, error.message)
+            LOG.warning(
+                "the search of %s for leaked and missing images ended early: %s", provider.name, error.message
+            )
             return False
 
     def _look(self, config: Config, provider: Provider, now: datetime) -> bool:
@@ -109,6 +114,8 @@ class LeakSweeper(Worker):
         for build_id, when in gone.items():
             if when + REMEMBERED <= now:
                 world.store.forget_build_gone(build_id)
+        for _ in range(self._missing.look(config, provider, images, snapshot, now)):
+            self.count_failure()
         return bool(removed)
 
     def _list(self, cloud: Cloud, provider: Provider, *, adopt_nodepool: bool) -> tuple[CloudImage, ...]:

@@ -49,7 +49,8 @@ class Uploader(Worker):
     def act(self, config: Config, snapshot: Snapshot, now: datetime) -> Pass:
         """Start what is due; returns without waiting for it."""
         self._tell_breakers(config, snapshot, now)
-        decisions = decide_uploads(config, snapshot, now)
+        known = self.world.known_capabilities(config.providers.values())
+        decisions = decide_uploads(config, snapshot, now, capabilities=known)
         looks = [decision.due for decision in decisions if decision.verdict is Verdict.LATER]
         for decision in claimable(decisions, self.world.identity.builder_id):
             if self.world.stopping.is_set():
@@ -140,6 +141,7 @@ class Uploader(Worker):
     ) -> UploadDecision:
         """The decision on what is true under the claim."""
         store, pair = self.world.store, (build.id, decision.provider)
+        provider = config.providers[decision.provider]
         records = snapshot.image(decision.image)
         others = [u for u in records.uploads if (u.build_id, u.provider) != pair]
         fresh = replace(
@@ -151,11 +153,12 @@ class Uploader(Worker):
         now, seen = self.world.clock(), Snapshot(images={**snapshot.images, decision.image: fresh})
         return decide_upload(
             config.diskimages[decision.image],
-            config.providers[decision.provider],
+            provider,
             fresh,
             config,
             now,
             breaker=breaker_of(decision.provider, seen, config.upload_breaker, now),
+            capabilities=self.world.known_capabilities([provider]).get(provider.name),
         )
 
     # -- in a thread of its own ---------------------------------------------------------------

@@ -121,6 +121,8 @@ def a_full_upload(build: Build) -> Upload:
         task="7e57",
         hook_output=("é", "done"),
         serving=NOON + timedelta(hours=1),
+        stable_name="debian",
+        stable_tag="current",
         hidden=True,
         deletion=Deletion(by="ann", time=NOON + timedelta(hours=2), why="too big"),
         extra={"theirs": 1},

@@ -184,6 +184,7 @@ class Bench:
             config=lambda: self.config,
             cloud=self.pool.get,
             capabilities=self.pool.capabilities,
+            known_capabilities=self.pool.known,
             limiter=Limiter(None),
             offers=self.offers,
             clock=lambda: datetime.now(UTC) + self.ahead,

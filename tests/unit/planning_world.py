@@ -289,6 +289,8 @@ def uploads(draw: st.DrawFn, number: int) -> Upload:
         external_name=draw(st.sampled_from([None, "img-1"])),
         cloud=draw(st.sampled_from([None, "there"])),
         serving=draw(st.none() | times) if state in (UploadState.READY, UploadState.DELETING) else None,
+        stable_name=draw(st.sampled_from([None, "newest", "older"])),
+        stable_tag=draw(st.sampled_from([None, "in-service"])),
         hidden=draw(st.booleans()),
         deletion=draw(st.none() | deletions) if state is UploadState.DELETING else None,
     )

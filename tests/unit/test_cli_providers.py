@@ -391,6 +391,10 @@ def test_the_name_told_is_the_one_it_has_in_the_cloud_now(world: World) -> None:
     (there,) = (u for u in world.store.snapshot().uploads() if u.external_id == "abc")
     world.store.put(replace(there, serving=NOW))
     assert world.run(*command).out == "ci-debian\n"
+    world.store.put(replace(there, serving=NOW, stable_name="before"))
+    assert world.run(*command).out == "before\n"  # the configuration has changed, the cloud not yet
+    world.store.put(replace(there, serving=NOW, stable_tag="current"))
+    assert world.run(*command).out == "debian-1\n"
 
 
 @pytest.mark.parametrize("to", ["south", "north"])

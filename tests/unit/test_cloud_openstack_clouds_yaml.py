@@ -30,6 +30,24 @@ def test_a_vendors_profile_knows_its_format(clouds_yaml: Path) -> None:
     assert image_format_of("rax", "IAD") is ImageFormat.VHD
 
 
+def test_what_changes_is_read_again(
+    clouds_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(clouds_yaml, plain={"auth": {}, "image_format": "raw"})
+    assert image_format_of("plain", None) is ImageFormat.RAW
+
+    write(clouds_yaml, plain={"auth": {}, "image_format": "vhd"})
+    assert image_format_of("plain", None) is ImageFormat.VHD
+
+    secure = tmp_path / "secure.yaml"
+    monkeypatch.setenv("OS_CLIENT_SECURE_FILE", str(secure))
+    write(secure, plain={"image_format": "vmdk"})
+    assert image_format_of("plain", None) is ImageFormat.VMDK
+
+    secure.unlink()
+    assert image_format_of("plain", None) is ImageFormat.VHD
+
+
 def test_an_unknown_cloud_is_told_with_the_file(clouds_yaml: Path) -> None:
     write(clouds_yaml, plain={"auth": {}})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -63,6 +64,16 @@ def test_what_a_cloud_can_do_is_asked_once_an_hour(world: World) -> None:
     assert timedelta(seconds=CAPABILITIES_LIFE) == timedelta(hours=1)
 
 
+def test_what_is_known_is_told_without_asking(world: World) -> None:
+    south = Provider(name="south", cloud="fake", region="RegionTwo")
+    assert world.pool.known([NORTH, south]) == {}
+    told = world.pool.capabilities(NORTH)
+    assert world.pool.known([NORTH, south]) == {"north": told}
+    world.now += CAPABILITIES_LIFE
+    assert world.pool.known([NORTH, south]) == {}
+    assert [cloud.count("capabilities") for cloud in world.made] == [1]
+
+
 def test_what_is_forgotten_is_asked_again(world: World) -> None:
     world.pool.capabilities(NORTH)
 
@@ -72,12 +83,28 @@ def test_what_is_forgotten_is_asked_again(world: World) -> None:
     assert [cloud.count("capabilities") for cloud in world.made] == [1, 1]
 
 
-def test_a_provider_with_new_settings_is_asked_anew(world: World) -> None:
-    world.pool.capabilities(NORTH)
+def test_providers_of_one_region_are_one_service_that_is_asked_once(world: World) -> None:
+    south = replace(NORTH, name="south", upload_method="put")
+    assert world.pool.capabilities(south) is world.pool.capabilities(NORTH)
 
-    world.pool.capabilities(replace(NORTH, upload_method="put"))
+    world.pool.capabilities(replace(NORTH, region="RegionTwo"))
+    world.pool.capabilities(replace(NORTH, cloud="other"))
 
-    assert [cloud.count("capabilities") for cloud in world.made] == [1, 1]
+    assert [cloud.count("capabilities") for cloud in world.made] == [1, 1, 1]
+
+
+def test_who_asks_meanwhile_shares_the_answer_and_no_other_region_waits(world: World) -> None:
+    south, elsewhere = replace(NORTH, name="south"), replace(NORTH, region="RegionTwo")
+    world.pool.get(NORTH), world.pool.get(south)
+    gates = [cloud.hold("capabilities") for cloud in world.made]
+    with ThreadPoolExecutor() as threads:
+        asked = [threads.submit(world.pool.capabilities, provider) for provider in (NORTH, south, NORTH)]
+        assert "raw" in world.pool.capabilities(elsewhere).disk_formats
+        assert not any(one.done() for one in asked)
+        for gate in gates:
+            gate.set()
+        assert len({id(one.result()) for one in asked}) == 1
+    assert sum(made.count("capabilities") for made in world.made) == 2
 
 
 def test_that_a_cloud_did_not_answer_is_not_kept(world: World) -> None:

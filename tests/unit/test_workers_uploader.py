@@ -858,6 +858,19 @@ def test_a_build_without_the_format_is_not_begun(stage: Stage, uploader: Uploade
     assert stage.uploads() == ()
 
 
+def test_a_format_that_the_cloud_refuses_fails_once_and_is_not_tried_for_ever(
+    stage: Stage, uploader: Uploader
+) -> None:
+    only(stage, "one")
+    stage.published(1)
+    stage.clouds["one"].formats = {"vhdx"}
+    finish(uploader)
+    stage.now += timedelta(days=1)
+    finish(uploader)
+    (failed,) = stage.uploads("one")
+    assert failed.reason is not None and failed.reason.failure_class is FailureClass.CONFIG
+
+
 def test_a_file_is_looked_into_once_for_all_regions_and_again_when_it_changed(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

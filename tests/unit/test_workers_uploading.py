@@ -57,8 +57,8 @@ def test_who_finds_an_image_is_what_its_provider_says(stage: Stage) -> None:
 
 def test_an_upload_to_a_provider_keeps_to_its_bandwidth_and_its_time(stage: Stage) -> None:
     slow = stage.provider(bandwidth=1, upload_timeout=SOON)
-    # Somebody else's upload there has just sent so much that it is nobody's turn for an hour.
-    stage.world.limiter.of(slow).wait(3600, threading.Event())
+    # Somebody else's upload there has just sent so much that it is nobody's turn for a minute.
+    stage.world.limiter.of(slow).wait(60, threading.Event())
 
     reason = why(uploaded(stage))
 

@@ -14,6 +14,7 @@ from builder.cloud.transfer import Limiter
 from builder.config.model import Config, DiskImage, Provider, ProviderImage
 from builder.dib.output import artifacts
 from builder.model import Artifact, Build, BuildState, ImageFormat, Upload, UploadState
+from builder.ways import Capabilities
 from builder.workers.base import Active, Identity, World
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.store import FakeStore
@@ -63,6 +64,7 @@ class Stage:
     store: FakeStore = field(default_factory=FakeStore)
     clouds: dict[str, FakeCloud] = field(default_factory=lambda: {"one": FakeCloud(), "two": FakeCloud()})
     now: datetime = NOW
+    told: dict[str, Capabilities] = field(default_factory=dict)  #: what clouds said they can do
 
     def __post_init__(self) -> None:
         image = DiskImage(name="img", elements=("fake",), formats=(ImageFormat.QCOW2,), schedule=None)
@@ -91,12 +93,17 @@ class Stage:
             ),
             config=lambda: self.config,
             cloud=lambda provider: self.clouds[provider.name],
-            capabilities=lambda provider: self.clouds[provider.name].capabilities(),
+            capabilities=self._capabilities,
+            known_capabilities=lambda _: dict(self.told),
             limiter=Limiter(None),
             clock=lambda: self.now,
             active=Active(),
             stopping=threading.Event(),
         )
+
+    def _capabilities(self, provider: Provider) -> Capabilities:
+        self.told[provider.name] = self.clouds[provider.name].capabilities()
+        return self.told[provider.name]
 
     def provider(self, name: str = "one", **changes: object) -> Provider:
         """Change the settings of a provider."""

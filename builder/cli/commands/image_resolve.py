@@ -79,7 +79,9 @@ def _nowhere(image: str, records: ImageRecords, names: list[str]) -> NotFoundErr
 
 def _row(diskimage: DiskImage | None, upload: Upload, now: datetime) -> render.Row:
     # The record keeps the name that the image was made with, and gets back once it is superseded.
-    stable = diskimage.stable_name if diskimage is not None and upload.serving is not None else None
+    stable = upload.stable_name
+    if not (stable or upload.stable_tag) and upload.serving is not None and diskimage is not None:
+        stable = diskimage.stable_name  # an older record, which does not say
     return {
         "provider": Cell(upload.provider),
         "id": Cell(upload.external_id),

@@ -125,7 +125,7 @@ def _mark() -> object:
     environment = sorted((name, value) for name, value in os.environ.items() if name.startswith("OS_"))
     places = (*_clouds_places(), *_secure_places(), *openstack.config.loader.VENDOR_FILES)
     named = (place for name, place in environment if name.endswith("_FILE"))
-    return environment, Path.cwd(), [_state(place) for place in (*places, *named)]
+    return environment, [_state(place) for place in (*places, *named)]
 
 
 def _state(place: str) -> tuple[int, ...] | None:

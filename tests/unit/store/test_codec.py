@@ -125,6 +125,8 @@ uploads = st.builds(
     task=st.none() | texts,
     hook_output=st.lists(texts, max_size=3).map(tuple),
     serving=st.none() | times,
+    stable_name=st.none() | texts,
+    stable_tag=st.none() | texts,
     hidden=st.booleans(),
     deletion=st.none() | st.builds(Deletion, **signed),
     **nodepools,
@@ -266,7 +268,10 @@ def test_a_cancellation_says_no_more_than_a_record_takes() -> None:
 
 
 NEW_OF_BUILDS = ["raw_sha256", "raw_size", "wishes"]
-NEW_OF_UPLOADS = ["cloud", "way", "fallbacks", "task", "hook_output", "serving", "hidden", "deletion"]
+NEW_OF_UPLOADS = [
+    *("cloud", "way", "fallbacks", "task", "hook_output", "serving", "stable_name", "stable_tag", "hidden"),
+    "deletion",
+]
 
 
 @given(st.sampled_from(NEW_OF_BUILDS), odd_values)
