@@ -209,7 +209,7 @@ def test_files_go_once_every_region_has_the_image_and_nothing_is_built_for_it(
     place.image["delete-after-upload"] = True
     place.image["formats"] = ["qcow2", "raw"]
     place.image["keep-formats"] = ["raw"]
-    place.write()
+    place.no_other_way()
     place.start()
     build = place.ready_build()
     place.until(lambda s: (known := s.image("img").build(build.id)) and known.pruned)

@@ -16,6 +16,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -34,6 +35,8 @@ _COPY: Final = 8 << 20
 #: An image holds what its elements put in, passwords included: it is not for everybody to read.
 _FILE_MODE: Final = 0o640
 _DIRECTORY_MODE: Final = 0o750
+#: How the text of an OSError begins.
+_ERRNO: Final = re.compile(r"\[Errno (\d+)\]")
 #: Another file system, or one without links.
 _ELSEWHERE: Final = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK)
 
@@ -114,7 +117,7 @@ class Publication:
         """The manifests, if there are any, appear beside the proof, which tells what the files are."""
         if manifests.is_dir():
             draft = self._home / ".manifests.partial"
-            shutil.copytree(manifests, draft, symlinks=True)
+            _copy_tree(manifests, draft)
             _sync_tree(draft)
             for each in sorted(draft.iterdir()):
                 each.rename(self._home / each.name)
@@ -124,6 +127,18 @@ class Publication:
         _sync(renewed)
         renewed.rename(self._home / PROOF)
         _sync(self._home)
+
+
+def _copy_tree(tree: Path, target: Path) -> None:
+    """Copy a tree; OSError with the errno of what went wrong first, which copytree tells in words."""
+    try:
+        shutil.copytree(tree, target, symlinks=True)
+    except shutil.Error as error:
+        _, file, why = error.args[0][0]
+        number = _ERRNO.match(why)
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
 
 
 def _write_proof(file: Path, proof: Proof) -> None:
