@@ -103,6 +103,15 @@ class CloudImage:
         return self.properties.get(SERVING) == self.id
 
     @property
+    def uploads_named(self) -> tuple[tuple[str | None, str | None, str | None], ...]:
+        """The uploads that its properties name, ours and nodepool's, each as build, provider and number."""
+        told = self.properties.get
+        return (
+            (told(BUILD_ID), told(PROVIDER), told(UPLOAD_ID)),
+            (told(NODEPOOL_BUILD_ID), told(NODEPOOL_PROVIDER), told(NODEPOOL_UPLOAD_ID)),
+        )
+
+    @property
     def original_name(self) -> str:
         """The name that ours was created with; "" when it does not say. A copy says the same."""
         return self.properties.get(SDK_OBJECT, "").removeprefix("images/")

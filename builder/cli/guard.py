@@ -7,13 +7,8 @@ empty tuple when there are none.
 from __future__ import annotations
 
 from builder.cloudimage import (
-    BUILD_ID,
     INSTALLATION,
-    NODEPOOL_BUILD_ID,
     NODEPOOL_PROVIDER,
-    NODEPOOL_UPLOAD_ID,
-    PROVIDER,
-    UPLOAD_ID,
     CloudImage,
 )
 from builder.model import Build, BuildState, FailureClass, ImageRecords, Snapshot, Upload, UploadState
@@ -72,13 +67,7 @@ def _made_from_ours(image: CloudImage) -> str | None:
 
 def _owner(image: CloudImage, snapshot: Snapshot) -> str | None:
     """The record that knows the image, by its id or, when that is not on record yet, by its marks."""
-    said = [
-        tuple(image.properties.get(name) for name in names)
-        for names in (
-            (BUILD_ID, PROVIDER, UPLOAD_ID),
-            (NODEPOOL_BUILD_ID, NODEPOOL_PROVIDER, NODEPOOL_UPLOAD_ID),
-        )
-    ]
+    said = image.uploads_named
     for upload in snapshot.uploads():
         if upload.external_id == image.id or (upload.build_id, upload.provider, upload.id) in said:
             return f"it is upload {upload.name}, which is {upload.state}"

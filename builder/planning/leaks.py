@@ -21,10 +21,6 @@ from builder.cloudimage import (
     IMAGE,
     INSTALLATION,
     NODEPOOL_BUILD_ID,
-    NODEPOOL_PROVIDER,
-    NODEPOOL_UPLOAD_ID,
-    PROVIDER,
-    UPLOAD_ID,
     CloudImage,
     GlanceStatus,
     Sighting,
@@ -89,13 +85,7 @@ class _Owners:
 
     def own(self, image: CloudImage) -> bool:
         """Whether a record has the image, or may have it."""
-        named = image.properties
-        return (
-            image.id in self.ids
-            or (named.get(BUILD_ID), named.get(PROVIDER), named.get(UPLOAD_ID)) in self.pending
-            or (named.get(NODEPOOL_BUILD_ID), named.get(NODEPOOL_PROVIDER), named.get(NODEPOOL_UPLOAD_ID))
-            in self.pending
-        )
+        return image.id in self.ids or any(named in self.pending for named in image.uploads_named)
 
 
 def _may_have_one(upload: Upload) -> bool:
