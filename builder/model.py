@@ -150,6 +150,8 @@ class Failure:
     step: str | None = None  #: the element and script, such as "dpkg/pre-install.d/99-x"
     exit_code: int | None = None
     lines: tuple[str, ...] = ()  #: the last lines that matter, oldest first
+    #: Fields of the record that we don't know, and words in it that we don't; written back as they were.
+    extra: Mapping[str, Any] = field(default_factory=_empty, compare=False, repr=False)
 
     @property
     def summary(self) -> str:
@@ -179,6 +181,8 @@ class Artifact:
     md5: str
     sha256: str
     sha512: str
+    #: Fields of the record that we don't know, and words in it that we don't; written back as they were.
+    extra: Mapping[str, Any] = field(default_factory=_empty, compare=False, repr=False)
 
     def digest(self, algorithm: str) -> str | None:
         """The hex digest on record for Glance's name of an algorithm, None if we have none."""
@@ -191,6 +195,7 @@ class Request:
 
     nodepool's own request node is empty: `by` and `why` then say so. `stamp` tells two requests
     for the same image apart (the id of the transaction that wrote the znode); 0 when not stored yet.
+    Two requests are the same when who, why and when are; how it is to be served may be changed meanwhile.
     """
 
     image: str
@@ -198,7 +203,37 @@ class Request:
     why: str
     time: datetime
     manual: bool = True  #: a person asked, against the scheduler by itself
+    force: bool = field(default=False, compare=False)  #: build although the configuration or a freeze says no
+    urgent: bool = field(default=False, compare=False)  #: before all others that wait
+    #: The time of the schedule that it is for, which is another than when it was filed; None: not by schedule.
+    tick: datetime | None = field(default=None, compare=False)
     stamp: int = field(default=0, compare=False)
+    #: Fields of the record that we don't know, and words in it that we don't; written back as they were.
+    extra: Mapping[str, Any] = field(default_factory=_empty, compare=False, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pause:
+    """That something stands still until somebody lets it go on: whose wish, when, and why if they said so."""
+
+    by: str
+    time: datetime
+    why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Daemon:
+    """A daemon that is alive, as it shows itself in ZooKeeper for as long as its session lasts."""
+
+    hostname: str
+    roles: tuple[str, ...]
+    version: str
+    started: datetime
+    builder_id: str | None = None  #: whose files it holds; None on records of earlier versions
+    labels: frozenset[str] = frozenset()  #: what diskimages may require: its architecture, and its own
+    build_workers: int = 1
+    unfit: str | None = None  #: why it takes no builds now: a tool is missing, a disk is full
+    draining: bool = False  #: it stops: what runs may end, nothing new begins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +256,8 @@ class UploadCancellation:
     by: str
     time: datetime
     why: str = ""
+    #: Fields of the record that we don't know, and words in it that we don't; written back as they were.
+    extra: Mapping[str, Any] = field(default_factory=_empty, compare=False, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +273,8 @@ class UploadWish:
     by: str
     time: datetime
     why: str = ""
+    #: Fields of the record that we don't know, and words in it that we don't; written back as they were.
+    extra: Mapping[str, Any] = field(default_factory=_empty, compare=False, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,6 +284,8 @@ class Deletion:
     by: str
     time: datetime
     why: str = ""
+    #: Fields of the record that we don't know, and words in it that we don't; written back as they were.
+    extra: Mapping[str, Any] = field(default_factory=_empty, compare=False, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,11 +362,25 @@ class Build:
         """The file in that format, None if this build has none, or none yet."""
         return next((a for a in self.artifacts if a.format == image_format), None)
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether it failed because its builder went away, or somebody took it for gone."""
+        reason = self.reason
+        gone = reason is not None and reason.failure_class is FailureClass.INTERRUPTED
+        return self.state is BuildState.FAILED and gone
+
     def become(self, state: BuildState, now: datetime, **changes: Any) -> Build:
         """The record in a new state; raises ValueError when the change is not allowed."""
         if state not in BUILD_TRANSITIONS[self.state]:
             raise ValueError(f"build {self.id} can't go from {self.state} to {state}")
         return replace(self, state=state, state_time=now, **changes)
+
+    def adopted(self, ready: Build) -> Build:
+        """This record, which was failed as interrupted although its own daemon had it done, as `ready`,
+        that daemon's last word on it. The one way back from `failed`; ValueError for any other."""
+        if not self.interrupted or ready.state is not BuildState.READY or ready.id != self.id:
+            raise ValueError(f"build {self.id} can't be taken back: it is {self.state}")
+        return replace(ready, wishes=self.wishes, extra=self.extra, version=self.version)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -406,14 +461,21 @@ class ImageRecords:
     """All the store knows of one image at one moment. Builds and uploads are newest first."""
 
     name: str
-    paused: bool = False
+    pause: Pause | None = None  #: by hand, against the configuration's
     request: Request | None = None
+    #: The last time for which a build was asked for, by the entry of the schedule (`ScheduleEntry.text`).
+    ticks: Mapping[str, datetime] = field(default_factory=_empty)
     cancellation: Cancellation | None = None
     upload_cancellations: tuple[UploadCancellation, ...] = ()
     builds: tuple[Build, ...] = ()
     uploads: tuple[Upload, ...] = ()
     build_claimed: bool = False  #: somebody holds builds/lock, so a `building` build may be alive
     uploads_claimed: frozenset[tuple[str, str]] = frozenset()  #: (build id, provider) whose lock is held
+
+    @property
+    def paused(self) -> bool:
+        """Whether somebody paused it by hand."""
+        return self.pause is not None
 
     def build(self, build_id: str) -> Build | None:
         """The build of that full id, None if there is none."""
@@ -440,10 +502,21 @@ class Snapshot:
     """The whole tree at one moment, immutable: one pass of a worker decides on one Snapshot."""
 
     images: Mapping[str, ImageRecords] = field(default_factory=_empty)
+    frozen: Pause | None = None  #: nothing begins by itself, anywhere
+    paused_providers: Mapping[str, Pause] = field(default_factory=_empty)  #: which get no uploads, by hand
+    daemons: tuple[Daemon, ...] = ()  #: that are alive, by host name
+    leader: str | None = None  #: host name of the daemon whose scheduler files requests; None: nobody's does
+    #: Id of the installation whose tree this is; "" when the tree has none; None when nobody looked.
+    installation: str | None = None
+    forgotten: Mapping[str, Pause] = field(default_factory=_empty)  #: builder ids that won't come back
 
     def image(self, name: str) -> ImageRecords:
         """The records of an image; empty ones when the store has never heard of it."""
         return self.images.get(name) or ImageRecords(name=name)
+
+    def with_image(self, records: ImageRecords) -> Snapshot:
+        """The same, but for the records of one image, of which somebody knows more."""
+        return replace(self, images=MappingProxyType({**self.images, records.name: records}))
 
     def builds(self) -> Iterator[Build]:
         """Every build of every image, by image name, newest first."""

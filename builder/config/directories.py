@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os.path
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import Final
 from builder.config.checking import Checked
 from builder.config.problems import Problems
 from builder.config.schema import ConfigFile
-
-STATE_DIR: Final = "/var/lib/imagepool"
+from builder.config.text import STATE_DIR, absolute
 
 #: What is left over in the work directory is removed, and the cache may be emptied at any time.
 _SWEPT: Final = ("work-dir", "cache-dir")
@@ -28,11 +26,6 @@ class Directories:
     cache: Path
     logs: Path
     elements: tuple[Path, ...]
-
-
-def absolute(written: str, file: Path) -> Path:
-    """A path as written in `file`: a relative one is relative to the file, not to whoever reads it."""
-    return Path(os.path.normpath(file.absolute().parent / written))
 
 
 def build_directories(file: Checked[ConfigFile], problems: Problems) -> Directories:

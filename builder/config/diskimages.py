@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from types import MappingProxyType
 from typing import Final, Literal, TypeVar
 
+from builder.config import schedules
 from builder.config.checking import Checked
 from builder.config.inheritance import Recipe, merge_all, recipe_of
 from builder.config.model import (
@@ -16,6 +18,7 @@ from builder.config.model import (
     DiskImage,
     FormatOptions,
     Platform,
+    ScheduleEntry,
     Sharing,
     credentials_in,
 )
@@ -25,12 +28,12 @@ from builder.config.schema import ConfigFile, FormatEntry, SecureFile
 from builder.config.template import names_for
 from builder.config.values import (
     BadValueError,
-    cron,
     days,
     element_problem,
     environment_name_problem,
     glance_text_problem,
     image_format,
+    label_problem,
     project_id_problem,
     promotion,
     seconds,
@@ -50,8 +53,8 @@ ValueT = TypeVar("ValueT")
 class Defaults:
     """What a diskimage gets where neither it nor a parent says anything."""
 
-    schedule: str | None = None  #: cron; None when `schedule_given` says never
-    schedule_given: bool = False
+    schedule: tuple[ScheduleEntry, ...] | None = None  #: None: none is given
+    catch_up: timedelta = DiskImage.catch_up
     rebuild_age: timedelta | None = None
     keep: int = DiskImage.keep
     keep_for: timedelta | None = None
@@ -69,15 +72,10 @@ class DiskImages:
 def build_defaults(file: Checked[ConfigFile], problems: Problems) -> Defaults:
     """The global keys that diskimages fall back to."""
     content = file.content
-    schedule = None
-    if content.schedule is not None:
-        try:
-            schedule = cron(content.schedule)
-        except BadValueError as problem:
-            problems.add(file.place("schedule"), str(problem))
+    where = partial(file.place, "schedule")
     return Defaults(
-        schedule=schedule,
-        schedule_given=content.schedule is not None,
+        schedule=None if content.schedule is None else _entries(content.schedule, where, problems),
+        catch_up=_either(_timedelta(content.catch_up), Defaults.catch_up),
         rebuild_age=None if content.rebuild_age is None else seconds(content.rebuild_age),
         keep=content.keep or Defaults.keep,
         keep_for=None if content.keep_days is None else days(content.keep_days),
@@ -105,7 +103,31 @@ def build_diskimages(
         platform = None if platform_name is None else platforms[platform_name]
         rendered = render_recipe(recipe, names_for(platform, name), problems)
         images[name] = _diskimage(rendered, platform, defaults, problems)
+    _check_followed(images, merged, abstract, frozenset(written), problems)
     return DiskImages(images=MappingProxyType(images), abstract=abstract, written=frozenset(written))
+
+
+def _check_followed(
+    images: Mapping[str, DiskImage],
+    recipes: Mapping[str, Recipe],
+    abstract: frozenset[str],
+    written: frozenset[str],
+    problems: Problems,
+) -> None:
+    """Note who follows a diskimage that is not built, or itself in the end."""
+    told: set[str] = set()
+    for name, image in images.items():
+        where = recipes[name].where
+        for position, entry in enumerate(image.schedule):
+            if entry.after in abstract:
+                problems.add(where("schedule", position), f"{entry.after!r} is abstract, and so never built")
+            elif entry.after is not None and entry.after not in written:
+                hint = suggestion(entry.after, images)
+                problems.add(where("schedule", position), f"there is no diskimage {entry.after!r}{hint}")
+        circle = None if name in told else schedules.cycle(images, name)
+        if circle is not None:
+            told.update(circle)
+            problems.add(where("schedule"), f"it follows itself: {' after '.join(circle)}")
 
 
 def with_formats(
@@ -211,6 +233,8 @@ def _diskimage(
         keep_formats=_formats(recipe, "keep_formats", problems),
         skip_unchanged=entry.if_unchanged == "skip",
         max_age=_timedelta(entry.max_age),
+        catch_up=_either(_timedelta(entry.catch_up), defaults.catch_up),
+        requires=_requires(recipe, platform, problems),
     )
 
 
@@ -334,18 +358,39 @@ def _options_problem(wanted: ImageFormat, entry: FormatEntry) -> str | None:
     return None
 
 
-def _schedule(recipe: Recipe, defaults: Defaults, problems: Problems) -> str | None:
+def _schedule(recipe: Recipe, defaults: Defaults, problems: Problems) -> tuple[ScheduleEntry, ...]:
     """Its own or inherited schedule, else the global one, else none if `rebuild-age` rules, else 14:14."""
     entry = recipe.entry
     if entry.schedule is not None:
-        try:
-            return cron(entry.schedule)
-        except BadValueError as problem:
-            problems.add(recipe.where("schedule"), str(problem))
-    if defaults.schedule_given:
-        return defaults.schedule
+        return _entries(entry.schedule, partial(recipe.where, "schedule"), problems)
+    if defaults.schedule is not None:
+        # A diskimage does not follow itself, though all others follow it.
+        return tuple(found for found in defaults.schedule if found.after != entry.name)
     by_age = entry.rebuild_age is not None or defaults.rebuild_age is not None
-    return None if by_age else DEFAULT_SCHEDULE
+    return () if by_age else DEFAULT_SCHEDULE
+
+
+def _entries(
+    texts: Sequence[str], where: Callable[..., Place], problems: Problems
+) -> tuple[ScheduleEntry, ...]:
+    found: list[ScheduleEntry] = []
+    for position, entry in schedules.entries(texts):
+        if isinstance(entry, BadValueError):
+            problems.add(where() if position is None else where(position), str(entry))
+        else:
+            found.append(entry)
+    return tuple(found)
+
+
+def _requires(recipe: Recipe, platform: Platform | None, problems: Problems) -> frozenset[str]:
+    """The labels its builder needs: those it names, else the architecture of its platform."""
+    labels = recipe.entry.requires
+    if labels is None:
+        return frozenset() if platform is None else frozenset({platform.architecture})
+    for position, label in enumerate(labels):
+        if problem := label_problem(label):
+            problems.add(recipe.where("requires", position), problem)
+    return frozenset(labels)
 
 
 def _dib_cmd(recipe: Recipe, problems: Problems) -> tuple[str, ...]:

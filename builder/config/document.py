@@ -7,8 +7,8 @@ is bounded: aliases may not explode, nor contain themselves, and nesting has a l
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -25,15 +25,13 @@ from builder.config.problems import (
     suggestion,
     text_problem,
 )
-from builder.errors import ConfigError
+from builder.config.text import expand, read_text
 
 MAX_ENTRIES: Final = 100_000
 MAX_DEPTH: Final = 50
-MAX_BYTES: Final = 8 * 1024 * 1024
 
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = frozenset(_TAG + kind for kind in ("str", "int", "float", "bool", "null"))
-_VARIABLE = re.compile(r"%\(((?:NODEPOOL|IMAGEPOOL)_[A-Za-z0-9_]*)\)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +39,14 @@ class Document:
     """What a YAML file says. `data` is plain; `place` tells where each entry of it is written."""
 
     file: Path
+    text: str = ""  #: with the environment's values
     data: Any = None
     lines: Mapping[KeyPath, int] = field(default_factory=dict)
 
     def place(self, path: KeyPath) -> Place:
         """Where the entry is written; for an entry that isn't there, what encloses it."""
+        if path not in self.lines and path and isinstance(path[-1], int):
+            path = path[:-1]  # one text, where a list of them may stand
         known = path
         while known and known not in self.lines:
             known = known[:-1]
@@ -61,9 +62,9 @@ def read_document(
 
     Raises ConfigError when the file can't be read at all.
     """
-    text = _expand(_read_text(file, secret=secret), file, environ, problems)
+    text = expand(read_text(file, secret=secret), file, environ, problems)
     try:
-        root = _BoundedLoader(text).get_single_node()
+        root = _compose(text)
     except yaml.MarkedYAMLError as error:
         problems.add(_marked_place(file, error), _syntax_message(error, secret=secret))
         return Document(file=file)
@@ -77,45 +78,16 @@ def read_document(
     except _TooMuchError as error:
         problems.add(error.place, error.message)
         return Document(file=file)
-    return Document(file=file, data=data, lines=reading.lines)
+    return Document(file=file, text=text, data=data, lines=reading.lines)
 
 
-def _read_text(file: Path, *, secret: bool) -> str:
-    """The file's text. Raises ConfigError when it is missing, unreadable, huge or not UTF-8."""
-    try:
-        with file.open("rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        hint = "Name the configuration with --config FILE or IMAGEPOOL_CONFIG."
-        if secret:
-            hint = "Name the secure file with --secure FILE or IMAGEPOOL_SECURE."
-        raise ConfigError([f"{file}: can't be read: {error.strerror or error}"], hint=hint) from error
-    if len(content) > MAX_BYTES:
-        raise ConfigError([f"{file}: larger than {MAX_BYTES // 1024**2} MiB, this is no configuration"])
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigError([f"{file}:{line}: not UTF-8 text"]) from error
-
-
-def _expand(text: str, file: Path, environ: Mapping[str, str], problems: Problems) -> str:
-    """Replace %(NODEPOOL_X) and %(IMAGEPOOL_X) by the environment's values, before YAML is parsed.
-
-    An unknown NODEPOOL_ name stays as it is, as nodepool has it; an unknown IMAGEPOOL_ one is a problem.
-    """
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.lstrip().startswith("#"):
-            continue
-        for name in _VARIABLE.findall(line):
-            if name.startswith("IMAGEPOOL_") and name not in environ:
-                problems.add(Place(file=file, line=number), f"the environment has no variable {name}")
-
-    def value(match: re.Match[str]) -> str:
-        # Where an IMAGEPOOL_ name is missing its own text keeps the YAML sound, so that the rest is checked.
-        return environ.get(match[1], match[0] if match[1].startswith("NODEPOOL_") else match[1])
-
-    return _VARIABLE.sub(value, text)
+def _compose(text: str) -> yaml.Node | None:
+    """The nodes of the one document in a text; raises yaml.YAMLError."""
+    if yaml.__with_libyaml__:
+        # PyYAML's own parser has the last word: its messages are better, and point to the right place.
+        with suppress(yaml.YAMLError):
+            return _QuickLoader(text).get_single_node()
+    return _BoundedLoader(text).get_single_node()
 
 
 class _BoundedLoader(yaml.SafeLoader):
@@ -139,6 +111,26 @@ class _BoundedLoader(yaml.SafeLoader):
             return super().compose_node(parent, index)
         finally:
             self._depth -= 1
+
+
+class _QuickLoader(_BoundedLoader):
+    """The same with the events of libyaml's parser, five times as fast.
+
+    libyaml would compose the nodes as well, but with no bound to their depth.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._parser = yaml.CSafeLoader(text)
+
+    def check_event(self, *choices: Any) -> bool:
+        return bool(self._parser.check_event(*choices))
+
+    def peek_event(self) -> Any:
+        return self._parser.peek_event()
+
+    def get_event(self) -> Any:
+        return self._parser.get_event()
 
 
 class _TooMuchError(Exception):

@@ -17,7 +17,8 @@ from builder.config.problems import Problems
 from builder.config.providers import ImageFormatOf, bandwidth, build_providers, wanted_formats
 from builder.config.schema import BreakerEntry, ConfigFile, LimitsEntry, RetryEntry, SecureFile
 from builder.config.servers import build_zookeeper
-from builder.config.values import BadValueError, listening, seconds, size, url_prefix
+from builder.config.text import fingerprint
+from builder.config.values import BadValueError, label_problem, listening, seconds, size, url_prefix
 
 #: Bytes without which not even the first programs of a build start.
 _LEAST_MEMORY: Final = 64 << 20
@@ -33,8 +34,9 @@ def load(
     Raises ConfigError with every problem found, each as "file:line: key: what is wrong".
     """
     problems = Problems()
-    file = check(read_document(path, environ, problems), ConfigFile, problems, secret=False)
-    secret = check(_read_secure(secure, path, environ, problems), SecureFile, problems, secret=True)
+    document, secrets = read_document(path, environ, problems), _read_secure(secure, path, environ, problems)
+    file = check(document, ConfigFile, problems, secret=False)
+    secret = check(secrets, SecureFile, problems, secret=True)
 
     directories = build_directories(file, problems)
     zookeeper = build_zookeeper(file, secret, problems)
@@ -48,6 +50,7 @@ def load(
     limits = _limits(file, problems)
     breaker = _breaker(file, problems)
     server = _artifact_server(file, problems)
+    labels = _labels(file, problems)
     content = file.content
     upload_bandwidth = bandwidth(file, content.upload_bandwidth, problems, "upload-bandwidth")
     sizes = {
@@ -76,6 +79,11 @@ def load(
         providers=providers,
         build_workers=_number(content.build_workers, Config.build_workers),
         upload_workers=_number(content.upload_workers, Config.upload_workers),
+        builder_labels=labels,
+        spread=Config.spread if content.spread is None else seconds(content.spread),
+        shutdown_grace=Config.shutdown_grace
+        if content.shutdown_grace is None
+        else seconds(content.shutdown_grace),
         failed_retention=seconds(content.failed_retention or Config.failed_retention.total_seconds()),
         build_retry=build_retry,
         upload_retry=upload_retry,
@@ -90,6 +98,7 @@ def load(
         disk_reserve=sizes["disk-reserve"],
         stall_timeout=seconds(content.stall_timeout or Config.stall_timeout.total_seconds()),
         notes=notes_of(file, images),
+        fingerprint=fingerprint(document.text, secrets.text),
     )
 
 
@@ -106,6 +115,14 @@ def _limits(file: Checked[ConfigFile], problems: Problems) -> BuildLimits:
         nice=_number(entry.nice, default.nice),
         io=entry.io or default.io,
     )
+
+
+def _labels(file: Checked[ConfigFile], problems: Problems) -> frozenset[str]:
+    labels = file.content.builder_labels or []
+    for position, label in enumerate(labels):
+        if problem := label_problem(label):
+            problems.add(file.place("builder-labels", position), problem)
+    return frozenset(labels)
 
 
 def _breaker(file: Checked[ConfigFile], problems: Problems) -> BreakerPolicy:

@@ -26,8 +26,6 @@ def _empty() -> Mapping[str, Any]:
     return _EMPTY
 
 
-#: 14:14 UTC: people are awake to see what a new image breaks.
-DEFAULT_SCHEDULE: Final = "14 14 * * *"
 MASK: Final = "********"
 _USERINFO = re.compile(r"(?<=://)[^/?#\s'\"]+(?=@)")
 
@@ -89,6 +87,20 @@ class Sharing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScheduleEntry:
+    """One entry of a schedule: a cron expression on the clocks of a time zone, or the image it follows."""
+
+    text: str  #: as written, with single spaces: tells entries apart, in ZooKeeper too
+    cron: str | None = None  #: five fields
+    zone: str = "UTC"  #: IANA's name of the time zone whose clocks `cron` is read on
+    after: str | None = None  #: the diskimage whose builds it follows, when there is no `cron`
+
+
+#: 14:14 UTC: people are awake to see what a new image breaks.
+DEFAULT_SCHEDULE: Final = (ScheduleEntry(text="14 14 * * *", cron="14 14 * * *"),)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DiskImage:
     """The recipe of one image, rendered from its platform and merged with its parents."""
 
@@ -98,7 +110,9 @@ class DiskImage:
     environment: Mapping[str, str] = field(default_factory=_empty)
     secret_names: frozenset[str] = frozenset()  #: names in `environment` whose values are never shown
     formats: tuple[ImageFormat, ...] = ()  #: its own and those its providers need, sorted
-    schedule: str | None = DEFAULT_SCHEDULE  #: cron in UTC; None: never by the clock
+    schedule: tuple[ScheduleEntry, ...] = DEFAULT_SCHEDULE  #: () when it is never built by the clock
+    catch_up: timedelta = timedelta(hours=12)  #: a time of the schedule that is missed by more is left out
+    requires: frozenset[str] = frozenset()  #: labels that a builder needs to take it
     rebuild_age: timedelta | None = None
     build_timeout: timedelta = timedelta(hours=8)
     pause: bool = False
@@ -242,6 +256,11 @@ class Config:
     providers: Mapping[str, Provider] = field(default_factory=_empty)
     build_workers: int = 1
     upload_workers: int = 4
+    #: What a diskimage may require of this machine's builder, besides its architecture.
+    builder_labels: frozenset[str] = frozenset()
+    #: Over how long the builds that one entry of the schedule makes due are spread.
+    spread: timedelta = timedelta(0)
+    shutdown_grace: timedelta = timedelta(seconds=30)  #: for work that is nearly done when the daemon stops
     failed_retention: timedelta = timedelta(days=7)
     build_retry: RetryPolicy = RetryPolicy(first=timedelta(minutes=1), longest=timedelta(hours=1), limit=5)
     upload_retry: RetryPolicy = RetryPolicy(first=timedelta(seconds=30), longest=timedelta(hours=1), limit=10)
@@ -257,6 +276,8 @@ class Config:
     disk_reserve: int = 2 << 30  #: bytes that a build must leave free on each disk it writes to
     stall_timeout: timedelta = timedelta(seconds=120)  #: an upload that moves no byte for so long is cut
     notes: tuple[str, ...] = ()  #: keys accepted without effect, each as "file:line: key: why"
+    #: Tells its text from that of others (`config.text.fingerprint`); "" when it was not loaded from one.
+    fingerprint: str = field(default="", repr=False, compare=False)
 
     def providers_of(self, image: str) -> tuple[Provider, ...]:
         """Every provider that lists the diskimage, in the order of the file."""

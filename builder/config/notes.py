@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from builder.config.checking import Checked
 from builder.config.model import DiskImage
 from builder.config.problems import Place
-from builder.config.schema import ConfigFile
+from builder.config.schema import ConfigFile, ForeignProviderEntry
 
 
 def notes_of(file: Checked[ConfigFile], images: Mapping[str, DiskImage]) -> tuple[str, ...]:
@@ -15,7 +15,7 @@ def notes_of(file: Checked[ConfigFile], images: Mapping[str, DiskImage]) -> tupl
 
     `images` are the diskimages that the file comes to.
     """
-    found = sorted(_keeps_what_stays(file, images))
+    found = sorted([*_keeps_what_stays(file, images), *_goes_nowhere(file)])
     return tuple(f"{place}has no effect: {why}" for place, why in found)
 
 
@@ -29,4 +29,14 @@ def _keeps_what_stays(
             yield (
                 file.place("diskimages", position, "keep-formats"),
                 "without delete-after-upload, all files stay",
+            )
+
+
+def _goes_nowhere(file: Checked[ConfigFile]) -> Iterator[tuple[Place, str]]:
+    """`diskimages` of providers that imagepool uploads nothing to."""
+    for position, entry in enumerate(file.content.providers or ()):
+        if isinstance(entry, ForeignProviderEntry) and entry.diskimages:
+            yield (
+                file.place("providers", position, "diskimages"),
+                f"images go to providers with the driver openstack alone, not to {entry.driver!r}",
             )

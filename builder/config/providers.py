@@ -47,9 +47,7 @@ def build_providers(
         if problem:
             problems.add(file.place("providers", position, "name"), problem)
         names.add(entry.name)
-        if isinstance(entry, ForeignProviderEntry):
-            maker.check_foreign(position, entry)
-        else:
+        if not isinstance(entry, ForeignProviderEntry):
             providers[entry.name] = maker.provider(position, entry)
     return MappingProxyType(providers)
 
@@ -116,14 +114,6 @@ class _Maker:
             ),
             images=MappingProxyType(self._images(position, entry)),
         )
-
-    def check_foreign(self, position: int, entry: ForeignProviderEntry) -> None:
-        """Note that a provider of another driver wants images, which nobody would upload."""
-        if entry.diskimages:
-            self._problems.add(
-                self._file.place("providers", position, "diskimages"),
-                f"images can't go to a provider with driver {entry.driver!r}, only to openstack",
-            )
 
     def _format(self, position: int, entry: ProviderEntry) -> ImageFormat:
         try:

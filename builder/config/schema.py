@@ -12,8 +12,12 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
+from builder.config.problems import shown
+
 #: A hundred years: longer than any duration makes sense, short enough for every date.
 MAX_SECONDS: Final = 3_153_600_000
+#: Builds that one entry of a schedule makes due are done before it comes true again, which is once a day.
+MAX_SPREAD: Final = 86_400
 
 OPENSTACK_TAG: Final = "<openstack>"
 FOREIGN_TAG: Final = "<other driver>"
@@ -29,12 +33,23 @@ def _scalar_as_text(value: object) -> object:
     return str(value) if isinstance(value, bool | int | float) else value
 
 
+def _texts(value: object) -> object:
+    """One text where several may stand."""
+    if not isinstance(value, str | list):
+        raise PydanticCustomError(
+            "texts", "must be text, or a list of texts, not {value}", {"value": shown(value)}
+        )
+    return [value] if isinstance(value, str) else value
+
+
 Ignored = Any  #: only a launcher needs it
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
 Days = Annotated[float, Field(gt=0, le=MAX_SECONDS / 86_400)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 #: Bytes, or a number with K, M, G or T; read by `values.size`.
 Size = Annotated[str, BeforeValidator(_scalar_as_text)]
+#: One text, or several; an entry of a schedule is read by `schedules.entry`.
+Texts = Annotated[list[str], BeforeValidator(_texts)]
 Release = Annotated[str, BeforeValidator(_whole_number_as_text)]
 Property = Annotated[str, BeforeValidator(_scalar_as_text)]
 #: "each", "all" or a number; read by `values.promotion`.
@@ -156,7 +171,8 @@ class DiskImageEntry(Entry):
     elements: list[str] | None = None
     env_vars: dict[str, str] | None = None
     formats: list[str] | None = None
-    schedule: str | None = None
+    schedule: Texts | None = None
+    catch_up: Seconds | None = None
     rebuild_age: Seconds | None = None
     build_timeout: Seconds | None = None
     keep: Count | None = None
@@ -180,6 +196,7 @@ class DiskImageEntry(Entry):
     format_options: Annotated[dict[str, FormatEntry] | None, BeforeValidator(_options_below_formats)] = None
     if_unchanged: Literal["skip", "build"] | None = None
     max_age: Seconds | None = None
+    requires: Texts | None = None
 
 
 class ProviderImageEntry(Entry):
@@ -267,12 +284,16 @@ class ConfigFile(Entry):
     zookeeper_auth: AuthEntry | None = None
     zookeeper_timeout: Seconds | None = None
     embedded_zookeeper: Literal["protected", "open"] | None = None
-    schedule: str | None = None
+    schedule: Texts | None = None
+    catch_up: Seconds | None = None
     rebuild_age: Seconds | None = None
     keep: Count | None = None
     keep_days: Days | None = None
     failed_retention: Seconds | None = None
+    spread: Annotated[float, Field(ge=0, le=MAX_SPREAD)] | None = None
     build_workers: Count | None = None
+    builder_labels: Texts | None = None
+    shutdown_grace: Annotated[float, Field(ge=0, le=MAX_SECONDS)] | None = None
     upload_workers: Count | None = None
     build_retries: RetryEntry | None = None
     upload_retries: RetryEntry | None = None

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from builder.config.checking import Checked
-from builder.config.directories import absolute
 from builder.config.model import ZooKeeper, ZooKeeperTls
 from builder.config.problems import Problems
 from builder.config.schema import ConfigFile, SecureFile, ServerEntry
+from builder.config.text import absolute
 
 PLAIN_PORT: Final = 2181
 TLS_PORT: Final = 2281

@@ -23,7 +23,7 @@ from builder.config.model import (
     masked_credentials,
 )
 from builder.config.problems import looks_secret
-from builder.config.values import NEVER
+from builder.config.schedules import NEVER
 
 
 def as_data(config: Config) -> dict[str, Any]:
@@ -43,7 +43,10 @@ def as_data(config: Config) -> dict[str, Any]:
         **(_zookeeper(config.zookeeper) if config.zookeeper else {}),
         "embedded-zookeeper": "open" if config.embedded_open else "protected",
         "failed-retention": _seconds(config.failed_retention),
+        **_given("spread", _seconds(config.spread)),
         "build-workers": config.build_workers,
+        **_given("builder-labels", sorted(config.builder_labels)),
+        "shutdown-grace": _seconds(config.shutdown_grace),
         "upload-workers": config.upload_workers,
         "build-retries": _retry(config.build_retry),
         "upload-retries": _retry(config.upload_retry),
@@ -113,7 +116,8 @@ def _diskimage(image: DiskImage) -> dict[str, Any]:
         "elements": list(image.elements),
         "env-vars": dict(image.shown_environment),
         "formats": [str(image_format) for image_format in image.formats],
-        "schedule": image.schedule or NEVER,
+        "schedule": _one_or_all([entry.text for entry in image.schedule]) or NEVER,
+        "catch-up": _seconds(image.catch_up),
         **_given("rebuild-age", _seconds(image.rebuild_age) if image.rebuild_age else None),
         "build-timeout": _seconds(image.build_timeout),
         "pause": image.pause,
@@ -133,7 +137,12 @@ def _diskimage(image: DiskImage) -> dict[str, Any]:
         **_given("keep-formats", [str(image_format) for image_format in image.keep_formats]),
         "if-unchanged": "skip" if image.skip_unchanged else "build",
         **_given("max-age", _seconds(image.max_age) if image.max_age else None),
+        "requires": sorted(image.requires),
     }
+
+
+def _one_or_all(texts: list[str]) -> str | list[str]:
+    return texts[0] if len(texts) == 1 else texts
 
 
 def _options(options: FormatOptions) -> dict[str, Any]:

@@ -1,21 +1,16 @@
-"""Reads the small languages inside a configuration: formats, cron, durations, environment names."""
+"""Reads the small languages inside a configuration: formats, sizes, durations, environment names."""
 
 from __future__ import annotations
 
 import re
 import string
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from croniter import CroniterError, croniter
-
 from builder.config.problems import suggestion
 from builder.model import ImageFormat
-
-#: Written instead of a cron text: no build by the clock.
-NEVER: Final = "never"
 
 #: Characters of a name, a tag or an id in Glance.
 GLANCE_TEXT: Final = 255
@@ -27,10 +22,10 @@ MAX_PROVIDERS: Final = 100_000
 IMAGE_NAME_FIELDS: Final = ("image_name", "upload_id", "timestamp")
 
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_RANDOM = re.compile(r"(?:^|[\s,])r(?![a-z])", re.IGNORECASE)
 _ELEMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
 _FORMAT_SPEC = re.compile(r"[^{}]{0,4}\Z")
 _PROJECT_ID = re.compile(r"[A-Za-z0-9_-]{1,255}\Z")
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\Z")
 _SIZE = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,6})?)\s*([KMGTkmgt]?)(?:i?[Bb])?\Z")
 #: An exabyte.
 MAX_SIZE: Final = 1 << 60
@@ -46,25 +41,6 @@ def image_format(text: str) -> ImageFormat:
         return ImageFormat(text)
     except ValueError:
         raise BadValueError(f"unknown format {text!r}{suggestion(text, list(ImageFormat))}") from None
-
-
-def cron(text: str) -> str | None:
-    """A schedule: five cron fields that come true some day, or None for `never`; raises BadValueError."""
-    if text == NEVER:
-        return None
-    fields = text.split()
-    if len(fields) != 5:
-        raise BadValueError(
-            f"a schedule is {NEVER!r} or five cron fields (minute hour day month weekday), not {text!r}"
-        )
-    if _RANDOM.search(text):
-        raise BadValueError(f"{text!r} is no cron text: random fields are not the same for every daemon")
-    joined = " ".join(fields)
-    try:
-        croniter(joined, datetime(2024, 1, 1, tzinfo=UTC)).get_next(datetime)
-    except (CroniterError, ValueError, OverflowError) as error:
-        raise BadValueError(f"{text!r} is no cron text that ever comes true: {error}") from error
-    return joined
 
 
 def size(value: str) -> int:
@@ -129,6 +105,13 @@ def project_id_problem(text: str) -> str | None:
 def days(value: float) -> timedelta:
     """A duration in days; the schema has bounded it."""
     return timedelta(days=value)
+
+
+def label_problem(text: str) -> str | None:
+    """Why a text can't be a label of builders; None when it can."""
+    if _LABEL.match(text):
+        return None
+    return f"{text!r} is no label: use letters, digits, '.', '_', '+' and '-', at most 64"
 
 
 def environment_name_problem(name: str) -> str | None:

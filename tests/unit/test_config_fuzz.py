@@ -48,6 +48,19 @@ OPTIONS = st.dictionaries(
 )
 
 
+SCHEDULES = st.one_of(
+    SCALARS,
+    st.lists(
+        st.one_of(
+            TEXTS,
+            st.sampled_from(["never", "1 1 * * *", "1 1 * * * Europe/Berlin"]),
+            st.builds("@after {}".format, NAMES),
+        ),
+        max_size=3,
+    ),
+)
+
+
 def entries(**known: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
     """Lists of entries that are nearly right: known keys, some of them with something unexpected."""
     return st.lists(st.fixed_dictionaries({"name": NAMES}, optional=known), max_size=4)
@@ -56,7 +69,7 @@ def entries(**known: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
 NEARLY_RIGHT = st.fixed_dictionaries(
     {},
     optional={
-        "schedule": TEXTS,
+        "schedule": SCHEDULES,
         "keep": SCALARS,
         "disk-reserve": st.one_of(SCALARS, SIZES),
         "build-limits": st.fixed_dictionaries(
@@ -73,7 +86,8 @@ NEARLY_RIGHT = st.fixed_dictionaries(
             abstract=st.booleans(),
             elements=st.lists(TEXTS, max_size=3),
             formats=st.lists(TEXTS, max_size=2),
-            schedule=TEXTS,
+            schedule=SCHEDULES,
+            requires=st.one_of(SCALARS, st.lists(TEXTS, max_size=2)),
             metadata=st.dictionaries(TEXTS, SCALARS, max_size=2),
             **{
                 "env-vars": st.dictionaries(TEXTS, TEXTS, max_size=2),

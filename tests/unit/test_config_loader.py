@@ -12,6 +12,7 @@ from builder.config.model import (
     BuildLimits,
     FormatOptions,
     RetryPolicy,
+    ScheduleEntry,
     ZooKeeper,
     ZooKeeperTls,
 )
@@ -61,7 +62,7 @@ def test_the_private_zookeeper_is_open_only_where_the_file_says_so(files: Files)
 
 def test_what_is_abstract_is_known_by_name(files: Files) -> None:
     config = files.load("diskimages: [{name: base, abstract: true}, {name: a, parent: base}]")
-    assert (config.abstract, list(config.diskimages)) == ({"base"}, ["a"])
+    assert (config.abstract, list(config.diskimages)) == (frozenset({"base"}), ["a"])
 
 
 def test_the_shipped_example_of_a_provider_works_when_uncommented(files: Files) -> None:
@@ -258,7 +259,7 @@ def test_false_and_nothing_in_a_child_win_over_the_parent(files: Files) -> None:
     assert config.diskimages["base"].pause
     assert not config.diskimages["running"].pause
     assert config.diskimages["running"].formats == ()
-    assert config.diskimages["running"].schedule == "1 2 * * *"
+    assert config.diskimages["running"].schedule[0].cron == "1 2 * * *"
 
 
 def test_abstract_is_not_inherited(files: Files) -> None:
@@ -267,27 +268,96 @@ def test_abstract_is_not_inherited(files: Files) -> None:
 
 
 SCHEDULES = {
-    "nothing said": ("", "", DEFAULT_SCHEDULE),
-    "global": ("schedule: 1 1 * * *", "", "1 1 * * *"),
-    "global never": ("schedule: never", "", None),
-    "own": ("schedule: 1 1 * * *", "schedule: 2 2 * * *", "2 2 * * *"),
-    "own never": ("schedule: 1 1 * * *", "schedule: never", None),
-    "an age": ("", "rebuild-age: 5", None),
-    "a global age": ("rebuild-age: 5", "", None),
-    "an age and a global schedule": ("schedule: 1 1 * * *", "rebuild-age: 5", "1 1 * * *"),
-    "an age and an own schedule": ("", "rebuild-age: 5, schedule: 2 2 * * *", "2 2 * * *"),
+    "nothing said": ("", "", ["14 14 * * *"]),
+    "global": ("schedule: 1 1 * * *", "", ["1 1 * * *"]),
+    "global never": ("schedule: never", "", []),
+    "own": ("schedule: 1 1 * * *", "schedule: 2 2 * * *", ["2 2 * * *"]),
+    "own never": ("schedule: 1 1 * * *", "schedule: never", []),
+    "never, in a list": ("schedule: 1 1 * * *", "schedule: [never]", []),
+    "several": ("", 'schedule: [1  1 * * *, "@after  other"]', ["1 1 * * *", "@after other"]),
+    "several instead of a global one": (
+        "schedule: 3 3 * * *",
+        "schedule: [2 2 * * *, 1 1 * * *]",
+        ["2 2 * * *", "1 1 * * *"],
+    ),
+    "after one that does not follow itself": ('schedule: ["@after a", "@after other"]', "", ["@after other"]),
+    "an age": ("", "rebuild-age: 5", []),
+    "a global age": ("rebuild-age: 5", "", []),
+    "an age and a global schedule": ("schedule: 1 1 * * *", "rebuild-age: 5", ["1 1 * * *"]),
+    "an age and an own schedule": ("", "rebuild-age: 5, schedule: 2 2 * * *", ["2 2 * * *"]),
 }
 
 
 @pytest.mark.parametrize(("top", "own", "expected"), SCHEDULES.values(), ids=SCHEDULES.keys())
 def test_the_schedule_is_the_nearest_that_is_given(
-    files: Files, top: str, own: str, expected: str | None
+    files: Files, top: str, own: str, expected: list[str]
 ) -> None:
     own = f", {own}" if own else ""
     config = files.load(
         f"{top}\ndiskimages:\n- {{name: base, abstract: true{own}}}\n- {{name: a, parent: base}}"
+        "\n- {name: other, schedule: never}"
     )
-    assert config.diskimages["a"].schedule == expected
+    assert [entry.text for entry in config.diskimages["a"].schedule] == expected
+
+
+ENTRIES = {
+    "utc": ("14 14 * * *", ScheduleEntry(text="14 14 * * *", cron="14 14 * * *", zone="UTC")),
+    "utc by its name": ("14 14 * * * UTC", ScheduleEntry(text="14 14 * * * UTC", cron="14 14 * * *")),
+    "a zone": (
+        " 0  5 * * mon-fri America/Argentina/Buenos_Aires",
+        ScheduleEntry(
+            text="0 5 * * mon-fri America/Argentina/Buenos_Aires",
+            cron="0 5 * * mon-fri",
+            zone="America/Argentina/Buenos_Aires",
+        ),
+    ),
+    "an old zone": (
+        "0 5 * * * Etc/GMT+1",
+        ScheduleEntry(text="0 5 * * * Etc/GMT+1", cron="0 5 * * *", zone="Etc/GMT+1"),
+    ),
+    "after": ("@after b", ScheduleEntry(text="@after b", after="b")),
+}
+
+
+@pytest.mark.parametrize(("written", "expected"), ENTRIES.values(), ids=ENTRIES.keys())
+def test_an_entry_of_a_schedule(files: Files, written: str, expected: ScheduleEntry) -> None:
+    config = files.load(f"diskimages: [{{name: a, schedule: '{written}'}}, {{name: b}}]")
+    assert config.diskimages["a"].schedule == (expected,)
+
+
+def test_what_builders_are_asked_for(files: Files) -> None:
+    config = files.load(
+        """
+        builder-labels: [fast, gpu]
+        platforms: [{name: p, distribution: debian, release: sid, architecture: arm64}]
+        diskimages:
+        - {name: plain}
+        - {name: by-platform, platform: p}
+        - {name: own, platform: p, requires: fast}
+        - {name: anywhere, parent: own, requires: []}
+        - {name: inherited, parent: own}
+        """
+    )
+    assert config.builder_labels == {"fast", "gpu"}
+    required = {name: set(image.requires) for name, image in config.diskimages.items()}
+    assert required == {
+        "plain": set(),
+        "by-platform": {"arm64"},
+        "own": {"fast"},
+        "anywhere": set(),
+        "inherited": {"fast"},
+    }
+
+
+def test_when_builds_are_caught_up_and_spread_and_a_stop_waits(files: Files) -> None:
+    images = "diskimages: [{name: a}, {name: b, catch-up: 60}]"
+    usual = files.load(images)
+    assert (usual.spread, usual.shutdown_grace) == (timedelta(0), timedelta(seconds=30))
+    assert usual.diskimages["a"].catch_up == timedelta(hours=12)
+    config = files.load(f"catch-up: 7200\nspread: 900\nshutdown-grace: 0\n{images}")
+    assert (config.spread, config.shutdown_grace) == (timedelta(minutes=15), timedelta(0))
+    caught_up = [image.catch_up for image in config.diskimages.values()]
+    assert caught_up == [timedelta(hours=2), timedelta(minutes=1)]
 
 
 def test_keep_and_rebuild_age_have_global_defaults(files: Files) -> None:

@@ -150,7 +150,7 @@ def test_a_nodepool_configuration_means_what_it_meant(tmp_path: Path) -> None:
     assert noble.elements == ("vm", "simple-init", "ubuntu-minimal")
     assert noble.formats == (ImageFormat.QCOW2, ImageFormat.RAW)
     assert noble.rebuild_age == timedelta(days=1)
-    assert noble.schedule is None
+    assert noble.schedule == ()
     assert noble.build_timeout == timedelta(hours=4)
     assert noble.environment == {
         "DIB_RELEASE": "noble",
@@ -203,3 +203,25 @@ def test_what_stays_after_upload_is_replaced_by_a_child_and_never_added_up(tmp_p
     # What is kept is no wish for it to be made.
     assert config.diskimages["inherits"].formats == ("vhd",)
     assert config.notes == ()
+
+
+def test_what_other_drivers_would_get_is_left_alone_and_told(tmp_path: Path) -> None:
+    config = Files(tmp_path).load(
+        """
+        diskimages: [{name: img, formats: [raw]}]
+        providers:
+        - name: amazon
+          driver: aws
+          region-name: us-east-2
+          diskimages: [{name: img}]
+          pools: [{name: main}]
+        - {name: static, driver: static, pools: []}
+        - {name: ours, cloud: beta, diskimages: [{name: img}]}
+        """
+    )
+    assert list(config.providers) == ["ours"]
+    [note] = config.notes
+    assert note.endswith(
+        "7: providers[0].diskimages: has no effect: images go to providers with the driver openstack alone,"
+        " not to 'aws'"
+    )

@@ -156,10 +156,6 @@ ONE_PROBLEM = {
         "providers:\n- name: p\n  cloud: gamma",
         "3: providers[0].cloud: cloud 'gamma' has no region None",
     ),
-    "images to another driver": (
-        "providers:\n- name: p\n  driver: aws\n  diskimages: [{name: x}]",
-        "4: providers[0].diskimages: images can't go to a provider with driver 'aws'",
-    ),
     "unknown format": (
         "diskimages:\n- name: a\n  formats: [raw, qcow]",
         "3: diskimages[0].formats[1]: unknown format 'qcow'; did you mean 'qcow2'?",
@@ -182,7 +178,7 @@ ONE_PROBLEM = {
     ),
     "too few cron fields": (
         "schedule: 14 14 * *",
-        "1: schedule: a schedule is 'never' or five cron fields",
+        "1: schedule: a schedule is 'never', '@after IMAGE', or five cron fields",
     ),
     "no such minute": (
         "schedule: 61 * * * *",
@@ -192,8 +188,61 @@ ONE_PROBLEM = {
     "random cron": ("schedule: R 0 * * *", "1: schedule: 'R 0 * * *' is no cron text"),
     "schedule of a diskimage": (
         "diskimages:\n- name: a\n  schedule: daily",
-        "3: diskimages[0].schedule: a schedule is 'never' or five cron fields",
+        "3: diskimages[0].schedule: a schedule is 'never', '@after IMAGE', or five cron fields",
     ),
+    "seconds in a schedule": ("schedule: 0 0 0 * * *", "1: schedule: a schedule is 'never'"),
+    "no such zone": (
+        "schedule: [14 14 * * *, 14 14 * * * Europe/Berln]",
+        "1: schedule[1]: there is no time zone 'Europe/Berln'; did you mean 'Europe/Berlin'?",
+    ),
+    "a zone that is a directory": (
+        "schedule: 1 1 * * * America",
+        "1: schedule: there is no time zone 'America'",
+    ),
+    "a zone that leads elsewhere": (
+        "schedule: 1 1 * * * ../../etc/passwd",
+        "1: schedule: a schedule is 'never'",
+    ),
+    "never among others": (
+        "diskimages:\n- name: a\n  schedule:\n  - 1 1 * * *\n  - never",
+        "5: diskimages[0].schedule[1]: 'never' stands alone",
+    ),
+    "an entry twice": (
+        "schedule: [1 1 * * *, 1  1 * * *]",
+        "1: schedule[1]: '1 1 * * *' is there twice",
+    ),
+    "no entry": (
+        "diskimages:\n- name: a\n  schedule: []",
+        "3: diskimages[0].schedule: is empty: say 'never'",
+    ),
+    "a number as a schedule": ("schedule: 5", "1: schedule: must be text, or a list of texts, not number 5"),
+    "too many entries": (
+        f"schedule: [{', '.join(f'{n} 1 * * *' for n in range(51))}]",
+        "1: schedule[50]: a schedule has at most 50 entries",
+    ),
+    "after nothing": ("schedule: '@after'", "1: schedule: @after is followed by the name of one diskimage"),
+    "after one that is not there": (
+        "diskimages:\n- name: base-one\n- name: a\n  schedule: '@after base-on'",
+        "4: diskimages[1].schedule: there is no diskimage 'base-on'; did you mean 'base-one'?",
+    ),
+    "after an abstract one": (
+        "diskimages:\n- {name: b, abstract: true}\n- name: a\n  schedule: '@after b'",
+        "4: diskimages[1].schedule: 'b' is abstract, and so never built",
+    ),
+    "after itself": (
+        "diskimages:\n- {name: a, schedule: '@after b'}\n- {name: b, schedule: '@after c'}"
+        "\n- {name: c, schedule: [1 1 * * *, '@after a']}",
+        "2: diskimages[0].schedule: it follows itself: a after b after c after a",
+    ),
+    "a label": (
+        "builder-labels: [good, 'not so good']",
+        "1: builder-labels[1]: 'not so good' is no label",
+    ),
+    "a label that is required": (
+        "diskimages:\n- name: a\n  requires: a/b",
+        "3: diskimages[0].requires: 'a/b' is no label",
+    ),
+    "spread over more than a day": ("spread: 86401", "1: spread: must be at most 86400, not 86401"),
     "variable name": (
         "diskimages:\n- name: a\n  env-vars: {A-B: x}",
         "3: diskimages[0].env-vars.A-B: an environment variable's name is made of letters",

@@ -18,6 +18,10 @@ cache-dir: /var/cache/imagepool
 elements-dir: /a:/b
 build-log-retention: 2
 schedule: never
+catch-up: 90
+spread: 0.5
+builder-labels: [two, one]
+shutdown-grace: 0
 embedded-zookeeper: open
 failed-retention: 0.5
 build-retries: {first: 1, longest: 2, limit: 3}
@@ -72,7 +76,9 @@ diskimages:
     if-unchanged: skip
     max-age: 0.5
   - name: another
-    schedule: 1 2 3 4 *
+    schedule: [1 2 3 4 * Europe/Berlin, "@after image"]
+    requires: []
+    catch-up: 1
     pause: true
 providers:
   - name: q
@@ -127,7 +133,7 @@ def test_what_is_shown_is_rendered(files: Files) -> None:
     image = as_data(files.load(EVERYTHING))["diskimages"][0]
     assert image["name"] == "image"
     assert image["elements"] == ["debian-minimal"]
-    assert image["schedule"] == "never"
+    assert (image["schedule"], image["catch-up"], image["requires"]) == ("never", 90, ["amd64"])
     assert image["rebuild-age"] == 60
     assert image["formats"] == ["raw"]
     assert image["keep-formats"] == ["qcow2", "vhd"]

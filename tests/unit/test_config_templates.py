@@ -136,7 +136,7 @@ def test_every_text_of_a_diskimage_is_a_template(files: Files) -> None:
     image = config.diskimages["debian-bookworm"]
     assert image.elements == ("debian-minimal", "vm")
     assert image.formats == ("raw",)
-    assert image.schedule == "0 3 * * *"
+    assert image.schedule[0].cron == "0 3 * * *"
     assert image.environment == {"DIB_RELEASE": "bookworm-backports"}
     assert (image.username, image.python_path, image.shell_type) == ("debian", "/bookworm", "debian-bookworm")
     assert image.dib_cmd == ("dib", "--fast")
