@@ -21,16 +21,31 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime
-from types import TracebackType
-from typing import Final, Self
+from datetime import datetime, timedelta
+from types import MappingProxyType, TracebackType
+from typing import Any, Final, Self
 
 from builder.cloudimage import Sighting
-from builder.model import Build, Cancellation, Request, Snapshot, Upload, UploadCancellation, UploadWish
+from builder.model import (
+    Build,
+    Cancellation,
+    Daemon,
+    Pause,
+    Request,
+    Snapshot,
+    Upload,
+    UploadCancellation,
+    UploadWish,
+)
 
 #: What `restore_upload` takes at most: ids count uploads of one build to one provider, and to go on above
 #: one, ZooKeeper has to be brought to count so far.
 HIGHEST_UPLOAD_ID: Final = 100_000
+#: No times of the schedule.
+NO_TICKS: Final[Mapping[str, datetime]] = MappingProxyType({})
+#: How far ahead of a request a time may be remembered. One further on is of a broken clock, and counts for
+#: nothing: otherwise that entry of the schedule would stand still until then.
+CLOCKS_DIFFER: Final = timedelta(days=1)
 #: Digits of an id that is unique everywhere.
 _UNIQUE: Final = 32
 
@@ -86,10 +101,10 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def register(self, hostname: str, roles: tuple[str, ...], version: str) -> None:
+    def register(self, daemon: Daemon) -> None:
         """Show this daemon for as long as its session lasts, nodepool's component record included.
 
-        Re-registers by itself after a lost session.
+        Re-registers by itself after a lost session. Called again, it changes what is shown.
         """
 
     # -- reading ------------------------------------------------------------------------------
@@ -137,6 +152,21 @@ class Store(ABC):
         """The right to build an image: held from before the `building` record to its last write."""
 
     @abstractmethod
+    def claim_lead(self, hostname: str) -> Claim | None:
+        """The right to file requests by schedule, which one scheduler of all has; `Snapshot.leader` is then
+        `hostname`. Its release, or its holder's end, changes the generation of every store with `watch`.
+
+        A store that was told None stands in line until `stand_down`, `close` or the end of its session: the
+        lead passes to whoever asked first, who has it when asking again. None also while this store has it
+        already.
+        """
+
+    @abstractmethod
+    def stand_down(self) -> None:
+        """Stand in line for the lead no more; for whoever won't ask again. What is held stays held. Never
+        raises."""
+
+    @abstractmethod
     def claim_build(self, build: Build) -> Claim | None:
         """The right to clean up one build."""
 
@@ -174,7 +204,8 @@ class Store(ABC):
         """Remove a build's record and what is below it, and in the same step remember that it is gone
         (`builds_gone`).
 
-        RefusedError while it has uploads; no error when it is gone already.
+        RefusedError while it has uploads, ConflictError when it is in another state by now; no error when
+        it is gone already.
         """
 
     @abstractmethod
@@ -190,15 +221,23 @@ class Store(ABC):
 
     @abstractmethod
     def delete_upload(self, upload: Upload) -> None:
-        """Remove an upload's record; no error when it is gone already."""
+        """Remove an upload's record; ConflictError when it is in another state by now, no error when it is
+        gone already."""
 
     # -- wishes -------------------------------------------------------------------------------
 
     @abstractmethod
-    def request_build(self, request: Request) -> Request:
+    def request_build(self, request: Request, *, ticks: Mapping[str, datetime] = NO_TICKS) -> Request | None:
         """Wish a build; returns the open request, which is an older one when there was one.
 
-        A manual request takes the place of an open one of the scheduler's.
+        A manual request takes the place of an open one of the scheduler's. One that joins an older one
+        adds its `force`, `urgent` and `tick` to that, whose who, why, when and `stamp` stay.
+
+        `ticks` are the times of the schedule that this request is for, by entry, to be remembered in the
+        same step (`ImageRecords.ticks`); those of entries that are not named stay. None, and nothing
+        is written, when each of them is remembered already, that very time or a later one: somebody
+        has asked for it (but see CLOCKS_DIFFER). With an older request open they are remembered all
+        the same.
         """
 
     @abstractmethod
@@ -236,12 +275,37 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def pause(self, image: str) -> None:
+    def pause(self, image: str, pause: Pause) -> None:
         """Stop builds of an image by themselves; also for an image never seen before."""
 
     @abstractmethod
     def unpause(self, image: str) -> None:
         """Take the pause back; no error when there is none."""
+
+    @abstractmethod
+    def pause_provider(self, provider: str, pause: Pause) -> None:
+        """Stop uploads to a provider (`Snapshot.paused_providers`)."""
+
+    @abstractmethod
+    def unpause_provider(self, provider: str) -> None:
+        """Take that back; no error when there is nothing to take back."""
+
+    @abstractmethod
+    def freeze(self, pause: Pause) -> None:
+        """Stop everything that begins by itself, everywhere (`Snapshot.frozen`)."""
+
+    @abstractmethod
+    def unfreeze(self) -> None:
+        """Take that back; no error when there is nothing to take back."""
+
+    @abstractmethod
+    def forget_builder(self, builder_id: str, word: Pause) -> None:
+        """Remember, on somebody's word, that a builder and its files are gone for good
+        (`Snapshot.forgotten`). ValueError for what can't be a builder's id."""
+
+    @abstractmethod
+    def recall_builder(self, builder_id: str) -> None:
+        """It is back: take that word away; no error when there is none."""
 
     # -- what is known of images without records -----------------------------------------------
 
@@ -321,3 +385,34 @@ def wished(build: Build, wish: UploadWish) -> Build:
     """The build with a wish in the place of an earlier one for that provider."""
     others = tuple(other for other in build.wishes if other.provider != wish.provider)
     return replace(build, wishes=(*others, wish))
+
+
+def joined(request: Request, open_one: Request | None) -> Request:
+    """The request that is open once `request` was made: `open_one` itself when it adds nothing to that.
+
+    One without a `stamp` is to be told apart from all before; one with a stamp is still that very one.
+    """
+    if open_one is None:
+        return replace(request, stamp=0)
+    changes: dict[str, Any] = {
+        "force": request.force or open_one.force,
+        "urgent": request.urgent or open_one.urgent,
+        "tick": max((tick for tick in (request.tick, open_one.tick) if tick is not None), default=None),
+    }
+    if request.manual and not open_one.manual:
+        return replace(request, **changes, stamp=0)
+    if all(getattr(open_one, name) == value for name, value in changes.items()):
+        return open_one
+    return replace(open_one, **changes)
+
+
+def not_remembered(
+    ticks: Mapping[str, datetime], remembered_ones: Mapping[str, datetime], now: datetime
+) -> Mapping[str, datetime]:
+    """Those of the times that nobody has asked for yet; `now` is when somebody does."""
+    latest = now + CLOCKS_DIFFER
+    return {
+        entry: tick
+        for entry, tick in ticks.items()
+        if entry not in remembered_ones or not tick <= remembered_ones[entry] <= latest
+    }

@@ -6,15 +6,25 @@ one record fits together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Final, TypeVar
 
-from builder.model import Build, Cancellation, Deletion, Upload, UploadCancellation, UploadWish
+from builder.model import (
+    Build,
+    Cancellation,
+    Deletion,
+    Pause,
+    Request,
+    Upload,
+    UploadCancellation,
+    UploadWish,
+)
 from builder.store.fields import NOTHING, as_bytes
 
 Record = TypeVar("Record", Build, Upload)
-Signed = TypeVar("Signed", Cancellation, UploadCancellation, UploadWish, Deletion)
+Signed = TypeVar("Signed", Cancellation, UploadCancellation, UploadWish, Deletion, Request, Pause)
 
 #: Of a failure.
 _LINES, _LINE, _MESSAGE = 20, 2000, 4000
@@ -29,6 +39,8 @@ _WISHES: Final = 100_000
 #: Of the ways that were tried in vain, and of what a hook said.
 _FALLBACKS, _FALLBACK = 10, 1000
 _OUTPUT, _OUTPUT_LINE = 50, 400
+#: Bytes that the remembered times of one image's schedule may take.
+_TICKS: Final = 100_000
 #: Bytes that all wishes that uploads of one image end may take.
 _CANCELLATIONS: Final = 500_000
 
@@ -62,6 +74,19 @@ def bounded_cancellations(wishes: Iterable[UploadCancellation]) -> tuple[UploadC
             break
         kept.append(wish)
     return tuple(reversed(kept))
+
+
+def bounded_ticks(ticks: Mapping[str, datetime]) -> dict[str, datetime]:
+    """The times of a schedule, without those that are longest ago if they are too many: entries that were
+    taken out of the configuration long since."""
+    kept: dict[str, datetime] = {}
+    room = _TICKS
+    for entry, time in sorted(ticks.items(), key=lambda tick: (tick[1], tick[0]), reverse=True):
+        room -= _size(entry)
+        if room < 0:
+            break
+        kept[entry] = time
+    return kept
 
 
 def _bounded_build(build: Build) -> Build:

@@ -3,12 +3,18 @@
 nodepool 11's fields stand as nodepool writes them: `state_time` in float seconds of the epoch,
 `formats` joined by commas, sorted and left out when empty, null for an external id not known yet.
 Ours stand beside them and are left out while they say nothing; times of ours are float seconds
-too. A field that nobody here knows is kept in `extra` and written back as it was.
+too.
+
+Daemons of several versions write the same records. A field that nobody here knows is kept in `extra`, of
+the record or of the object within it, and written back as it was; so is a word that nobody here knows,
+where there is a way to go on without it: a class of failure counts as unknown, an artifact of a strange
+format or a wish for something else is as if it were not there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from builder.model import (
@@ -26,12 +32,14 @@ from builder.store import notes
 from builder.store.fields import (
     NOTHING,
     Fields,
+    RecordError,
     Stored,
     a_count,
     a_flag,
     a_text,
     a_text_map,
     a_time,
+    a_word,
     an_integer,
     as_bytes,
     as_seconds,
@@ -59,7 +67,10 @@ def encode_build(build: Build) -> bytes:
             started=as_seconds(build.started),
             ended=as_seconds(build.ended),
             timings=dict(build.timings),
-            artifacts=[_artifact_fields(artifact) for artifact in build.artifacts],
+            artifacts=[
+                *(_artifact_fields(artifact) for artifact in build.artifacts),
+                *build.extra.get("artifacts", ()),
+            ],
             elements=list(build.elements),
             tools=dict(build.tools),
             log=build.log,
@@ -75,7 +86,7 @@ def encode_build(build: Build) -> bytes:
             request=None if build.request is None else notes.request_fields(build.request),
             raw_sha256=build.raw_sha256,
             raw_size=build.raw_size,
-            wishes=notes.wishes_fields(build.wishes),
+            wishes=[*notes.wishes_fields(build.wishes), *build.extra.get("wishes", ())],
         ),
     }
     return as_bytes({**record, **unknown(build.extra, _BUILD_FIELDS)})
@@ -92,13 +103,13 @@ def decode_build(stored: Stored, *, image: str, build_id: str) -> Build:
         image=image,
         state=fields.need("state", BuildState),
         state_time=fields.get("state_time", a_time, stored.modified),
-        builder=fields.get("builder", a_text, None),
-        builder_id=fields.get("builder_id", a_text, None),
+        builder=fields.get("builder", a_word, None),
+        builder_id=fields.get("builder_id", _a_builder_id, None),
         formats=fields.get("formats", some_formats, ()),
-        username=fields.get("username", a_text, "zuul"),
-        python_path=fields.get("python_path", a_text, "auto"),
-        shell_type=fields.get("shell_type", a_text, None),
-        phase=fields.get("phase", a_text, None),
+        username=fields.get("username", a_word, "zuul"),
+        python_path=fields.get("python_path", a_word, "auto"),
+        shell_type=fields.get("shell_type", a_word, None),
+        phase=fields.get("phase", a_word, None),
         started=fields.get("started", a_time, None),
         ended=fields.get("ended", a_time, None),
         timings=fields.get("timings", some_timings, NOTHING),
@@ -119,9 +130,17 @@ def decode_build(stored: Stored, *, image: str, build_id: str) -> Build:
         raw_sha256=fields.lenient("raw_sha256", a_text, None),
         raw_size=fields.lenient("raw_size", a_count, None),
         wishes=fields.lenient("wishes", notes.wishes_of(stored.modified), ()),
-        extra=unknown(fields.all, _BUILD_FIELDS),
+        extra=_extra_of_build(fields.all),
         version=stored.version,
     )
+
+
+def state_in(stored: Stored) -> str | None:
+    """The word in which a node tells its record's state; None when it tells none."""
+    try:
+        return Fields(stored.data, "a record").lenient("state", a_text, None)
+    except RecordError:
+        return None
 
 
 def encode_upload(upload: Upload) -> bytes:
@@ -176,22 +195,22 @@ def decode_upload(stored: Stored, *, image: str, build_id: str, provider: str, u
         state_time=fields.get("state_time", a_time, stored.modified),
         external_id=fields.get("external_id", a_text, None),
         external_name=fields.get("external_name", a_text, None),
-        format=fields.get("format", a_text, None),
-        username=fields.get("username", a_text, "zuul"),
-        python_path=fields.get("python_path", a_text, "auto"),
-        shell_type=fields.get("shell_type", a_text, None),
-        region=fields.get("region", a_text, None),
-        uploader=fields.get("uploader", a_text, None),
-        uploader_id=fields.get("uploader_id", a_text, None),
-        phase=fields.get("phase", a_text, None),
+        format=fields.get("format", a_word, None),
+        username=fields.get("username", a_word, "zuul"),
+        python_path=fields.get("python_path", a_word, "auto"),
+        shell_type=fields.get("shell_type", a_word, None),
+        region=fields.get("region", a_word, None),
+        uploader=fields.get("uploader", a_word, None),
+        uploader_id=fields.get("uploader_id", a_word, None),
+        phase=fields.get("phase", a_word, None),
         started=fields.get("started", a_time, None),
         ended=fields.get("ended", a_time, None),
         size=fields.get("size", a_count, None),
         sent=fields.get("sent", a_count, 0),
         timings=fields.get("timings", some_timings, NOTHING),
         reason=fields.get("reason", _failure, None),
-        cloud=fields.lenient("cloud", a_text, None),
-        way=fields.lenient("way", a_text, None),
+        cloud=fields.lenient("cloud", a_word, None),
+        way=fields.lenient("way", a_word, None),
         fallbacks=fields.lenient("fallbacks", some_texts, ()),
         task=fields.lenient("task", a_text, None),
         hook_output=fields.lenient("hook_output", some_texts, ()),
@@ -218,8 +237,36 @@ _UPLOAD_FIELDS = _NODEPOOL_FIELDS | {
 }
 
 
+_FORMATS = frozenset(map(str, ImageFormat))
+_CLASSES = frozenset(map(str, FailureClass))
+_ARTIFACT_FIELDS = frozenset({"format", "size", "virtual_size", "md5", "sha256", "sha512"})
+_FAILURE_FIELDS = frozenset({"message", "phase", "step", "exit_code", "lines"})
+
+
+def _extra_of_build(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is to be written back as it was: unknown fields, and of known ones the strange items."""
+    artifacts = record.get("artifacts")
+    strange = present(
+        artifacts=[item for item in artifacts if _is_strange(item)] if isinstance(artifacts, list) else [],
+        wishes=notes.strange_wishes(record.get("wishes")),
+    )
+    return MappingProxyType({**unknown(record, _BUILD_FIELDS), **strange})
+
+
+def _is_strange(artifact: Any) -> bool:
+    """Whether it is an artifact in a format of which nobody here has heard."""
+    word = artifact.get("format") if isinstance(artifact, dict) else None
+    return isinstance(word, str) and word not in _FORMATS
+
+
+def _a_builder_id(value: Any) -> str:
+    """An id without the line end that nodepool-builder takes along from a file that ends in one."""
+    return a_word(a_text(value).rstrip("\n"))
+
+
 def _artifact_fields(artifact: Artifact) -> dict[str, Any]:
     return {
+        **artifact.extra,
         "format": str(artifact.format),
         "size": artifact.size,
         "virtual_size": artifact.virtual_size,
@@ -230,7 +277,7 @@ def _artifact_fields(artifact: Artifact) -> dict[str, Any]:
 
 
 def _artifacts(value: Any) -> tuple[Artifact, ...]:
-    return tuple(_artifact(Fields(item, "an artifact")) for item in value)
+    return tuple(_artifact(Fields(item, "an artifact")) for item in value if not _is_strange(item))
 
 
 def _artifact(fields: Fields) -> Artifact:
@@ -241,14 +288,17 @@ def _artifact(fields: Fields) -> Artifact:
         md5=fields.need("md5", a_text),
         sha256=fields.need("sha256", a_text),
         sha512=fields.need("sha512", a_text),
+        extra=unknown(fields.all, _ARTIFACT_FIELDS),
     )
 
 
 def _failure_fields(failure: Failure | None) -> dict[str, Any] | None:
     if failure is None:
         return None
+    strange = failure.extra.get("class") if failure.failure_class is FailureClass.UNKNOWN else None
     return {
-        "class": str(failure.failure_class),
+        **failure.extra,
+        "class": strange or str(failure.failure_class),
         "message": failure.message,
         **present(
             phase=failure.phase,
@@ -261,13 +311,16 @@ def _failure_fields(failure: Failure | None) -> dict[str, Any] | None:
 
 def _failure(value: Any) -> Failure:
     fields = Fields(value, "a reason")
+    word = fields.need("class", a_text)
+    known = word in _CLASSES
     return Failure(
-        failure_class=fields.need("class", FailureClass),
+        failure_class=FailureClass(word) if known else FailureClass.UNKNOWN,
         message=fields.need("message", a_text),
-        phase=fields.get("phase", a_text, None),
+        phase=fields.get("phase", a_word, None),
         step=fields.get("step", a_text, None),
         exit_code=fields.get("exit_code", an_integer, None),
         lines=fields.get("lines", some_texts, ()),
+        extra=unknown(fields.all, _FAILURE_FIELDS | ({"class"} if known else frozenset())),
     )
 
 

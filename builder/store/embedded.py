@@ -34,10 +34,11 @@ from builder.config.model import Config, ZooKeeper
 from builder.errors import ImagepoolError, RefusedError, StoreUnavailableError, ToolMissingError, UsageError
 from builder.process.child import Child, find_tool, wait_for
 from builder.store.session import Session
+from builder.store.wire import SERVERS_VARIABLE
 
 LOG = logging.getLogger(__name__)
 
-ENVIRONMENT_VARIABLE: Final = "IMAGEPOOL_ZOOKEEPER"
+ENVIRONMENT_VARIABLE: Final = SERVERS_VARIABLE
 
 _HOST: Final = "127.0.0.1"
 _USER: Final = "imagepool"

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from sys import intern
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
@@ -28,7 +29,7 @@ class RecordError(NotFoundError):
     """A node holds no record that we can read; for whoever asks for the record, there is none."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Stored:
     """A node's data, and what ZooKeeper says of it."""
 
@@ -48,16 +49,21 @@ class Fields:
 
     def need(self, name: str, read: Callable[[Any], Value]) -> Value:
         """A field that has to be there."""
-        if self.all.get(name) is None:
+        value = self.all.get(name)
+        if value is None:
             raise RecordError(f"the record of {self._what} has no field {name!r}")
+        return self._read(name, value, read)
+
+    def _read(self, name: str, value: Any, read: Callable[[Any], Value]) -> Value:
         try:
-            return read(self.all[name])
+            return read(value)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, OSError) as error:
             raise RecordError(f"the record of {self._what} has a bad {name!r}: {error}") from error
 
     def get(self, name: str, read: Callable[[Any], Value], default: Value) -> Value:
         """A field that may be missing or null."""
-        return default if self.all.get(name) is None else self.need(name, read)
+        value = self.all.get(name)
+        return default if value is None else self._read(name, value, read)
 
     def lenient(self, name: str, read: Callable[[Any], Value], default: Value) -> Value:
         """A field that may be missing, null or unreadable."""
@@ -83,7 +89,8 @@ def as_bytes(record: Mapping[str, Any]) -> bytes:
 
 def unknown(fields: Mapping[str, Any], known: frozenset[str]) -> Mapping[str, Any]:
     """The fields that nobody here knows, to be written back as they were."""
-    return MappingProxyType({name: value for name, value in fields.items() if name not in known})
+    more = {name: value for name, value in fields.items() if name not in known}
+    return MappingProxyType(more) if more else NOTHING
 
 
 def present(**fields: Any) -> dict[str, Any]:
@@ -117,6 +124,11 @@ def a_text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no text")
     return value
+
+
+def a_word(value: Any) -> str:
+    """Text that many records have in common, of which one is kept for all."""
+    return intern(a_text(value))
 
 
 def an_integer(value: Any) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from kazoo.client import KazooClient, TransactionRequest
 from kazoo.exceptions import (
@@ -92,22 +92,40 @@ class Nodes:
             raise ConflictError(f"{path} exists already") from error
 
     def put(self, path: str, data: bytes) -> None:
-        """Write a node whatever it says now, or make it."""
+        """Write a node over whatever it says now, or make it.
+
+        The version is named all the same: should the request be carried out late, when the answer is no
+        longer waited for, it changes nothing that somebody else wrote meanwhile.
+        """
         for _ in range(ATTEMPTS):
             try:
-                self._session.call(partial(set_data, path, data, -1))
-                return
-            except NoNodeError:
-                pass
+                version = self.read(path).version
+            except NotFoundError:
+                version = None
             try:
-                self.create(path, data)
+                if version is None:
+                    self.create(path, data)
+                else:
+                    self.write(path, data, version)
+                return
+            except (ConflictError, NotFoundError):
+                continue
+        raise ConflictError(f"{path} keeps changing")
+
+    def remove(self, path: str) -> None:
+        """Remove a node whatever it says now; no error when it is gone. As `put`, it names the version."""
+        for _ in range(ATTEMPTS):
+            try:
+                self.delete(path, self.read(path).version)
+                return
+            except NotFoundError:
                 return
             except ConflictError:
                 continue
         raise ConflictError(f"{path} keeps changing")
 
-    def delete(self, path: str, version: int = -1) -> None:
-        """Remove a node; no error when it is gone. ConflictError for another version than that."""
+    def delete(self, path: str, version: int) -> None:
+        """Remove a node of that version; no error when it is gone. ConflictError for another version."""
         try:
             self._session.call(lambda c: c.delete_async(path, version=version))
         except NoNodeError:
@@ -157,7 +175,12 @@ class Nodes:
         return [node for name in names for node in self.subtree(f"{path}/{name}")] + [path]
 
     def commit(self, steps: Iterable[Step]) -> bool:
-        """Do all steps or none; whether they were done: False when a node came or went in between."""
+        """Do all steps or none; whether they were done: not when a node came, went or changed in between."""
+        return self.transact(steps) is not None
+
+    def transact(self, steps: Iterable[Step]) -> list[Any] | None:
+        """Do all steps or none; ZooKeeper's answer to each, None when a node came, went or changed in
+        between."""
 
         def send(client: KazooClient) -> IAsyncResult:
             transaction = client.transaction()
@@ -165,13 +188,14 @@ class Nodes:
                 step(transaction)
             return transaction.commit_async()
 
-        problems = [answer for answer in self._session.call(send) if isinstance(answer, KazooException)]
+        answers = list(self._session.call(send))
+        problems = [answer for answer in answers if isinstance(answer, KazooException)]
         causes = [p for p in problems if not isinstance(p, RolledBackError | RuntimeInconsistency)]
         if any(isinstance(p, _IN_BETWEEN) for p in causes):
-            return False
+            return None
         if problems:
             raise (causes or problems)[0]
-        return True
+        return answers
 
 
 class Part(Store):
@@ -181,7 +205,7 @@ class Part(Store):
     _nodes: Nodes
 
 
-_IN_BETWEEN: Final = (NodeExistsError, NoNodeError, NotEmptyError)
+_IN_BETWEEN: Final = (BadVersionError, NodeExistsError, NoNodeError, NotEmptyError)
 
 
 def stored(data: bytes, stat: ZnodeStat) -> Stored:
@@ -200,14 +224,20 @@ def creating(path: str, data: bytes = b"") -> Step:
     return lambda transaction: transaction.create(path, data)
 
 
-def setting(path: str, data: bytes) -> Step:
-    """The step of a transaction that writes over a node."""
-    return lambda transaction: transaction.set_data(path, data)
+def setting(path: str, data: bytes, version: int) -> Step:
+    """The step of a transaction that writes over the version that was read."""
+    return lambda transaction: transaction.set_data(path, data, version=version)
 
 
-def deleting(path: str) -> Step:
-    """The step of a transaction that removes a node, which has none below it."""
-    return lambda transaction: transaction.delete(path)
+def checking(path: str, version: int) -> Step:
+    """The step of a transaction that makes sure that a node is as it was read."""
+    return lambda transaction: transaction.check(path, version)
+
+
+def deleting(path: str, version: int = -1) -> Step:
+    """The step of a transaction that removes a node, which has none below it: of that version, or with -1
+    of any, for what stands below a record says nothing by itself."""
+    return lambda transaction: transaction.delete(path, version=version)
 
 
 def set_data(path: str, data: bytes, version: int, client: KazooClient) -> IAsyncResult:

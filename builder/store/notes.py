@@ -1,29 +1,53 @@
-"""Turns what stands beside the records into JSON bytes and back: wishes, sightings, and who is gone.
+"""Turns what stands beside the records into JSON bytes and back: wishes, pauses, daemons, sightings.
 
-A wish is obeyed whatever else its node says: only what it is about has to be readable.
+A wish is obeyed whatever else its node says: only what it is about has to be readable. Whatever is written
+over in place keeps the fields that nobody here knows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final
 
 from builder.cloudimage import Sighting
-from builder.model import Cancellation, Deletion, Request, UploadCancellation, UploadWish
+from builder.model import Cancellation, Daemon, Deletion, Pause, Request, UploadCancellation, UploadWish
 from builder.store import paths
 from builder.store.bounds import bounded_cancellations, bounded_signed
-from builder.store.fields import Fields, RecordError, Stored, a_flag, a_text, a_time, as_bytes
+from builder.store.fields import (
+    Fields,
+    RecordError,
+    Stored,
+    a_count,
+    a_flag,
+    a_text,
+    a_time,
+    an_integer,
+    as_bytes,
+    as_seconds,
+    present,
+    some_texts,
+    unknown,
+)
 
 #: What an empty request node says: nodepool's CLI and web page make such.
 NODEPOOL_REQUEST: Final = ("nodepool", "asked through nodepool's request node")
 #: Who wished something when the node doesn't say.
 _SOMEBODY: Final = "somebody"
+#: Characters of why a daemon takes no builds.
+_UNFIT: Final = 1000
+_SIGNATURE: Final = frozenset({"by", "time", "why"})
+_WISH_FIELDS: Final = _SIGNATURE | {"provider", "wanted"}
+_REQUEST_FIELDS: Final = _SIGNATURE | {"manual", "force", "urgent", "tick", "stamp"}
 
 
 def encode_request(request: Request) -> bytes:
-    """The bytes of a request node; nodepool's readers look only at its existence and age."""
-    return as_bytes(request_fields(request))
+    """The bytes of a request node; nodepool's readers look only at its existence and age.
+
+    One that was read before says so by its stamp: however often it is written over, it stays the same.
+    """
+    return as_bytes({**request_fields(request), **present(stamp=request.stamp or None)})
 
 
 def decode_request(stored: Stored, *, image: str) -> Request:
@@ -34,7 +58,8 @@ def decode_request(stored: Stored, *, image: str) -> Request:
     by, why = NODEPOOL_REQUEST
     if stored.data:
         try:
-            return request_from(Fields(stored.data, "a request"), image, stamp=stored.written_by)
+            said = request_from(Fields(stored.data, "a request"), image, stamp=stored.written_by)
+            return bounded_signed(said)
         except RecordError as error:
             by, why = "unknown", error.message
     return Request(image=image, by=by, why=why, time=stored.created, stamp=stored.written_by)
@@ -65,7 +90,7 @@ def decode_cancellation(stored: Stored, *, image: str) -> Cancellation:
 
 def encode_upload_cancellations(wishes: Iterable[UploadCancellation]) -> bytes:
     """The bytes of a node with the `bounded_cancellations` of one image."""
-    return as_bytes({wish.upload: _signature(wish) for wish in wishes})
+    return as_bytes({wish.upload: {**wish.extra, **_signature(wish)} for wish in wishes})
 
 
 def decode_upload_cancellations(stored: Stored, *, image: str) -> tuple[UploadCancellation, ...]:
@@ -75,10 +100,82 @@ def decode_upload_cancellations(stored: Stored, *, image: str) -> tuple[UploadCa
     """
     fields = Fields(stored.data, f"upload cancellations for {image}")
     return bounded_cancellations(
-        UploadCancellation(upload=name, image=image, **_signed(fields.all[name], stored.modified))
+        UploadCancellation(
+            upload=name,
+            image=image,
+            extra=_more(fields.all[name], _SIGNATURE),
+            **_signed(fields.all[name], stored.modified),
+        )
         for name in fields.all
         if _names_an_upload(image, name)
     )
+
+
+def encode_pause(pause: Pause) -> bytes:
+    """The bytes of a bounded pause, or of the word that a builder is gone."""
+    return as_bytes(_signature(pause))
+
+
+def decode_pause(stored: Stored) -> Pause:
+    """The pause in a node's data. The node's existence is the pause; an empty one is nodepool's."""
+    try:
+        said = Fields(stored.data, "a pause").all
+    except RecordError:
+        said = {}
+    return bounded_signed(Pause(**_signed(said, stored.created)))
+
+
+def encode_ticks(ticks: Mapping[str, datetime], over: bytes = b"") -> bytes:
+    """The bytes of the `bounded_ticks` of an image's schedule, over those that are there now."""
+    return as_bytes({**_unread_ticks(over), **{text: time.timestamp() for text, time in ticks.items()}})
+
+
+def decode_ticks(stored: Stored) -> Mapping[str, datetime]:
+    """The times by entry, without those that can't be read; RecordError when it is no object at all."""
+    fields = Fields(stored.data, "the times of a schedule")
+    found = {entry: fields.lenient(entry, a_time, None) for entry in fields.all}
+    return MappingProxyType({entry: time for entry, time in found.items() if time is not None})
+
+
+def encode_daemon(daemon: Daemon) -> bytes:
+    """The bytes of a daemon's own record."""
+    return as_bytes(
+        {
+            "hostname": daemon.hostname,
+            "roles": list(daemon.roles),
+            "version": daemon.version,
+            "started": daemon.started.timestamp(),
+            "build_workers": daemon.build_workers,
+            **present(
+                builder_id=daemon.builder_id,
+                labels=sorted(daemon.labels),
+                unfit=None if daemon.unfit is None else daemon.unfit[:_UNFIT],
+                draining=daemon.draining or None,
+            ),
+        }
+    )
+
+
+def decode_daemon(stored: Stored) -> Daemon:
+    """The daemon in a node's data; RecordError when it does not say where it runs and what it does."""
+    fields = Fields(stored.data, "a daemon")
+    no_labels: tuple[str, ...] = ()
+    return Daemon(
+        hostname=fields.need("hostname", a_text),
+        roles=fields.need("roles", some_texts),
+        version=fields.lenient("version", a_text, "unknown"),
+        started=fields.lenient("started", a_time, stored.created),
+        builder_id=fields.lenient("builder_id", a_text, None),
+        labels=frozenset(fields.lenient("labels", some_texts, no_labels)),
+        build_workers=fields.lenient("build_workers", a_count, 1),
+        unfit=fields.lenient("unfit", a_text, None),
+        draining=fields.lenient("draining", a_flag, False),
+    )
+
+
+def decode_candidate(stored: Stored) -> str:
+    """The host name in a contender for the lead."""
+    return stored.data.decode(errors="replace")
 
 
 def encode_gone(image: str) -> bytes:
@@ -113,10 +210,12 @@ def decode_sighting(stored: Stored, *, provider: str, external_id: str) -> Sight
 def request_fields(request: Request) -> dict[str, Any]:
     """A request as an object."""
     return {
+        **request.extra,
         "by": request.by,
         "why": request.why,
         "time": request.time.timestamp(),
         "manual": request.manual,
+        **present(force=request.force or None, urgent=request.urgent or None, tick=as_seconds(request.tick)),
     }
 
 
@@ -128,24 +227,37 @@ def request_from(fields: Fields, image: str, *, stamp: int) -> Request:
         why=fields.need("why", a_text),
         time=fields.need("time", a_time),
         manual=fields.get("manual", bool, True),
-        stamp=stamp,
+        force=fields.lenient("force", a_flag, False),
+        urgent=fields.lenient("urgent", a_flag, False),
+        tick=fields.lenient("tick", a_time, None),
+        stamp=fields.lenient("stamp", an_integer, stamp),
+        extra=unknown(fields.all, _REQUEST_FIELDS),
     )
 
 
 def wishes_fields(wishes: Iterable[UploadWish]) -> list[dict[str, Any]]:
     """Wishes of uploads as a list of objects."""
-    return [{"provider": wish.provider, "wanted": wish.wanted, **_signature(wish)} for wish in wishes]
+    return [
+        {**wish.extra, "provider": wish.provider, "wanted": wish.wanted, **_signature(wish)}
+        for wish in wishes
+    ]
 
 
 def wishes_of(modified: datetime) -> Callable[[Any], tuple[UploadWish, ...]]:
-    """Reads a list of wishes in a node of that age. One that doesn't say what is wanted where is left out:
-    the others hold all the same."""
+    """Reads a list of wishes in a node of that age. One that doesn't say what is wanted where is left out
+    (`strange_wishes`): the others hold all the same."""
     return lambda value: tuple(wish for item in value if (wish := _wish(item, modified)) is not None)
+
+
+def strange_wishes(value: Any) -> list[Any]:
+    """Those objects in a list of wishes that `wishes_of` leaves out, to be written back as they are."""
+    items = value if isinstance(value, list) else []
+    return [item for item in items if isinstance(item, dict) and _what_is_wished(item) is None]
 
 
 def deletion_fields(deletion: Deletion | None) -> dict[str, Any] | None:
     """A deletion as an object."""
-    return None if deletion is None else _signature(deletion)
+    return None if deletion is None else {**deletion.extra, **_signature(deletion)}
 
 
 def deletion_of(modified: datetime) -> Callable[[Any], Deletion]:
@@ -154,21 +266,34 @@ def deletion_of(modified: datetime) -> Callable[[Any], Deletion]:
     def read(value: Any) -> Deletion:
         if not isinstance(value, dict):
             raise TypeError(f"{value!r} is no object")
-        return Deletion(**_signed(value, modified))
+        return Deletion(extra=_more(value, _SIGNATURE), **_signed(value, modified))
 
     return read
 
 
 def _wish(value: Any, modified: datetime) -> UploadWish | None:
+    wished = _what_is_wished(value)
+    if wished is None:
+        return None
+    provider, wanted = wished
+    return UploadWish(
+        provider=provider, wanted=wanted, extra=_more(value, _WISH_FIELDS), **_signed(value, modified)
+    )
+
+
+def _what_is_wished(value: Any) -> tuple[str, bool] | None:
     try:
         fields = Fields(value, "a wish")
-        provider, wanted = fields.need("provider", a_text), fields.need("wanted", a_flag)
+        return fields.need("provider", a_text), fields.need("wanted", a_flag)
     except (RecordError, TypeError):
         return None
-    return UploadWish(provider=provider, wanted=wanted, **_signed(value, modified))
 
 
-def _signature(wish: UploadCancellation | UploadWish | Deletion) -> dict[str, Any]:
+def _more(value: Any, known: frozenset[str]) -> Mapping[str, Any]:
+    return unknown(value if isinstance(value, dict) else {}, known)
+
+
+def _signature(wish: UploadCancellation | UploadWish | Deletion | Pause) -> dict[str, Any]:
     return {"by": wish.by, "time": wish.time.timestamp(), "why": wish.why}
 
 
@@ -179,6 +304,17 @@ def _signed(value: Any, modified: datetime) -> dict[str, Any]:
         "by": fields.lenient("by", a_text, _SOMEBODY),
         "time": fields.lenient("time", a_time, modified),
         "why": fields.lenient("why", a_text, ""),
+    }
+
+
+def _unread_ticks(data: bytes) -> dict[str, Any]:
+    """What stands among the times of a schedule and is none that we can read."""
+    try:
+        fields = Fields(data, "the times of a schedule")
+    except RecordError:
+        return {}
+    return {
+        entry: value for entry, value in fields.all.items() if fields.lenient(entry, a_time, None) is None
     }
 
 

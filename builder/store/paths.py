@@ -4,7 +4,7 @@ nodepool 11's tree, node for node. Of our own there are two nodes right below an
 readers take whatever they find for a build or an upload.
 
     /nodepool/images/<image>                                      empty
-        pause                                                     empty; exists: paused
+        pause                                                     exists: paused; Pause, or nodepool's: empty
         request-build                                             a wish for a build; Request or empty
         cancel-build                                              ours: a wish that a build ends; Cancellation
         cancel-uploads                                            ours: all wishes that uploads end
@@ -21,7 +21,12 @@ readers take whatever they find for a build or an upload.
 Ours alone:
 
     /imagepool/installation                                       uuid4 hex: whose tree this is
-    /imagepool/daemons/<hostname>-<ten digits>                    ephemeral; a daemon: roles, version, start
+    /imagepool/daemons/<hostname>-<ten digits>                    ephemeral; Daemon
+    /imagepool/lead/<contender>                                   claim_lead; its host name. The first leads
+    /imagepool/schedule/<image>                                   {entry: seconds}: last times of the schedule
+    /imagepool/frozen                                             exists: nothing begins by itself; Pause
+    /imagepool/paused-providers/<provider>                        exists: gets no uploads; Pause
+    /imagepool/forgotten/<builder id>                             a builder that is gone for good; Pause
     /imagepool/shares/<provider>/<number>/<contender>             claim_share; numbers from 0 on
     /imagepool/sweeps/<provider>/<contender>                      claim_sweep
     /imagepool/gone/<build id>                                    a build that was removed; its image
@@ -38,14 +43,21 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum, auto
+from sys import intern
 from typing import Final
 
 from builder.model import is_build_id, name_problem
 
 IMAGES: Final = "/nodepool/images"
 COMPONENTS: Final = "/nodepool/components/builder"
+OURS: Final = "/imagepool"
 INSTALLATION: Final = "/imagepool/installation"
 DAEMONS: Final = "/imagepool/daemons"
+LEAD: Final = "/imagepool/lead"
+SCHEDULE: Final = "/imagepool/schedule"
+FROZEN: Final = "/imagepool/frozen"
+PAUSED_PROVIDERS: Final = "/imagepool/paused-providers"
+FORGOTTEN: Final = "/imagepool/forgotten"
 SHARES: Final = "/imagepool/shares"
 SWEEPS: Final = "/imagepool/sweeps"
 GONE: Final = "/imagepool/gone"
@@ -150,6 +162,21 @@ def daemon(hostname: str) -> str:
     return f"{DAEMONS}/{_checked(hostname)}-"
 
 
+def ticks(name: str) -> str:
+    """What remembers for which times of the schedule builds of an image were asked for."""
+    return f"{SCHEDULE}/{_checked(name)}"
+
+
+def paused_provider(provider_name: str) -> str:
+    """The node whose existence pauses uploads to a provider."""
+    return f"{PAUSED_PROVIDERS}/{_checked(provider_name)}"
+
+
+def forgotten(builder_id: str) -> str:
+    """The node whose existence says that a builder won't come back."""
+    return f"{FORGOTTEN}/{_checked(builder_id)}"
+
+
 def upload_named(image_name: str, name: str) -> str:
     """The record of the upload of that `Upload.name`."""
     match name.split("/"):
@@ -191,7 +218,7 @@ def checked_installation(installation_id: str) -> str:
 
 
 class Kind(Enum):
-    """What a node below /nodepool/images is."""
+    """What a node below /nodepool/images or /imagepool is."""
 
     ROOT = auto()
     IMAGE = auto()
@@ -204,6 +231,13 @@ class Kind(Enum):
     PARENT = auto()  #: holds others and says nothing itself
     IMAGE_CONTENDER = auto()
     UPLOADS_CONTENDER = auto()
+    TICKS = auto()
+    DAEMON = auto()
+    CANDIDATE = auto()
+    FROZEN = auto()
+    INSTALLATION = auto()
+    PAUSED_PROVIDER = auto()
+    FORGOTTEN = auto()
 
 
 #: What stands right below an image.
@@ -214,25 +248,37 @@ _OF_IMAGE: Final = {
     _UPLOAD_CANCELLATIONS: Kind.UPLOAD_CANCELLATIONS,
     _BUILDS: Kind.PARENT,
 }
+#: What stands right below /imagepool, and what is below that.
+_OURS: Final = {
+    "daemons": Kind.DAEMON,
+    "lead": Kind.CANDIDATE,
+    "schedule": Kind.TICKS,
+    "paused-providers": Kind.PAUSED_PROVIDER,
+    "forgotten": Kind.FORGOTTEN,
+}
 #: Kinds whose data means something.
 RECORDS: Final = frozenset(
-    {Kind.REQUEST, Kind.CANCELLATION, Kind.UPLOAD_CANCELLATIONS, Kind.BUILD, Kind.UPLOAD}
-)
-#: Kinds that have no node below them worth knowing.
-LEAVES: Final = frozenset(
     {
         Kind.PAUSE,
         Kind.REQUEST,
         Kind.CANCELLATION,
         Kind.UPLOAD_CANCELLATIONS,
+        Kind.BUILD,
         Kind.UPLOAD,
-        Kind.IMAGE_CONTENDER,
-        Kind.UPLOADS_CONTENDER,
+        Kind.FROZEN,
+        Kind.INSTALLATION,
+        *_OURS.values(),
     }
 )
+#: Kinds that have no node below them worth knowing.
+LEAVES: Final = frozenset({*RECORDS, Kind.IMAGE_CONTENDER, Kind.UPLOADS_CONTENDER} - {Kind.BUILD})
+#: Kinds that say something by being there.
+MARKS: Final = frozenset({Kind.IMAGE, Kind.IMAGE_CONTENDER, Kind.UPLOADS_CONTENDER})
+#: Where what a Snapshot shows begins.
+ROOTS: Final = (IMAGES, OURS)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
     """What a path means: its kind, and the names in it as far as that kind has them."""
 
@@ -241,15 +287,19 @@ class Place:
     build_id: str = ""
     provider: str = ""
     upload_id: str = ""
+    name: str = ""  #: of a node below one of ours, such as a forgotten builder's id
 
 
 def place(path: str) -> Place | None:
     """What the node at `path` is; None when it says nothing to a Snapshot (clean-up locks, strange names)."""
-    if path == IMAGES:
+    if path in ROOTS:
         return Place(kind=Kind.ROOT)
+    if path.startswith(f"{OURS}/"):
+        return _place_of_ours(path.removeprefix(f"{OURS}/").split("/"))
     if not path.startswith(f"{IMAGES}/"):
         return None
-    name, *rest = path.removeprefix(f"{IMAGES}/").split("/")
+    # The same names are in thousands of paths, and in the records that are read from there.
+    name, *rest = map(intern, path.removeprefix(f"{IMAGES}/").split("/"))
     if name_problem(name):
         return None
     match rest:
@@ -263,6 +313,23 @@ def place(path: str) -> Place | None:
             return Place(kind=Kind.IMAGE_CONTENDER, image=name)
         case ["builds", build_id, *below] if is_build_id(build_id):
             return _place_in_build(name, build_id, below)
+    return None
+
+
+def _place_of_ours(rest: list[str]) -> Place | None:
+    match rest:
+        case ["frozen"]:
+            return Place(kind=Kind.FROZEN)
+        case ["installation"]:
+            return Place(kind=Kind.INSTALLATION)
+        case [parent] if parent in _OURS:
+            return Place(kind=Kind.PARENT)
+        case ["schedule", name] if not name_problem(name):
+            return Place(kind=Kind.TICKS, image=name)
+        case ["daemons" | "lead" as parent, _]:
+            return Place(kind=_OURS[parent])
+        case ["paused-providers" | "forgotten" as parent, name] if not name_problem(name):
+            return Place(kind=_OURS[parent], name=name)
     return None
 
 

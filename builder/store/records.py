@@ -21,7 +21,7 @@ from builder.store import codec, notes, paths
 from builder.store.base import Claim, builds_newest_first, remembered, uploads_newest_first
 from builder.store.bounds import bounded
 from builder.store.fields import RecordError, Stored
-from builder.store.nodes import ATTEMPTS, Part, deleting
+from builder.store.nodes import ATTEMPTS, Part, Step, deleting
 from builder.store.unowned import remembering
 
 LOG = logging.getLogger(__name__)
@@ -125,9 +125,8 @@ class Records(Part):
                     hint="Delete its uploads first.",
                 )
 
-        self._delete_tree(
-            paths.build(build.image, build.id), check, gone=build if remembered(build) else None
-        )
+        also = (lambda: [remembering(self._nodes, build)]) if remembered(build) else list
+        self._delete_tree(paths.build(build.image, build.id), build.state, check, also)
 
     def create_upload(self, upload: Upload) -> Upload:
         upload = bounded(upload)
@@ -152,7 +151,7 @@ class Records(Part):
         return replace(upload, version=self._nodes.write(upload_path(upload), data, upload.version))
 
     def delete_upload(self, upload: Upload) -> None:
-        self._delete_tree(upload_path(upload), lambda path: None)
+        self._delete_tree(upload_path(upload), upload.state, lambda path: None, list)
 
     # -- inside -------------------------------------------------------------------------------
 
@@ -183,15 +182,24 @@ class Records(Part):
         except NoNodeError:
             return self._session.claim(lock) if self._nodes.make(lock) else None
 
-    def _delete_tree(self, path: str, check: Callable[[str], None], *, gone: Build | None = None) -> None:
-        """Delete a node and all below it; `check` may refuse each of them. With the record of a build goes
-        that it is gone: whoever finds images of it later has to be sure."""
+    def _delete_tree(
+        self, path: str, state: str, check: Callable[[str], None], also: Callable[[], list[Step]]
+    ) -> None:
+        """Delete a record and all below it, and do in the same step what is `also` to be done; `check` may
+        refuse each node. ConflictError when somebody has brought the record into another state."""
         for _ in range(ATTEMPTS):
             nodes = self._nodes.subtree(path)
             for node in nodes:
                 check(node)
-            also = [] if gone is None else [remembering(self._nodes, gone)]
-            if not nodes or self._nodes.commit([*also, *map(deleting, nodes)]):
+            if not nodes:
+                return
+            try:
+                record = self._nodes.read(path)
+            except NotFoundError:
+                return
+            if codec.state_in(record) not in (state, None):
+                raise ConflictError(f"{path} is no longer {state}: it changed since it was read")
+            if self._nodes.commit([*also(), *map(deleting, nodes[:-1]), deleting(path, record.version)]):
                 return
         raise ConflictError(f"{path} keeps changing while it is deleted")
 

@@ -27,6 +27,7 @@ class Restoring(Records):
         wanted = paths.checked_installation(installation_id)
         if self.installation_id() == wanted:
             return
+        node = self._nodes.read(paths.INSTALLATION)
         for image in self._nodes.children(paths.IMAGES):
             if set(self._nodes.children(f"{paths.IMAGES}/{image}/builds")) - {paths.LOCK}:
                 raise RefusedError(
@@ -34,7 +35,7 @@ class Restoring(Records):
                     f" and {image} has builds",
                     hint="Only a tree without builds can become that of another installation.",
                 )
-        self._nodes.put(paths.INSTALLATION, wanted.encode())
+        self._nodes.write(paths.INSTALLATION, wanted.encode(), node.version)
 
     def restore_build(self, build: Build) -> Build:
         build = bounded(build)

@@ -2,9 +2,9 @@
 
 What there is to know of kazoo, so that nobody is caught by it again:
 
-- Requests made while the connection is SUSPENDED are queued, not refused (kazoo 2.7 on), and a
-  client that finds no server stays SUSPENDED for ever. So every request here waits for its answer
-  at most one session timeout. https://github.com/python-zk/kazoo/pull/584
+- A write whose writer has long given up must not be carried out at the reconnect. So every request
+  here waits for a connection first, at most one session timeout; the client refuses whatever comes
+  without one (client.py); and no answer is waited for longer than that either.
 - A request without an answer may still be carried out, but only by the session that made it: kazoo
   drops its queue when the session ends. Writes name a version, so a late one changes nothing new.
 - A lock attempt that fails half-way may leave its contender behind, which then blocks everybody for
@@ -13,18 +13,13 @@ What there is to know of kazoo, so that nobody is caught by it again:
   a contender whose fate is unknown is looked up by its uuid and removed at the next reconnect.
 - kazoo learns that its session expired only when it reaches a server again. The rest of the world
   knows earlier, so a connection gone for a session timeout counts as a lost session.
-- Its debug log shows requests in full, credentials included: its logger starts at INFO here.
 - Listeners and completions run in kazoo's own threads and must never wait for an answer there.
-- A chroot is never made by kazoo itself.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
-import socket
-import ssl
 import threading
 import time
 import uuid
@@ -34,37 +29,20 @@ from typing import Any, Final
 
 from kazoo.client import KazooClient, KazooState
 from kazoo.exceptions import (
-    AuthFailedError,
-    ConnectionClosedError,
-    ConnectionLoss,
     KazooException,
     NoAuthError,
     NoNodeError,
-    OperationTimeoutError,
-    SessionExpiredError,
 )
-from kazoo.handlers.threading import KazooTimeoutError, SequentialThreadingHandler
 from kazoo.interfaces import IAsyncResult
-from kazoo.retry import KazooRetry
 from kazoo.security import ACL, OPEN_ACL_UNSAFE, make_digest_acl
 
 from builder.config.model import ZooKeeper
 from builder.errors import StoreUnavailableError
 from builder.store.base import Claim
+from builder.store.client import NO_ANSWER, a_client, connect, disconnect, make_chroot
 
 LOG = logging.getLogger(__name__)
-_kazoo_log = logging.getLogger(f"{__name__}.kazoo")
-_kazoo_log.setLevel(logging.INFO)
 
-#: Errors that say nothing about the request, only that there is no (usable) session.
-_NO_ANSWER: Final = (
-    AuthFailedError,
-    ConnectionClosedError,
-    ConnectionLoss,
-    KazooTimeoutError,
-    OperationTimeoutError,
-    SessionExpiredError,
-)
 #: Nobody but a superuser may change it, not even its ACL.
 _SERVERS_OWN: Final = "/zookeeper/config"
 _CONTENDER = re.compile(r"__lock__(-?[0-9]{10})\Z")
@@ -96,13 +74,13 @@ class Session:
         Raises StoreUnavailableError, which names the servers.
         """
         deadline = time.monotonic() + timeout
-        client = _client(self.zookeeper, self.zookeeper.chroot)
+        client = a_client(self.zookeeper, self.zookeeper.chroot)
         client.add_listener(self._on_state)
         self._client = client
         try:
-            _connect(client, self.zookeeper, timeout)
+            connect(client, self.zookeeper, timeout)
             if self.zookeeper.chroot and self.call(lambda c: c.exists_async("/")) is None:
-                _make_chroot(self.zookeeper, max(1.0, deadline - time.monotonic()))
+                make_chroot(self.zookeeper, max(1.0, deadline - time.monotonic()))
         except BaseException:
             self.close()
             raise
@@ -134,7 +112,7 @@ class Session:
         client, self._client = self._client, None
         if client is None:
             return
-        _disconnect(client)
+        disconnect(client)
         # A client that never got through tells no listener that it is gone.
         self._on_state(KazooState.LOST)
 
@@ -169,12 +147,18 @@ class Session:
 
     def submit(self, operation: Operation) -> IAsyncResult:
         """Send a request without waiting for the answer; several may be under way."""
+        return operation(self._reachable())
+
+    def wait_connected(self) -> None:
+        """Wait until there is a connection; StoreUnavailableError when there is none in time."""
+        self._reachable()
+
+    def _reachable(self) -> KazooClient:
         with self._changed:
             self._changed.wait_for(lambda: self._connected or self._client is None, self.zookeeper.timeout)
-            client = self._client
-            if client is None or not self._connected:
+            if self._client is None or not self._connected:
                 raise self._unreachable()
-        return operation(client)
+            return self._client
 
     def send(self, operation: Operation) -> IAsyncResult | None:
         """Send a request from one of kazoo's threads, where nothing may wait; None without a client."""
@@ -190,7 +174,7 @@ class Session:
                 f"ZooKeeper ({self.zookeeper.hosts}) refuses access to the records",
                 hint="Check the user name and password for ZooKeeper, and who made the records.",
             ) from error
-        except _NO_ANSWER as error:
+        except NO_ANSWER as error:
             raise self._unreachable() from error
 
     # -- claims -------------------------------------------------------------------------------
@@ -202,12 +186,12 @@ class Session:
         """
         session = self.sessions_lost
         # Looking first keeps a held lock quiet: an attempt is a change that wakes every watcher.
-        if _contenders(self.call(lambda c: c.get_children_async(lock))):
+        if contenders(self.call(lambda c: c.get_children_async(lock))):
             return None
         contender = f"{uuid.uuid4().hex}__lock__"
         try:
             self.call(lambda c: c.create_async(f"{lock}/{contender}", b"", ephemeral=True, sequence=True))
-            first = _contenders(self.call(lambda c: c.get_children_async(lock)))[:1]
+            first = contenders(self.call(lambda c: c.get_children_async(lock)))[:1]
         except StoreUnavailableError:
             self._abandon(lock, contender)
             raise
@@ -315,7 +299,7 @@ class SessionClaim(Claim):
         self._session.discard(self._lock, self._contender)
 
 
-def _contenders(children: Iterable[str]) -> list[str]:
+def contenders(children: Iterable[str]) -> list[str]:
     """The contenders of a lock, the holder first."""
     found = [(match[1], child) for child in children if (match := _CONTENDER.search(child))]
     return [child for _, child in sorted(found)]
@@ -331,79 +315,3 @@ def _children(path: str, client: KazooClient) -> IAsyncResult:
 
 def _delete(path: str, client: KazooClient) -> IAsyncResult:
     return client.delete_async(path)
-
-
-class _PinnedHandler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no types
-    """Trusts the configured CA alone. kazoo adds the CAs of the system and looks at no host name, so
-    everybody with a certificate of any of these could pass for our ZooKeeper and be told the password."""
-
-    def create_connection(self, address: tuple[str, int], **options: Any) -> Any:
-        if not options.get("use_ssl"):
-            return super().create_connection(address, **options)
-        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=options["ca"])
-        context.check_hostname = False
-        context.load_cert_chain(options["certfile"], options["keyfile"])
-        connection = socket.create_connection(address, options["timeout"])
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        try:
-            return context.wrap_socket(connection, server_hostname=options["hostname"])
-        except BaseException:
-            connection.close()
-            raise
-
-
-def _client(zookeeper: ZooKeeper, chroot: str) -> KazooClient:
-    options: dict[str, Any] = {}
-    if zookeeper.tls is not None:
-        options.update(
-            use_ssl=True,
-            certfile=str(zookeeper.tls.cert),
-            keyfile=str(zookeeper.tls.key),
-            ca=str(zookeeper.tls.ca),
-        )
-    if zookeeper.username is not None:
-        password = zookeeper.password or ""
-        options.update(
-            auth_data=[("digest", f"{zookeeper.username}:{password}")],
-            default_acl=[make_digest_acl(zookeeper.username, password, all=True)],
-        )
-    return KazooClient(
-        hosts=f"{zookeeper.hosts}{chroot}",
-        timeout=zookeeper.timeout,
-        # The default waits up to a minute between attempts, long after a server is back.
-        connection_retry=KazooRetry(max_tries=-1, delay=0.1, max_delay=2.0),
-        logger=_kazoo_log,
-        handler=_PinnedHandler(),
-        **options,
-    )
-
-
-def _connect(client: KazooClient, zookeeper: ZooKeeper, timeout: float) -> None:
-    if client.start_async().wait(timeout):
-        return
-    raise StoreUnavailableError(
-        f"no ZooKeeper server answers within {timeout:g} s: {zookeeper.hosts}",
-        hint="Check that the server runs, and IMAGEPOOL_ZOOKEEPER, or zookeeper-servers and zookeeper-tls in"
-        " the configuration.",
-    )
-
-
-def _disconnect(client: KazooClient) -> None:
-    # Raised when a connection attempt outlasts kazoo's patience; its thread ends by itself then.
-    with contextlib.suppress(KazooException):
-        client.stop()
-        client.close()
-
-
-def _make_chroot(zookeeper: ZooKeeper, timeout: float) -> None:
-    client = _client(zookeeper, "")
-    try:
-        _connect(client, zookeeper, timeout)
-        client.ensure_path_async(zookeeper.chroot).get(timeout=timeout)
-    except _NO_ANSWER as error:
-        raise StoreUnavailableError(
-            f"the chroot {zookeeper.chroot} can't be made on {zookeeper.hosts}: {error}"
-        ) from error
-    finally:
-        _disconnect(client)
-    LOG.info("made the chroot %s on %s", zookeeper.chroot, zookeeper.hosts)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from builder.cloudimage import Sighting
+from builder.errors import NotFoundError
 from builder.model import Build, name_problem
 from builder.store import notes, paths
 from builder.store.fields import RecordError
@@ -34,7 +35,7 @@ class Unowned(Part):
         }
 
     def forget_build_gone(self, build_id: str) -> None:
-        self._nodes.delete(paths.gone(build_id))
+        self._nodes.remove(paths.gone(build_id))
 
     def sightings(self, provider: str) -> tuple[Sighting, ...]:
         parent = paths.strays(provider)
@@ -53,14 +54,17 @@ class Unowned(Part):
         self._nodes.put(path, notes.encode_sighting(sighting))
 
     def delete_sighting(self, provider: str, external_id: str) -> None:
-        self._nodes.delete(paths.stray(provider, external_id))
+        self._nodes.remove(paths.stray(provider, external_id))
 
 
 def remembering(nodes: Nodes, build: Build) -> Step:
     """What belongs into the transaction that removes a build, so that it is known to be gone."""
     path, data = paths.gone(build.id), notes.encode_gone(build.image)
     nodes.ensure(paths.GONE)
-    return setting(path, data) if nodes.exist([path]) == [True] else creating(path, data)
+    try:
+        return setting(path, data, nodes.read(path).version)
+    except NotFoundError:
+        return creating(path, data)
 
 
 def recalling(nodes: Nodes, build: Build) -> list[Step]:

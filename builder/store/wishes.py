@@ -1,61 +1,23 @@
-"""Keeps in ZooKeeper what people and the scheduler wish of builds and uploads."""
+"""Keeps in ZooKeeper what people wish of builds and uploads that there are."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
-
-from kazoo.exceptions import BadVersionError, NodeExistsError, NoNodeError
 
 from builder.errors import ConflictError, NotFoundError
-from builder.model import Build, Cancellation, Request, UploadCancellation, UploadWish
+from builder.model import Build, Cancellation, UploadCancellation, UploadWish
 from builder.store import notes, paths
 from builder.store.base import wished
 from builder.store.bounds import bounded_cancellations, bounded_signed
 from builder.store.fields import RecordError, Stored
-from builder.store.nodes import ATTEMPTS, Part, set_data
+from builder.store.nodes import ATTEMPTS, Part
 
 LOG = logging.getLogger(__name__)
 
 
 class Wishes(Part):
-    """Requests, cancellations, wishes for uploads, pauses."""
-
-    def request_build(self, request: Request) -> Request:
-        path = paths.request(request.image)
-        data = notes.encode_request(request)
-        for _ in range(ATTEMPTS):
-            try:
-                _, stat = self._session.call(
-                    lambda c: c.create_async(path, data, makepath=True, include_data=True)
-                )
-                return replace(request, stamp=stat.mzxid)
-            except NodeExistsError:
-                pass
-            try:
-                node = self._nodes.read(path)
-                open_one = notes.decode_request(node, image=request.image)
-                if open_one.manual or not request.manual:
-                    return open_one
-                # Written over in place, for a version then tells `withdraw_request` of the change.
-                stat = self._session.call(partial(set_data, path, data, node.version))
-                return replace(request, stamp=stat.mzxid)
-            except (NotFoundError, NoNodeError, BadVersionError):
-                continue
-        raise ConflictError(f"{path} keeps changing")
-
-    def withdraw_request(self, request: Request) -> bool:
-        path = paths.request(request.image)
-        try:
-            node = self._nodes.read(path)
-            if node.written_by != request.stamp:
-                return False
-            self._session.call(lambda c: c.delete_async(path, version=node.version))
-        except (NotFoundError, NoNodeError, BadVersionError):
-            return False
-        return True
+    """Cancellations, and wishes for uploads."""
 
     def cancel_build(self, cancellation: Cancellation) -> None:
         path = paths.cancellation(cancellation.image)
@@ -91,12 +53,6 @@ class Wishes(Part):
             except ConflictError:
                 continue
         raise ConflictError(f"{paths.build(image, build_id)} keeps changing")
-
-    def pause(self, image: str) -> None:
-        self._nodes.ensure(paths.pause(image))
-
-    def unpause(self, image: str) -> None:
-        self._nodes.delete(paths.pause(image))
 
     def _change_upload_cancellations(
         self, image: str, change: Callable[[_UploadCancellations], _UploadCancellations]

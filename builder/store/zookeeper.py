@@ -5,47 +5,28 @@ What is read and written in it is for the parts to know: records, wishes, unowne
 
 from __future__ import annotations
 
-import json
-import logging
 import threading
 import time
 import uuid
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import partial
-from typing import Any, Final
-
-from kazoo.client import KazooClient
-from kazoo.interfaces import IAsyncResult
 
 from builder.config.model import ZooKeeper
 from builder.errors import ConflictError
-from builder.model import Snapshot
+from builder.model import Daemon, Snapshot
 from builder.store import paths
+from builder.store.base import Claim
+from builder.store.fields import Stored
 from builder.store.mirror import Mirror
 from builder.store.nodes import Nodes
+from builder.store.presence import Candidacy, Presence
+from builder.store.requests import Requests
 from builder.store.restoring import Restoring
 from builder.store.session import Session
+from builder.store.standing import Standing
 from builder.store.unowned import Unowned
 from builder.store.wishes import Wishes
 
-LOG = logging.getLogger(__name__)
 
-#: Roles that nodepool's readers know as the component "builder".
-_NODEPOOL_BUILDER_ROLES: Final = frozenset({"builder", "uploader"})
-
-
-@dataclass(frozen=True)
-class _Daemon:
-    """What `register` was called with, to do it again in the next session."""
-
-    hostname: str
-    roles: tuple[str, ...]
-    version: str
-    started: datetime
-
-
-class ZooKeeperStore(Wishes, Unowned, Restoring):
+class ZooKeeperStore(Requests, Wishes, Standing, Unowned, Restoring):
     """Records, claims and changes of all images, in ZooKeeper.
 
     `watch=True` is for whoever stays: the tree is kept in memory and changes wake `wait`.
@@ -57,8 +38,8 @@ class ZooKeeperStore(Wishes, Unowned, Restoring):
         self._session = Session(zookeeper, self._on_connection)
         self._nodes = Nodes(self._session)
         self._mirror = Mirror(self._session, self.wake, watch=True) if watch else None
-        self._daemon: _Daemon | None = None
-        self._registered_in: int | None = None  #: the session whose end takes the registration away
+        self._presence = Presence(self._session)
+        self._candidacy = Candidacy(self._session, self._first_candidate)
         self._changed = threading.Condition()
         self._generation = 0
 
@@ -77,7 +58,7 @@ class ZooKeeperStore(Wishes, Unowned, Restoring):
             raise
 
     def close(self) -> None:
-        self._daemon = None
+        self._presence.hide()
         self._session.close()
 
     @property
@@ -93,11 +74,15 @@ class ZooKeeperStore(Wishes, Unowned, Restoring):
             return self._nodes.read(paths.INSTALLATION).data.decode()
         return made.decode()
 
-    def register(self, hostname: str, roles: tuple[str, ...], version: str) -> None:
-        daemon = _Daemon(hostname, roles, version, datetime.now(UTC))
-        for path, record in _registrations(daemon):
-            self._session.call(partial(_create_ephemeral, path, record))
-        self._daemon, self._registered_in = daemon, self._session.id
+    def register(self, daemon: Daemon) -> None:
+        self._presence.show(daemon)
+
+    def claim_lead(self, hostname: str) -> Claim | None:
+        paths.daemon(hostname)
+        return self._candidacy.claim(hostname)
+
+    def stand_down(self) -> None:
+        self._candidacy.leave()
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -109,6 +94,13 @@ class ZooKeeperStore(Wishes, Unowned, Restoring):
         once.connected()
         once.wait_synced(self._zookeeper.timeout)
         return once.snapshot()
+
+    def fresh_nodes(self, timeout: float) -> list[tuple[str, Stored | None]] | None:
+        """All nodes that a Snapshot shows, as they are now; None when that can't be had within `timeout`
+        seconds, or without `watch`. Raises StoreUnavailableError."""
+        if self._mirror is None or not self.connected or not self._mirror.settle(timeout):
+            return None
+        return self._mirror.nodes()
 
     def wait(self, seen: int, timeout: float | None = None) -> int:
         with self._changed:
@@ -130,47 +122,8 @@ class ZooKeeperStore(Wishes, Unowned, Restoring):
             else:
                 self._mirror.disconnected()
         if connected:
-            self._register_again()
+            self._presence.connected()
         self.wake()
 
-    def _register_again(self) -> None:
-        daemon, session = self._daemon, self._session.id
-        if daemon is None or session is None or session == self._registered_in:
-            return
-        self._registered_in = session
-        for path, record in _registrations(daemon):
-            result = self._session.send(partial(_create_ephemeral, path, record))
-            if result is not None:
-                result.rawlink(self._registered_again)
-
-    def _registered_again(self, result: IAsyncResult) -> None:
-        if result.exception is not None:
-            LOG.warning("can't show this daemon in ZooKeeper: %r", result.exception)
-            # The next connect tries anew.
-            self._registered_in = None
-
-
-def _registrations(daemon: _Daemon) -> list[tuple[str, bytes]]:
-    """What shows a daemon: the node's path without its sequence, and its data."""
-    ours = {
-        "hostname": daemon.hostname,
-        "roles": list(daemon.roles),
-        "version": daemon.version,
-        "started": daemon.started.timestamp(),
-    }
-    records: list[tuple[str, dict[str, Any]]] = [(paths.daemon(daemon.hostname), ours)]
-    if _NODEPOOL_BUILDER_ROLES.intersection(daemon.roles):
-        # nodepool's builder never leaves its first state, "stopped", so its readers look for nothing else.
-        nodepools = {
-            "hostname": daemon.hostname,
-            "state": "running",
-            "kind": "builder",
-            "version": daemon.version,
-            "model_api": 0,
-        }
-        records.append((paths.component(daemon.hostname), nodepools))
-    return [(path, json.dumps(record, sort_keys=True).encode()) for path, record in records]
-
-
-def _create_ephemeral(path: str, data: bytes, client: KazooClient) -> IAsyncResult:
-    return client.create_async(path, data, ephemeral=True, sequence=True, makepath=True)
+    def _first_candidate(self) -> str | None:
+        return self._mirror.first_candidate if self._mirror is not None and self.connected else None

@@ -12,10 +12,12 @@ from builder.model import (
     Build,
     BuildState,
     Cancellation,
+    Daemon,
     Deletion,
     Failure,
     FailureClass,
     ImageFormat,
+    Pause,
     Request,
     Upload,
     UploadCancellation,
@@ -24,6 +26,61 @@ from builder.model import (
 )
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 250000, tzinfo=UTC)
+
+_MORE = {"mood": "loud", "deep": {"er": [1, None]}}
+#: Records of a later version, with all that it may say besides what this one knows.
+LATER_BUILD = {
+    "state": "failed",
+    "state_time": 1795178151.5,
+    "builder": "nb01",
+    "builder_id": "5f0c",
+    "username": "zuul",
+    "python_path": "auto",
+    "shell_type": None,
+    "formats": "qcow2,squashfs",
+    "phase": "sign",
+    "artifacts": [
+        {
+            "format": "qcow2",
+            "size": 1,
+            "virtual_size": 2,
+            "md5": "a",
+            "sha256": "b",
+            "sha512": "c",
+            **_MORE,
+        },
+        {"format": "squashfs", "blake3": "d", "size": {"packed": 1}},
+    ],
+    "reason": {"class": "signature", "message": "the key is gone", "phase": "sign", **_MORE},
+    "request": {
+        "by": "ann",
+        "why": "now",
+        "time": 1795178000.0,
+        "manual": True,
+        "tick": 1795178000.0,
+        **_MORE,
+    },
+    "wishes": [
+        {"provider": "cloud-one", "wanted": True, "by": "ann", "time": 1795178000.0, "why": "", **_MORE},
+        {"region": "all of them", "wanted": "soon"},
+    ],
+    "signature": {"by": "key one"},
+}
+LATER_UPLOAD = {
+    "state": "deleting",
+    "state_time": 1795178151.5,
+    "external_id": "e5f5",
+    "external_name": "debian-1",
+    "format": "squashfs",
+    "username": "zuul",
+    "python_path": "auto",
+    "shell_type": None,
+    "phase": "sign",
+    "way": "carrier pigeon",
+    "reason": {"class": "signature", "message": "the key is gone", **_MORE},
+    "deletion": {"by": "ann", "time": 1795178000.0, "why": "", **_MORE},
+    "signature": {"by": "key one"},
+}
 
 
 def a_build(image: str = "debian", *, minutes: int = 0, **changes: Any) -> Build:
@@ -157,3 +214,21 @@ def a_sighting(external_id: str = "e5f5", **changes: Any) -> Sighting:
     """An image that was seen without a record at noon, and an hour later."""
     fields: dict[str, Any] = {"provider": "cloud-one", "first": NOON, "last": NOON + timedelta(hours=1)}
     return Sighting(external_id=external_id, **{**fields, **changes})
+
+
+def a_pause(**changes: Any) -> Pause:
+    """That a person wants something to stand still."""
+    fields: dict[str, Any] = {"by": "ann", "time": NOON, "why": "the mirror is broken"}
+    return Pause(**{**fields, **changes})
+
+
+def a_daemon(hostname: str = "nb01.example", **changes: Any) -> Daemon:
+    """A daemon with all roles that began at noon."""
+    fields: dict[str, Any] = {
+        "roles": ("scheduler", "builder", "uploader", "janitor"),
+        "version": "1.2",
+        "started": NOON,
+        "builder_id": f"id-of-{hostname}",
+        "labels": frozenset({"amd64"}),
+    }
+    return Daemon(hostname=hostname, **{**fields, **changes})

@@ -25,8 +25,10 @@ from tests.contract.records import (
     NOON,
     a_build,
     a_cancellation,
+    a_daemon,
     a_full_build,
     a_full_upload,
+    a_pause,
     a_request,
     a_sighting,
     a_wish,
@@ -511,8 +513,8 @@ class TestWishes:
     def test_an_image_is_paused_and_unpaused(self, world: World) -> None:
         store = world.command()
         store.unpause("debian")
-        store.pause("debian")
-        store.pause("debian")
+        store.pause("debian", a_pause())
+        store.pause("debian", a_pause())
         assert store.snapshot().image("debian").paused
         store.unpause("debian")
         store.unpause("debian")
@@ -525,7 +527,7 @@ class TestNames:
         eventually(lambda: store.snapshot().image("debian").builds == (build,), "the build is seen")
         before = store.snapshot()
         attempts = [
-            lambda: store.pause(name),
+            lambda: store.pause(name, a_pause()),
             lambda: store.request_build(a_request(name)),
             lambda: store.cancel_build(a_cancellation(a_build(name))),
             lambda: store.withdraw_cancellation(name),
@@ -536,7 +538,12 @@ class TestNames:
             lambda: store.create_upload(an_upload(build, name)),
             lambda: store.claim_uploads("debian", build.id, name),
             lambda: store.get_upload("debian", build.id, "cloud-one", name),
-            lambda: store.register(name, ("builder",), "1"),
+            lambda: store.register(a_daemon(name)),
+            lambda: store.claim_lead(name),
+            lambda: store.pause_provider(name, a_pause()),
+            lambda: store.unpause_provider(name),
+            lambda: store.forget_builder(name, a_pause()),
+            lambda: store.recall_builder(name),
             lambda: store.claim_share(name, 1),
             lambda: store.cancel_upload(an_upload_cancellation(an_upload(build, id=name))),
             lambda: store.cancel_upload(an_upload_cancellation(an_upload(build, name, id="0000000001"))),
@@ -619,7 +626,7 @@ class TestRestoring:
     def test_an_empty_tree_becomes_that_of_an_installation_there_was(self, world: World) -> None:
         before = "0123456789abcdef" * 2
         store = world.command()
-        store.pause("debian")
+        store.pause("debian", a_pause())
         store.restore_installation(before)
         assert {world.command().installation_id(), store.installation_id()} == {before}
 
@@ -694,7 +701,7 @@ class TestSnapshot:
         second = store.create_upload(an_upload(new, started=NOON + timedelta(hours=1)))
         third = store.create_upload(an_upload(new, "cloud-two", started=NOON + timedelta(hours=2)))
         wish = store.request_build(a_request())
-        store.pause("fedora")
+        store.pause("fedora", a_pause())
         assert store.claim_image("debian")
         assert store.claim_uploads("debian", new.id, "cloud-two")
 
@@ -755,7 +762,7 @@ class TestWaiting:
     def test_a_change_by_another_daemon_ends_it(self, world: World, store: Store) -> None:
         other = world.daemon()
         seen = store.wait(-1, 0)
-        other.pause("debian")
+        other.pause("debian", a_pause())
         eventually(lambda: store.snapshot().image("debian").paused, "the pause is seen")
         assert store.wait(seen, 5) != seen
 
@@ -787,7 +794,7 @@ class TestLife:
             lambda: store.get_build("debian", build.id),
             lambda: store.claim_image("debian"),
             lambda: store.update_build(build),
-            lambda: store.pause("debian"),
+            lambda: store.pause("debian", a_pause()),
             store.installation_id,
         ):
             with pytest.raises(StoreUnavailableError):

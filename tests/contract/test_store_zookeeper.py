@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,13 @@ from builder.errors import StoreUnavailableError
 from builder.model import BuildState, UploadState
 from builder.store.zookeeper import ZooKeeperStore
 from tests.contract.records import (
+    LATER_BUILD,
+    LATER_UPLOAD,
     NOON,
     a_build,
     a_cancellation,
+    a_daemon,
+    a_pause,
     a_request,
     a_sighting,
     an_upload,
@@ -39,6 +44,7 @@ pytestmark = pytest.mark.real
 
 BUILD_ID = "0123456789abcdef0123456789abcdef"
 BUILDS = "/nodepool/images/debian/builds"
+SCHEDULE = "/imagepool/schedule/debian"
 UPLOADS = f"{BUILDS}/{BUILD_ID}/providers/cloud-one/images"
 
 
@@ -147,8 +153,24 @@ class TestNodepoolsRecords:
         assert abs(request.time.timestamp() - time.time()) < 3600
         eventually(lambda: store.snapshot().image("debian").request == request, "the request is seen")
         eventually(lambda: store.snapshot().image("debian").paused, "the pause is seen")
+        pause = store.snapshot().image("debian").pause
+        assert pause is not None and (pause.by, pause.why) == ("somebody", "")
+        assert abs(pause.time.timestamp() - time.time()) < 3600
         assert store.withdraw_request(request)
         assert not raw.exists("/nodepool/images/debian/request-build")
+
+    def test_its_request_is_made_urgent_and_stays_its_own(
+        self, store: ZooKeeperStore, raw: KazooClient
+    ) -> None:
+        raw.ensure_path("/nodepool/images/debian/request-build")
+        asked = store.get_request("debian")
+        made = raw.get("/nodepool/images/debian/request-build")[1].czxid
+        joined = store.request_build(a_request(urgent=True))
+        assert asked is not None and joined is not None
+        assert (joined.by, joined.time, joined.urgent) == ("nodepool", asked.time, True)
+        # Its readers tell the age of a request by that of its node.
+        assert raw.get("/nodepool/images/debian/request-build")[1].czxid == made
+        assert store.withdraw_request(asked)
 
     def test_the_wish_to_cancel_is_no_deeper_than_its_readers_look(
         self, store: ZooKeeperStore, raw: KazooClient
@@ -228,7 +250,7 @@ class TestNodepoolsRecords:
     def test_its_readers_see_our_daemon_for_as_long_as_it_lives(
         self, world: RealWorld, store: ZooKeeperStore, raw: KazooClient
     ) -> None:
-        store.register("nb01.example", ("scheduler", "builder"), "1.2")
+        store.register(a_daemon(roles=("scheduler", "builder")))
 
         def shown() -> list[str]:
             return sorted(raw.get_children("/nodepool/components/builder"))
@@ -254,9 +276,49 @@ class TestNodepoolsRecords:
     def test_a_daemon_that_neither_builds_nor_uploads_is_no_builder(
         self, store: ZooKeeperStore, raw: KazooClient
     ) -> None:
-        store.register("nb01.example", ("scheduler", "janitor"), "1.2")
+        store.register(a_daemon(roles=("scheduler", "janitor")))
         assert len(raw.get_children("/imagepool/daemons")) == 1
         assert not raw.exists("/nodepool/components/builder")
+
+
+class TestRequests:
+    def test_a_request_and_its_times_are_written_in_one_step(
+        self, store: ZooKeeperStore, raw: KazooClient
+    ) -> None:
+        for tick in (NOON, NOON + timedelta(days=1)):
+            request = a_request(by="nb01", manual=False, tick=tick, time=tick)
+            wish = store.request_build(request, ticks={"14 14 * * *": tick})
+            assert wish is not None
+            stats = [raw.get(path)[1] for path in ("/nodepool/images/debian/request-build", SCHEDULE)]
+            assert {stat.mzxid for stat in stats} == {wish.stamp}
+            assert store.withdraw_request(wish)
+        # With a request open it is the times alone, and only as long as it is.
+        wish = store.request_build(a_request())
+        tick = NOON + timedelta(days=2)
+        store.request_build(
+            a_request(by="nb01", manual=False, time=tick, why="it is time"), ticks={"14 14 * * *": tick}
+        )
+        assert json.loads(raw.get(SCHEDULE)[0]) == {"14 14 * * *": tick.timestamp()}
+        assert store.get_request("debian") == wish
+
+    def test_no_time_is_remembered_for_a_request_that_is_withdrawn_just_then(
+        self, world: RealWorld, store: ZooKeeperStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, other = store.request_build(a_request()), world.command()
+        assert first is not None
+        look = store._asked
+
+        def asked(image: str) -> object:
+            found = look(image)
+            other.withdraw_request(first)
+            return found
+
+        monkeypatch.setattr(store, "_asked", asked)
+        request = a_request(by="nb01", manual=False, why="it is time")
+        wish = store.request_build(request, ticks={"14 14 * * *": NOON})
+        # It was not there any more to be joined, so there is another one.
+        assert wish == request and wish.stamp != first.stamp
+        assert store.get_request("debian") == wish
 
 
 class TestStrangeNodes:
@@ -289,6 +351,68 @@ class TestStrangeNodes:
         eventually(lambda: not store.snapshot().images, "the tree is seen to be gone")
         build = store.create_build(a_build())
         eventually(lambda: store.snapshot().image("debian").builds == (build,), "the new tree is seen")
+
+    def test_what_comes_and_goes_too_fast_to_follow_is_seen_as_it_ends(
+        self, store: ZooKeeperStore, raw: KazooClient
+    ) -> None:
+        record = json.dumps({"state": "ready"}).encode()
+        for number in range(100):
+            raw.create(f"{UPLOADS}/0000000001", record, makepath=True)
+            raw.create("/imagepool/frozen", b"{}", makepath=True)
+            if number % 3:
+                raw.delete("/nodepool/images/debian", recursive=True)
+            else:
+                raw.delete(f"{UPLOADS}/0000000001")
+            raw.delete("/imagepool/frozen")
+        raw.create(f"{UPLOADS}/0000000001", record, makepath=True)
+        raw.create("/imagepool/frozen", b"{}")
+        eventually(lambda: len(store.snapshot().image("debian").uploads) == 1, "the upload is seen")
+        eventually(lambda: store.snapshot().frozen is not None, "the freeze is seen")
+        # ... by watches that still work.
+        raw.set(f"{UPLOADS}/0000000001", json.dumps({"state": "deleting"}).encode())
+        eventually(
+            lambda: [u.state for u in store.snapshot().image("debian").uploads] == ["deleting"],
+            "the change is seen",
+        )
+        raw.delete("/nodepool", recursive=True)
+        raw.delete("/imagepool", recursive=True)
+        eventually(lambda: not store.snapshot().images and not store.snapshot().frozen, "all is gone")
+
+
+class TestTogetherWithLaterVersions:
+    def test_a_record_of_theirs_survives_our_writing_it(
+        self, store: ZooKeeperStore, raw: KazooClient
+    ) -> None:
+        for path, record in (
+            (f"{BUILDS}/{BUILD_ID}", LATER_BUILD),
+            (f"{UPLOADS}/0000000001", LATER_UPLOAD),
+        ):
+            put(raw, path, record)
+        build = store.get_build("debian", BUILD_ID)
+        upload = store.get_upload("debian", BUILD_ID, "cloud-one", "0000000001")
+        eventually(lambda: store.snapshot().image("debian").builds == (build,), "their build is seen")
+        eventually(lambda: store.snapshot().image("debian").uploads == (upload,), "their upload is seen")
+        store.update_build(build.become(BuildState.DELETING, NOON))
+        store.update_upload(replace(upload, uploader="nb01"))
+        written = json.loads(raw.get(f"{BUILDS}/{BUILD_ID}")[0])
+        assert written == {**LATER_BUILD, "state": "deleting", "state_time": NOON.timestamp()}
+        written = json.loads(raw.get(f"{UPLOADS}/0000000001")[0])
+        assert written == {**LATER_UPLOAD, "uploader": "nb01"}
+
+    def test_a_request_and_times_of_theirs_survive_our_joining_them(
+        self, store: ZooKeeperStore, raw: KazooClient
+    ) -> None:
+        theirs = {"by": "ann", "why": "now", "time": 1795178000.0, "manual": True, "where": {"rack": 7}}
+        put(raw, "/nodepool/images/debian/request-build", theirs)
+        put(raw, "/imagepool/schedule/debian", {"noon": "high", "two": 1795178000.0})
+        asked = store.get_request("debian")
+        joined = store.request_build(a_request(by="bob", urgent=True), ticks={"three": NOON})
+        assert asked is not None and joined is not None
+        written = json.loads(raw.get("/nodepool/images/debian/request-build")[0])
+        assert written == {**theirs, "urgent": True, "stamp": asked.stamp}
+        written = json.loads(raw.get("/imagepool/schedule/debian")[0])
+        assert written == {"noon": "high", "two": 1795178000.0, "three": NOON.timestamp()}
+        assert store.withdraw_request(asked)
 
 
 class TestBesideTheRecords:
@@ -519,7 +643,13 @@ class TestChrootAndAccess:
             store.put_sighting(a_sighting())
             assert store.claim_share("cloud-one", 1) is not None
             store.installation_id()
-            store.register("nb01.example", ("builder",), "1")
+            store.register(a_daemon())
+            assert store.claim_lead("nb01.example") is not None
+            store.request_build(a_request(), ticks={"14 14 * * *": NOON})
+            store.pause("debian", a_pause())
+            store.freeze(a_pause())
+            store.pause_provider("cloud-one", a_pause())
+            store.forget_builder("5f0c", a_pause())
             raw = KazooClient(f"{mine.hosts}{mine.chroot}", auth_data=[("digest", "pool:s3cret")])
             raw.start(PATIENCE)
             nodes = everything(raw, "/nodepool") + everything(raw, "/imagepool")
@@ -532,6 +662,10 @@ class TestChrootAndAccess:
                 "/imagepool/shares/cloud-one/0",
                 f"/imagepool/gone/{gone.id}",
                 "/imagepool/strays/cloud-one/e5f5",
+                SCHEDULE,
+                "/imagepool/frozen",
+                "/imagepool/paused-providers/cloud-one",
+                "/imagepool/forgotten/5f0c",
             }
             digest = base64.b64encode(hashlib.sha1(b"pool:s3cret").digest()).decode()
             assert {(acl.id.scheme, acl.id.id) for found in acls.values() for acl in found} == {

@@ -16,14 +16,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Self, TypeVar
+from types import MappingProxyType
+from typing import Any, Self, TypeVar
 
 from builder.cloudimage import Sighting
 from builder.errors import ConflictError, NotFoundError, RefusedError, StoreUnavailableError
 from builder.model import (
     Build,
     Cancellation,
-    ImageRecords,
+    Daemon,
+    Pause,
     Request,
     Snapshot,
     Upload,
@@ -33,15 +35,22 @@ from builder.model import (
 from builder.store import bounds, paths
 from builder.store.base import (
     HIGHEST_UPLOAD_ID,
+    NO_TICKS,
     Claim,
     Store,
     builds_newest_first,
+    joined,
+    not_remembered,
     remembered,
     uploads_newest_first,
     wished,
 )
+from builder.store.view import Record as Shown
+from builder.store.view import View
 
 Record = TypeVar("Record")
+#: Whoever holds a lock: one at a time here, and nobody waits for it.
+_CONTENDER = "contender"
 
 
 @dataclass
@@ -50,21 +59,29 @@ class FakeTree:
 
     changed: threading.Condition = field(default_factory=lambda: threading.Condition(threading.RLock()))
     installation: str = field(default_factory=lambda: uuid.uuid4().hex)
-    images: set[str] = field(default_factory=set)
-    paused: set[str] = field(default_factory=set)
-    requests: dict[str, Request] = field(default_factory=dict)
-    cancellations: dict[str, Cancellation] = field(default_factory=dict)
-    upload_cancellations: dict[str, tuple[UploadCancellation, ...]] = field(default_factory=dict)
     gone: dict[str, datetime] = field(default_factory=dict)  #: by build id
     builds: dict[str, Build] = field(default_factory=dict)  #: by path, like all below
     uploads: dict[str, Upload] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)  #: wishes, pauses, daemons: what else there is to see
     sequences: dict[str, int] = field(default_factory=dict)
     sightings: dict[str, Sighting] = field(default_factory=dict)
     claims: dict[str, FakeClaim] = field(default_factory=dict)
-    daemons: dict[FakeStore, tuple[str, tuple[str, ...], str]] = field(default_factory=dict)
+    line: dict[FakeStore, str] = field(default_factory=dict)  #: who would lead, in order
+    daemons: dict[FakeStore, str] = field(default_factory=dict)
+    view: View = field(default_factory=View)
     stores: list[FakeStore] = field(default_factory=list)
     clock: int = 0
     now: Callable[[], datetime] = lambda: datetime.now(UTC)  #: the server's
+
+    def __post_init__(self) -> None:
+        self.show(paths.INSTALLATION, self.installation)
+
+    def belong_to(self, installation: str) -> None:
+        """From now on it is the tree of that installation, or with "" of none."""
+        with self.changed:
+            self.installation = installation
+            self.show(paths.INSTALLATION, installation)
+            self.tick()
 
     def tick(self) -> int:
         """The id of one more change; every session learns of it."""
@@ -74,10 +91,49 @@ class FakeTree:
         self.changed.notify_all()
         return self.clock
 
+    def show(self, path: str, record: Shown | None = None) -> None:
+        """There is such a node from now on, and so is the image it belongs to."""
+        place = paths.place(path)
+        if place is None:
+            return
+        if place.image and place.kind is not paths.Kind.TICKS:
+            self._keep(paths.image(place.image), paths.Place(kind=paths.Kind.IMAGE, image=place.image))
+        self._keep(path, place, record)
+
+    def _keep(self, path: str, place: paths.Place, record: Shown | None = None) -> None:
+        if isinstance(record, Build):
+            self.builds[path] = record
+        elif isinstance(record, Upload):
+            self.uploads[path] = record
+        elif record is not None:
+            self.notes[path] = record
+        self.view.put(path, place, record)
+
+    def remove(self, path: str) -> bool:
+        """There is no such node any more; whether there was one."""
+        place = paths.place(path)
+        found = [found.pop(path, None) for found in (self.builds, self.uploads, self.notes)]
+        if place is not None:
+            self.view.drop(path, place)
+        return any(record is not None for record in found)
+
+    def count(self, parent: str) -> int:
+        """ZooKeeper's sequence below a node."""
+        self.sequences[parent] = self.sequences.get(parent, 0) + 1
+        return self.sequences[parent]
+
+    def drop_claim(self, path: str) -> bool:
+        """Forget a lock that is held; whether somebody who watches sees that it is free."""
+        del self.claims[path]
+        place = paths.place(f"{path}/{_CONTENDER}")
+        if place is not None:
+            self.view.drop(f"{path}/{_CONTENDER}", place)
+        return path.startswith(paths.IMAGES)
+
     def drop_claims(self, below: str) -> None:
         """Forget the locks of a node that is deleted; whoever holds one finds nothing to give back."""
         for path in [p for p in self.claims if p.startswith(f"{below}/")]:
-            del self.claims[path]
+            self.drop_claim(path)
 
 
 class FakeClaim(Claim):
@@ -96,11 +152,27 @@ class FakeClaim(Claim):
         tree = self._store.tree
         with tree.changed:
             self.lost = True
-            if tree.claims.get(self._path) is self:
-                del tree.claims[self._path]
-                # Nobody watches anything else.
-                if self._path.startswith(paths.IMAGES):
-                    tree.tick()
+            # Nobody watches anything else.
+            if tree.claims.get(self._path) is self and tree.drop_claim(self._path):
+                tree.tick()
+
+
+class FakeLead(Claim):
+    """The first place in a FakeTree's line."""
+
+    def __init__(self, store: FakeStore, place: str) -> None:
+        self._store = store
+        self._place = place
+
+    @property
+    def valid(self) -> bool:
+        return self._store.tree.line.get(self._store) == self._place
+
+    def release(self) -> None:
+        with self._store.tree.changed:
+            if self.valid:
+                self._store._leave_the_line()
+                self._store.tree.tick()
 
 
 class FakeStore(Store):
@@ -112,7 +184,8 @@ class FakeStore(Store):
         self._open = True
         self._reachable = True
         self._last_seen = Snapshot()
-        self._identity: tuple[str, tuple[str, ...], str] | None = None
+        self._identity: Daemon | None = None
+        self._lead: FakeLead | None = None
         self.tree.stores.append(self)
 
     # -- what a test does to it ---------------------------------------------------------------
@@ -124,14 +197,10 @@ class FakeStore(Store):
     def put(self, record: Build | Upload) -> None:
         """Place a record as it is (`version` apart), claims and parents or not."""
         with self.tree.changed:
-            self.tree.images.add(record.image)
-            if isinstance(record, Build):
-                self.tree.builds[paths.build(record.image, record.id)] = replace(record, version=0)
-            else:
-                path = _upload_path(record)
+            if isinstance(record, Upload):
                 parent = paths.uploads(record.image, record.build_id, record.provider)
                 self.tree.sequences[parent] = max(self.tree.sequences.get(parent, 0), int(record.id))
-                self.tree.uploads[path] = replace(record, version=0)
+            self.tree.show(_path(record), replace(record, version=0))
             self.tree.tick()
 
     def lose_session(self) -> None:
@@ -139,13 +208,13 @@ class FakeStore(Store):
         with self.tree.changed:
             self._end_session()
             if self._identity is not None:
-                self.tree.daemons[self] = self._identity
+                self._show(self._identity)
             self.tree.tick()
 
     def disconnect(self) -> None:
         """Cut the connection; the session, and so its claims, live on."""
         with self.tree.changed:
-            self._last_seen = self._read()
+            self._last_seen = self.tree.view.snapshot()
             self._reachable = False
             self.tree.tick()
 
@@ -179,11 +248,11 @@ class FakeStore(Store):
         with self._connected_tree() as tree:
             return tree.installation
 
-    def register(self, hostname: str, roles: tuple[str, ...], version: str) -> None:
-        paths.daemon(hostname)
+    def register(self, daemon: Daemon) -> None:
+        paths.daemon(daemon.hostname)
         with self._connected_tree() as tree:
-            self._identity = (hostname, roles, version)
-            tree.daemons[self] = self._identity
+            self._identity = daemon
+            self._show(daemon)
             tree.tick()
 
     # -- reading ------------------------------------------------------------------------------
@@ -192,7 +261,7 @@ class FakeStore(Store):
         with self.tree.changed:
             if not self._open:
                 raise StoreUnavailableError("the store is closed")
-            return self._read() if self._reachable else self._last_seen
+            return self.tree.view.snapshot() if self._reachable else self._last_seen
 
     def wait(self, seen: int, timeout: float | None = None) -> int:
         with self.tree.changed:
@@ -217,25 +286,46 @@ class FakeStore(Store):
     def list_builds(self, image: str) -> tuple[Build, ...]:
         paths.builds(image)
         with self._connected_tree() as tree:
-            return builds_newest_first(b for b in tree.builds.values() if b.image == image)
+            return builds_newest_first(tree.view.snapshot().image(image).builds)
 
     def list_uploads(self, image: str, build_id: str, provider: str) -> tuple[Upload, ...]:
-        parent = paths.uploads(image, build_id, provider)
+        paths.uploads(image, build_id, provider)
         with self._connected_tree() as tree:
-            return uploads_newest_first(u for p, u in tree.uploads.items() if p.startswith(f"{parent}/"))
+            seen = tree.view.snapshot().image(image).uploads
+            return uploads_newest_first(u for u in seen if (u.build_id, u.provider) == (build_id, provider))
 
     def get_request(self, image: str) -> Request | None:
-        paths.request(image)
+        path = paths.request(image)
         with self._connected_tree() as tree:
-            return tree.requests.get(image)
+            return tree.notes.get(path)
 
     # -- claims -------------------------------------------------------------------------------
 
     def claim_image(self, image: str) -> Claim | None:
         lock = paths.image_lock(image)
-        with self._connected_tree() as tree:
-            tree.images.add(image)
+        with self._connected_tree():
             return self._claim(lock)
+
+    def claim_lead(self, hostname: str) -> Claim | None:
+        paths.daemon(hostname)
+        with self._connected_tree() as tree:
+            if self._lead is not None and self._lead.valid:
+                return None
+            if self not in tree.line:
+                tree.line[self] = f"{paths.LEAD}/{uuid.uuid4().hex}__lock__{tree.count(paths.LEAD):010d}"
+                tree.show(tree.line[self], hostname)
+                if len(tree.line) == 1:
+                    tree.tick()
+            if next(iter(tree.line)) is not self:
+                return None
+            self._lead = FakeLead(self, tree.line[self])
+            return self._lead
+
+    def stand_down(self) -> None:
+        with self.tree.changed:
+            if self in self.tree.line and not (self._lead is not None and self._lead.valid):
+                self._leave_the_line()
+                self.tree.tick()
 
     def claim_build(self, build: Build) -> Claim | None:
         lock = paths.build_lock(build.image, build.id)
@@ -263,7 +353,7 @@ class FakeStore(Store):
     def claim_upload(self, upload: Upload) -> Claim | None:
         lock = paths.upload_lock(upload.image, upload.build_id, upload.provider, upload.id)
         with self._connected_tree() as tree:
-            return self._claim(lock) if _upload_path(upload) in tree.uploads else None
+            return self._claim(lock) if _path(upload) in tree.uploads else None
 
     # -- records ------------------------------------------------------------------------------
 
@@ -273,8 +363,7 @@ class FakeStore(Store):
         with self._connected_tree() as tree:
             if path in tree.builds:
                 raise ConflictError(f"{path} exists already")
-            tree.images.add(build.image)
-            tree.builds[path] = replace(build, version=0)
+            tree.show(path, replace(build, version=0))
             tree.tick()
             return tree.builds[path]
 
@@ -282,8 +371,8 @@ class FakeStore(Store):
         build = bounds.bounded(build)
         path = paths.build(build.image, build.id)
         with self._connected_tree() as tree:
-            _same_version(_found(tree.builds.get(path), path), build, path)
-            tree.builds[path] = replace(build, version=build.version + 1)
+            _same_version(tree.builds.get(path), build, path)
+            tree.show(path, replace(build, version=build.version + 1))
             tree.tick()
             return tree.builds[path]
 
@@ -293,8 +382,10 @@ class FakeStore(Store):
             below = f"{path}/providers/"
             if any(p.startswith(below) for p in [*tree.uploads, *tree.claims]):
                 raise RefusedError(f"build {build.id} of {build.image} still has uploads")
-            if tree.builds.pop(path, None) is None:
+            if path not in tree.builds:
                 return
+            _same_state(tree.builds[path], build, path)
+            tree.remove(path)
             tree.drop_claims(path)
             for parent in [p for p in tree.sequences if p.startswith(below)]:
                 del tree.sequences[parent]
@@ -308,64 +399,70 @@ class FakeStore(Store):
         with self._connected_tree() as tree:
             build = paths.build(upload.image, upload.build_id)
             _found(tree.builds.get(build), build)
-            number = tree.sequences.get(parent, 0) + 1
-            tree.sequences[parent] = number
-            stored = replace(upload, id=f"{number:010d}", version=0)
-            tree.uploads[_upload_path(stored)] = stored
+            stored = replace(upload, id=f"{tree.count(parent):010d}", version=0)
+            tree.show(_path(stored), stored)
             tree.tick()
             return stored
 
     def update_upload(self, upload: Upload) -> Upload:
         upload = bounds.bounded(upload)
-        path = _upload_path(upload)
+        path = _path(upload)
         with self._connected_tree() as tree:
-            _same_version(_found(tree.uploads.get(path), path), upload, path)
-            tree.uploads[path] = replace(upload, version=upload.version + 1)
+            _same_version(tree.uploads.get(path), upload, path)
+            tree.show(path, replace(upload, version=upload.version + 1))
             tree.tick()
             return tree.uploads[path]
 
     def delete_upload(self, upload: Upload) -> None:
-        path = _upload_path(upload)
+        path = _path(upload)
         with self._connected_tree() as tree:
-            if tree.uploads.pop(path, None) is not None:
-                tree.drop_claims(path)
-                tree.tick()
+            if path not in tree.uploads:
+                return
+            _same_state(tree.uploads[path], upload, path)
+            tree.remove(path)
+            tree.drop_claims(path)
+            tree.tick()
 
     # -- wishes -------------------------------------------------------------------------------
 
-    def request_build(self, request: Request) -> Request:
-        paths.request(request.image)
+    def request_build(self, request: Request, *, ticks: Mapping[str, datetime] = NO_TICKS) -> Request | None:
+        request = bounds.bounded_signed(request)
+        path, schedule = paths.request(request.image), paths.ticks(request.image)
         with self._connected_tree() as tree:
-            open_one = tree.requests.get(request.image)
-            if open_one is not None and (open_one.manual or not request.manual):
+            open_one, marks = tree.notes.get(path), tree.notes.get(schedule, NO_TICKS)
+            fresh = not_remembered(ticks, marks, request.time)
+            if ticks and not fresh:
+                return None
+            wanted = joined(request, open_one)
+            if wanted is open_one and not fresh:
                 return open_one
-            tree.images.add(request.image)
-            tree.requests[request.image] = replace(request, stamp=tree.tick())
-            return tree.requests[request.image]
+            changed = tree.tick()
+            if fresh:
+                tree.show(schedule, MappingProxyType(bounds.bounded_ticks({**marks, **fresh})))
+            tree.show(path, wanted if wanted.stamp else replace(wanted, stamp=changed))
+            stored: Request = tree.notes[path]
+            return stored
 
     def withdraw_request(self, request: Request) -> bool:
-        paths.request(request.image)
+        path = paths.request(request.image)
         with self._connected_tree() as tree:
-            open_one = tree.requests.get(request.image)
+            open_one = tree.notes.get(path)
             if open_one is None or open_one.stamp != request.stamp:
                 return False
-            del tree.requests[request.image]
+            tree.remove(path)
             tree.tick()
             return True
 
     def cancel_build(self, cancellation: Cancellation) -> None:
-        paths.cancellation(cancellation.image)
-        with self._connected_tree() as tree:
-            tree.images.add(cancellation.image)
-            tree.cancellations[cancellation.image] = bounds.bounded_signed(cancellation)
-            tree.tick()
+        path = paths.cancellation(cancellation.image)
+        self._put_note(path, bounds.bounded_signed(cancellation))
 
     def withdraw_cancellation(self, image: str, build_id: str | None = None) -> None:
-        paths.cancellation(image)
+        path = paths.cancellation(image)
         with self._connected_tree() as tree:
-            there = tree.cancellations.get(image)
+            there = tree.notes.get(path)
             if there is not None and build_id in (None, there.build_id):
-                del tree.cancellations[image]
+                tree.remove(path)
                 tree.tick()
 
     def cancel_upload(self, cancellation: UploadCancellation) -> None:
@@ -378,7 +475,7 @@ class FakeStore(Store):
         paths.upload_named(image, upload)
         with self._connected_tree() as tree:
             others = self._upload_cancellations_but(image, upload)
-            if others != tree.upload_cancellations.get(image, ()):
+            if others != tree.notes.get(paths.upload_cancellations(image), ()):
                 self._set_upload_cancellations(image, others)
 
     def wish_upload(self, image: str, build_id: str, wish: UploadWish) -> Build:
@@ -386,18 +483,31 @@ class FakeStore(Store):
         with self._connected_tree():
             return self.update_build(wished(self.get_build(image, build_id), wish))
 
-    def pause(self, image: str) -> None:
-        paths.pause(image)
-        with self._connected_tree() as tree:
-            tree.images.add(image)
-            tree.paused.add(image)
-            tree.tick()
+    # -- what stands until somebody takes it back ------------------------------------------------
+
+    def pause(self, image: str, pause: Pause) -> None:
+        self._put_note(paths.pause(image), bounds.bounded_signed(pause))
 
     def unpause(self, image: str) -> None:
-        paths.pause(image)
-        with self._connected_tree() as tree:
-            tree.paused.discard(image)
-            tree.tick()
+        self._remove_note(paths.pause(image))
+
+    def pause_provider(self, provider: str, pause: Pause) -> None:
+        self._put_note(paths.paused_provider(provider), bounds.bounded_signed(pause))
+
+    def unpause_provider(self, provider: str) -> None:
+        self._remove_note(paths.paused_provider(provider))
+
+    def freeze(self, pause: Pause) -> None:
+        self._put_note(paths.FROZEN, bounds.bounded_signed(pause))
+
+    def unfreeze(self) -> None:
+        self._remove_note(paths.FROZEN)
+
+    def forget_builder(self, builder_id: str, word: Pause) -> None:
+        self._put_note(paths.forgotten(builder_id), bounds.bounded_signed(word))
+
+    def recall_builder(self, builder_id: str) -> None:
+        self._remove_note(paths.forgotten(builder_id))
 
     # -- what is known of images without records -----------------------------------------------
 
@@ -436,7 +546,7 @@ class FakeStore(Store):
                 return
             if tree.builds or tree.uploads:
                 raise RefusedError(f"the tree is that of installation {tree.installation} and has builds")
-            tree.installation = installation_id
+            tree.belong_to(installation_id)
 
     def restore_build(self, build: Build) -> Build:
         with self._connected_tree() as tree:
@@ -446,7 +556,7 @@ class FakeStore(Store):
 
     def restore_upload(self, upload: Upload) -> Upload:
         upload = bounds.bounded(upload)
-        path = _upload_path(upload)
+        path = _path(upload)
         if int(upload.id) > HIGHEST_UPLOAD_ID:
             raise RefusedError(f"{upload.id} is no upload's id: none gets above {HIGHEST_UPLOAD_ID}")
         parent = paths.uploads(upload.image, upload.build_id, upload.provider)
@@ -456,7 +566,7 @@ class FakeStore(Store):
             if path in tree.uploads:
                 raise ConflictError(f"{path} exists already")
             tree.sequences[parent] = max(tree.sequences.get(parent, 0), int(upload.id))
-            tree.uploads[path] = replace(upload, version=0)
+            tree.show(path, replace(upload, version=0))
             tree.tick()
             return tree.uploads[path]
 
@@ -470,47 +580,50 @@ class FakeStore(Store):
             yield self.tree
 
     def _upload_cancellations_but(self, image: str, upload: str) -> tuple[UploadCancellation, ...]:
-        there = self.tree.upload_cancellations.get(image, ())
+        there = self.tree.notes.get(paths.upload_cancellations(image), ())
         return tuple(wish for wish in there if wish.upload != upload)
 
     def _set_upload_cancellations(self, image: str, wishes: Iterable[UploadCancellation]) -> None:
-        self.tree.images.add(image)
-        self.tree.upload_cancellations[image] = bounds.bounded_cancellations(wishes)
+        self.tree.show(paths.upload_cancellations(image), bounds.bounded_cancellations(wishes))
         self.tree.tick()
+
+    def _put_note(self, path: str, record: Shown) -> None:
+        with self._connected_tree() as tree:
+            tree.show(path, record)
+            tree.tick()
+
+    def _remove_note(self, path: str) -> None:
+        with self._connected_tree() as tree:
+            if tree.remove(path):
+                tree.tick()
 
     def _claim(self, path: str) -> Claim | None:
         if path in self.tree.claims:
             return None
         claim = self.tree.claims[path] = FakeClaim(self, path)
+        self.tree.show(f"{path}/{_CONTENDER}")
         self.tree.tick()
         return claim
 
+    def _show(self, daemon: Daemon) -> None:
+        """As ZooKeeper does, in a node of its own in each session."""
+        if self not in self.tree.daemons:
+            base = paths.daemon(daemon.hostname)
+            self.tree.daemons[self] = f"{base}{self.tree.count(paths.DAEMONS):010d}"
+        self.tree.show(self.tree.daemons[self], daemon)
+
+    def _leave_the_line(self) -> None:
+        self.tree.remove(self.tree.line.pop(self))
+
     def _end_session(self) -> None:
-        self.tree.daemons.pop(self, None)
+        if self in self.tree.daemons:
+            self.tree.remove(self.tree.daemons.pop(self))
+        if self in self.tree.line:
+            self._leave_the_line()
         for path, claim in list(self.tree.claims.items()):
             if claim._store is self:
                 claim.lost = True
-                del self.tree.claims[path]
-
-    def _read(self) -> Snapshot:
-        return Snapshot(images={name: self._records(name) for name in self.tree.images})
-
-    def _records(self, image: str) -> ImageRecords:
-        tree = self.tree
-        places = [place for place in map(paths.place, _contenders(tree)) if place and place.image == image]
-        return ImageRecords(
-            name=image,
-            paused=image in tree.paused,
-            request=tree.requests.get(image),
-            cancellation=tree.cancellations.get(image),
-            upload_cancellations=tree.upload_cancellations.get(image, ()),
-            builds=builds_newest_first(b for b in tree.builds.values() if b.image == image),
-            uploads=uploads_newest_first(u for u in tree.uploads.values() if u.image == image),
-            build_claimed=any(p.kind is paths.Kind.IMAGE_CONTENDER for p in places),
-            uploads_claimed=frozenset(
-                (p.build_id, p.provider) for p in places if p.kind is paths.Kind.UPLOADS_CONTENDER
-            ),
-        )
+                self.tree.drop_claim(path)
 
     def __enter__(self) -> Self:
         return self
@@ -519,12 +632,10 @@ class FakeStore(Store):
         self.close()
 
 
-def _contenders(tree: FakeTree) -> list[str]:
-    return [f"{path}/contender" for path in tree.claims]
-
-
-def _upload_path(upload: Upload) -> str:
-    return paths.upload(upload.image, upload.build_id, upload.provider, upload.id)
+def _path(record: Build | Upload) -> str:
+    if isinstance(record, Build):
+        return paths.build(record.image, record.id)
+    return paths.upload(record.image, record.build_id, record.provider, record.id)
 
 
 def _found(record: Record | None, path: str) -> Record:
@@ -533,6 +644,15 @@ def _found(record: Record | None, path: str) -> Record:
     return record
 
 
-def _same_version(stored: Build | Upload, written: Build | Upload, path: str) -> None:
+def _same_version(stored: Build | Upload | None, written: Build | Upload, path: str) -> None:
+    if written.version < 0:
+        raise ConflictError(f"{path} was never read, so it can't be written over")
+    if stored is None:
+        raise NotFoundError(f"there is no {path}")
     if stored.version != written.version:
         raise ConflictError(f"{path} changed since it was read")
+
+
+def _same_state(stored: Build | Upload, seen: Build | Upload, path: str) -> None:
+    if stored.state != seen.state:
+        raise ConflictError(f"{path} is no longer {seen.state}: it changed since it was read")

@@ -1,15 +1,27 @@
-"""A real ZooKeeper server for tests: on loopback, in a directory of its own, stopped with its owner.
+"""Real ZooKeeper servers for tests: on loopback, in directories of their own, stopped with their owner.
+
+One alone (ZooKeeperServer), or several of which a majority serves (ZooKeeperEnsemble):
+
+    with ZooKeeperEnsemble(directory) as ensemble:
+        ensemble.leader().stop()       as a power cut would; the others choose another
+        ensemble.wait_serving()
+        ensemble.cut_majority()        who is left serves nobody
+        ensemble.restore()             all run again, and serve
 
 It is no part of the product on purpose: tests of the embedded server must not be judged by it.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 JARS = Path("/usr/share/java")
 _START_TIMEOUT = 60.0
@@ -59,8 +71,18 @@ class ZooKeeperServer:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started and not stopped since."""
+        return self._process is not None
+
     def start(self) -> None:
         """Start it and wait until it answers."""
+        self.launch()
+        self.wait_until(lambda: self.command("ruok") == b"imok")
+
+    def launch(self) -> None:
+        """Start it without waiting."""
         # TLS takes more of Netty than zookeeper.jar asks for.
         jars = [JARS / "zookeeper.jar", *(sorted(JARS.glob("netty-*.jar")) if self._netty else ())]
         with (self.directory / "server.log").open("ab") as output:
@@ -78,12 +100,23 @@ class ZooKeeperServer:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
+
+    def wait_until(self, ready: Callable[[], bool]) -> None:
+        """Wait for it to become `ready`; RuntimeError, with its log, when it ends or takes too long."""
         deadline = time.monotonic() + _START_TIMEOUT
-        while self.command("ruok") != b"imok":
-            if self._process.poll() is not None or time.monotonic() > deadline:
+        while not ready():
+            if self._process is None or self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise RuntimeError((self.directory / "server.log").read_text()[-2000:])
             time.sleep(0.05)
+
+    @property
+    def mode(self) -> str | None:
+        """What it is while it serves: "standalone", "leader" or "follower"; None while it does not."""
+        for line in self.command("srvr").decode(errors="replace").splitlines():
+            if line.startswith("Mode: "):
+                return line.removeprefix("Mode: ")
+        return None
 
     def stop(self) -> None:
         """Kill it, as a power cut would."""
@@ -91,6 +124,22 @@ class ZooKeeperServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def freeze(self) -> None:
+        """Let it stand still, as in a long pause of its own: connections stay, and nothing is answered."""
+        os.kill(self.pid, signal.SIGSTOP)
+        tasks = Path(f"/proc/{self.pid}/task")
+        # Its threads stop one by one. The state stands behind the name, which may have blanks.
+        self.wait_until(
+            lambda: (
+                {t.joinpath("stat").read_text().rpartition(")")[2].split()[0] for t in tasks.iterdir()}
+                == {"T"}
+            )
+        )
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        os.kill(self.pid, signal.SIGCONT)
 
     def command(self, word: str) -> bytes:
         """The answer to a four-letter word; empty when nobody answers."""
@@ -100,6 +149,86 @@ class ZooKeeperServer:
                 return b"".join(iter(lambda: connection.recv(65536), b""))
         except OSError:
             return b""
+
+
+class ZooKeeperEnsemble:
+    """Servers that agree on every write by majority. Left by `with`, they are stopped."""
+
+    def __init__(self, directory: Path, *, size: int = 3, options: Mapping[str, str] | None = None) -> None:
+        """`options` are further lines of each zoo.cfg."""
+        members = {
+            f"server.{number}": f"127.0.0.1:{free_port()}:{free_port()}" for number in range(1, size + 1)
+        }
+        self.servers = [
+            ZooKeeperServer(
+                directory / str(number),
+                # A follower that was away for so many ticks is given up, and has so many to come back.
+                options={"initLimit": "20", "syncLimit": "4", **members, **(options or {})},
+            )
+            for number in range(1, size + 1)
+        ]
+        for number, server in enumerate(self.servers, 1):
+            (server.directory / "data").mkdir()
+            (server.directory / "data" / "myid").write_text(str(number))
+
+    @property
+    def hosts(self) -> str:
+        """What a client connects to: any of them."""
+        return ",".join(server.hosts for server in self.servers)
+
+    def start(self) -> None:
+        """Start all and wait until all serve."""
+        self.restore()
+
+    def stop(self) -> None:
+        """Kill all of them."""
+        for server in self.servers:
+            server.stop()
+
+    def leader(self) -> ZooKeeperServer:
+        """Who leads now; RuntimeError when nobody does."""
+        for server in self.servers:
+            if server.running and server.mode == "leader":
+                return server
+        raise RuntimeError("no server leads")
+
+    def followers(self) -> list[ZooKeeperServer]:
+        """Who follows now."""
+        return [server for server in self.servers if server.running and server.mode == "follower"]
+
+    def wait_serving(self) -> None:
+        """Wait until one server leads and all others that run follow it."""
+        running = [server for server in self.servers if server.running]
+        for server in running:
+            # A follower goes on for a moment after its leader is gone.
+            server.wait_until(lambda: {"leader"} <= {s.mode for s in running} <= {"leader", "follower"})
+
+    def cut_majority(self) -> list[ZooKeeperServer]:
+        """Kill the leader and as many others as it takes for nobody to serve; who was killed."""
+        doomed = [self.leader(), *self.followers()][: len(self.servers) // 2 + 1]
+        for server in doomed:
+            server.stop()
+        return doomed
+
+    def restore(self) -> None:
+        """Start those that don't run, and wait until all serve."""
+        for server in self.servers:
+            if not server.running:
+                server.launch()
+        self.wait_serving()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
 
 
 def missing() -> str | None:

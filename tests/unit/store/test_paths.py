@@ -42,6 +42,9 @@ def test_what_is_ours_alone_is_out_of_its_readers_way() -> None:
     assert paths.gone(ID) == f"/imagepool/gone/{ID}"
     assert paths.strays("cloud.one") == "/imagepool/strays/cloud.one"
     assert paths.stray("cloud.one", "e5-f5") == "/imagepool/strays/cloud.one/e5-f5"
+    assert paths.ticks("debian-12") == "/imagepool/schedule/debian-12"
+    assert paths.paused_provider("cloud.one") == "/imagepool/paused-providers/cloud.one"
+    assert paths.forgotten("5f0c-1") == "/imagepool/forgotten/5f0c-1"
 
 
 def test_an_upload_is_found_by_its_name() -> None:
@@ -65,6 +68,16 @@ def test_an_upload_is_found_by_its_name() -> None:
         (f"{UPLOADS}/lock", Kind.PARENT),
         (f"{UPLOADS}/lock/x__lock__0000000001", Kind.UPLOADS_CONTENDER),
         (f"{UPLOADS}/0000000001", Kind.UPLOAD),
+        ("/imagepool", Kind.ROOT),
+        ("/imagepool/installation", Kind.INSTALLATION),
+        ("/imagepool/daemons", Kind.PARENT),
+        ("/imagepool/daemons/nb01.example-0000000001", Kind.DAEMON),
+        ("/imagepool/lead", Kind.PARENT),
+        ("/imagepool/lead/x__lock__0000000001", Kind.CANDIDATE),
+        ("/imagepool/schedule/debian-12", Kind.TICKS),
+        ("/imagepool/frozen", Kind.FROZEN),
+        ("/imagepool/paused-providers/cloud.one", Kind.PAUSED_PROVIDER),
+        ("/imagepool/forgotten/5f0c-1", Kind.FORGOTTEN),
     ],
 )
 def test_a_path_tells_what_its_node_is(path: str, kind: Kind) -> None:
@@ -87,6 +100,12 @@ def test_a_path_tells_whose_its_node_is() -> None:
         "/nodepool/imagesx/debian",
         "/nodepool/nodes/1",
         "/nodepool/images/a b",
+        "/imagepool/installation/deeper",
+        "/imagepool/shares/cloud.one/0",
+        "/imagepool/gone/x",
+        "/imagepool/frozen/deeper",
+        "/imagepool/schedule/a b",
+        "/imagepool/paused-providers/-x",
         f"{IMAGE}/other",
         f"{IMAGE}/cancel-uploads/deeper",
         f"/imagepool/gone/{ID}",

@@ -1,0 +1,149 @@
+"""Makes kazoo's clients as we need them: they trust one authority, queue nothing, and log no secret.
+
+What is worked around here:
+
+- Requests made while the connection is SUSPENDED are queued, not refused (kazoo 2.7 on), and a
+  client that finds no server stays SUSPENDED for ever. https://github.com/python-zk/kazoo/pull/584
+  A write whose writer has long given up would then be carried out at the reconnect.
+- Its debug log shows requests in full, credentials included: its logger starts at INFO here.
+- A chroot is never made by kazoo itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import ssl
+from typing import Any, Final
+
+from kazoo.client import KazooClient
+from kazoo.exceptions import (
+    AuthFailedError,
+    ConnectionClosedError,
+    ConnectionLoss,
+    KazooException,
+    OperationTimeoutError,
+    SessionExpiredError,
+)
+from kazoo.handlers.threading import KazooTimeoutError, SequentialThreadingHandler
+from kazoo.interfaces import IAsyncResult
+from kazoo.protocol.states import KeeperState
+from kazoo.retry import KazooRetry
+from kazoo.security import make_digest_acl
+
+from builder.config.model import ZooKeeper
+from builder.errors import StoreUnavailableError
+
+LOG = logging.getLogger(__name__)
+# Below the session's, which is where anybody looks who wants to know more of the connection.
+_kazoo_log = logging.getLogger("builder.store.session.kazoo")
+_kazoo_log.setLevel(logging.INFO)
+
+#: Errors that say nothing about the request, only that there is no (usable) session.
+NO_ANSWER: Final = (
+    AuthFailedError,
+    ConnectionClosedError,
+    ConnectionLoss,
+    KazooTimeoutError,
+    OperationTimeoutError,
+    SessionExpiredError,
+)
+#: States of a client that looks for a server.
+_ON_THE_WAY: Final = (KeeperState.CONNECTING,)
+
+
+class _PinnedHandler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no types
+    """Trusts the configured CA alone. kazoo adds the CAs of the system and looks at no host name, so
+    everybody with a certificate of any of these could pass for our ZooKeeper and be told the password."""
+
+    def create_connection(self, address: tuple[str, int], **options: Any) -> Any:
+        if not options.get("use_ssl"):
+            return super().create_connection(address, **options)
+        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=options["ca"])
+        context.check_hostname = False
+        context.load_cert_chain(options["certfile"], options["keyfile"])
+        connection = socket.create_connection(address, options["timeout"])
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            return context.wrap_socket(connection, server_hostname=options["hostname"])
+        except BaseException:
+            connection.close()
+            raise
+
+
+class _RefusingClient(KazooClient):  # type: ignore[misc]  # kazoo has no types
+    """Refuses requests while there is no connection, as kazoo did before 2.7."""
+
+    def _call(self, request: Any, async_object: IAsyncResult) -> Any:
+        if self._state in _ON_THE_WAY:
+            async_object.set_exception(ConnectionLoss())
+            return False
+        sent = super()._call(request, async_object)
+        # The connection may have gone between the look and the queue, which kazoo empties but once then.
+        if self._state in _ON_THE_WAY:
+            with contextlib.suppress(ValueError, IndexError):
+                self._queue.remove((request, async_object))
+                async_object.set_exception(ConnectionLoss())
+        return sent
+
+
+def a_client(zookeeper: ZooKeeper, chroot: str) -> KazooClient:
+    """A client that is not started yet, of a tree that need not be there."""
+    options: dict[str, Any] = {}
+    if zookeeper.tls is not None:
+        options.update(
+            use_ssl=True,
+            certfile=str(zookeeper.tls.cert),
+            keyfile=str(zookeeper.tls.key),
+            ca=str(zookeeper.tls.ca),
+        )
+    if zookeeper.username is not None:
+        password = zookeeper.password or ""
+        options.update(
+            auth_data=[("digest", f"{zookeeper.username}:{password}")],
+            default_acl=[make_digest_acl(zookeeper.username, password, all=True)],
+        )
+    return _RefusingClient(
+        hosts=f"{zookeeper.hosts}{chroot}",
+        timeout=zookeeper.timeout,
+        # The default waits up to a minute between attempts, long after a server is back.
+        connection_retry=KazooRetry(max_tries=-1, delay=0.1, max_delay=2.0),
+        logger=_kazoo_log,
+        handler=_PinnedHandler(),
+        **options,
+    )
+
+
+def connect(client: KazooClient, zookeeper: ZooKeeper, timeout: float) -> None:
+    """Start a client and wait for a server; StoreUnavailableError after `timeout` seconds."""
+    if client.start_async().wait(timeout):
+        return
+    raise StoreUnavailableError(
+        f"no ZooKeeper server answers within {timeout:g} s: {zookeeper.hosts}",
+        hint="Check that the server runs, and IMAGEPOOL_ZOOKEEPER, or zookeeper-servers and zookeeper-tls in"
+        " the configuration.",
+    )
+
+
+def disconnect(client: KazooClient) -> None:
+    """End a client, and with it its session."""
+    # Raised when a connection attempt outlasts kazoo's patience; its thread ends by itself then.
+    with contextlib.suppress(KazooException):
+        client.stop()
+        client.close()
+
+
+def make_chroot(zookeeper: ZooKeeper, timeout: float) -> None:
+    """Make the node under which all others are, within `timeout` seconds; StoreUnavailableError."""
+    client = a_client(zookeeper, "")
+    try:
+        connect(client, zookeeper, timeout)
+        client.ensure_path_async(zookeeper.chroot).get(timeout=timeout)
+    except NO_ANSWER as error:
+        raise StoreUnavailableError(
+            f"the chroot {zookeeper.chroot} can't be made on {zookeeper.hosts}: {error}"
+        ) from error
+    finally:
+        disconnect(client)
+    LOG.info("made the chroot %s on %s", zookeeper.chroot, zookeeper.hosts)
