@@ -5,12 +5,22 @@ The daemon acts on them, `imagepool image explain` prints them; both see the sam
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
 
 from builder.cloudimage import CloudImage
 from builder.model import Build, Cancellation, ImageFormat, Upload, UploadCancellation
+
+_NO_TICKS: Final[Mapping[str, datetime]] = MappingProxyType({})
+
+
+def _no_ticks() -> Mapping[str, datetime]:
+    # dataclasses take no unhashable default, which a mappingproxy is before Python 3.12.
+    return _NO_TICKS
 
 
 class Verdict(StrEnum):
@@ -38,6 +48,10 @@ class BuildDecision:
 
     `skippable`: it is due by the clock alone, and its diskimage says `if-unchanged: skip`. Whoever
     builds it compares first what would go in with `Build.inputs` of the newest ready build.
+    `ticks`: the times of the schedule, by entry, for which a build is to be asked for the first time, also
+    if a request is open; `tick` is the time of the schedule that a request has to carry, first or not.
+    `held`: a pause or a freeze keeps it from what is due or was asked for, so an open request stays.
+    `valid_until`: when the same records come to another decision by the clock alone, or may; None: never.
     """
 
     image: str
@@ -46,6 +60,10 @@ class BuildDecision:
     trigger: Trigger | None = None
     due: datetime | None = None
     skippable: bool = False
+    ticks: Mapping[str, datetime] = field(default_factory=_no_ticks)
+    tick: datetime | None = None
+    held: bool = False
+    valid_until: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from builder.config.model import BreakerPolicy, Config
-from builder.model import FailureClass, Snapshot, Upload, UploadPhase, UploadState
+from builder.model import FailureClass, ImageRecords, Snapshot, Upload, UploadPhase, UploadState
 from builder.planning.actions import Breaker, BreakerState
 from builder.planning.records import ended, moving
 from builder.planning.retry import backoff, failure_class
@@ -34,15 +34,76 @@ _SILENT: Final = frozenset({FailureClass.INTERRUPTED, FailureClass.CANCELLED})
 _BEFORE_A_BYTE: Final = frozenset({UploadPhase.PREFLIGHT, UploadPhase.CREATE})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Testimony:
+    """What the records of one image say of one provider."""
+
+    uploads: tuple[Upload, ...] = ()
+    running: tuple[Upload, ...] = ()
+    wished: datetime = _NEVER  #: when somebody last wished an upload there
+
+
 def breaker_of(provider: str, snapshot: Snapshot, policy: BreakerPolicy, now: datetime) -> Breaker:
     """Whether uploads go to the provider of that name, configured or not."""
-    return _judge(provider, _gather(snapshot)[provider], policy, now)
+    heard = (testimonies(records).get(provider) for records in snapshot.images.values())
+    return judge(provider, [each for each in heard if each is not None], policy, now)
 
 
 def breakers(config: Config, snapshot: Snapshot, now: datetime) -> Mapping[str, Breaker]:
     """The breaker of each configured provider, by its name; one look at the records for all of them."""
-    known = _gather(snapshot)
-    return {name: _judge(name, known[name], config.upload_breaker, now) for name in config.providers}
+    heard: defaultdict[str, list[Testimony]] = defaultdict(list)
+    for records in snapshot.images.values():
+        for provider, testimony in testimonies(records).items():
+            heard[provider].append(testimony)
+    return {name: judge(name, heard[name], config.upload_breaker, now) for name in config.providers}
+
+
+def testimonies(records: ImageRecords) -> dict[str, Testimony]:
+    """What the records of an image say of providers, by their names."""
+    uploads: defaultdict[str, list[Upload]] = defaultdict(list)
+    running: defaultdict[str, list[Upload]] = defaultdict(list)
+    wished: dict[str, datetime] = {}
+    for upload in records.uploads:
+        uploads[upload.provider].append(upload)
+    for upload in moving(records):
+        running[upload.provider].append(upload)
+    for wish in (wish for build in records.builds for wish in build.wishes if wish.wanted):
+        wished[wish.provider] = max(wish.time, wished.get(wish.provider, _NEVER))
+    return {
+        name: Testimony(
+            uploads=tuple(uploads[name]), running=tuple(running[name]), wished=wished.get(name, _NEVER)
+        )
+        for name in sorted(uploads.keys() | wished.keys())
+    }
+
+
+def judge(provider: str, heard: Iterable[Testimony], policy: BreakerPolicy, now: datetime) -> Breaker:
+    """The breaker of a provider that follows from what the records of all images say of it."""
+    heard = tuple(heard)
+    uploads = (upload for testimony in heard for upload in testimony.uploads)
+    row = tuple(_row(uploads, max((each.wished for each in heard), default=_NEVER)))
+    if len(row) < policy.failures:
+        return Breaker(
+            provider=provider,
+            state=BreakerState.CLOSED,
+            reason=_closed(provider, row, policy.failures),
+            failures=len(row),
+        )
+    last, opened = row[0], row[len(row) - policy.failures]
+    tries = 1 + sum(_tried(upload, ended(opened), policy) for upload in row)
+    until = ended(last) + backoff(policy.first, policy.longest, tries, last.name)
+    running = (upload for testimony in heard for upload in testimony.running)
+    probe = next(iter(_probes(running)), None)
+    half_open = until <= now
+    return Breaker(
+        provider=provider,
+        state=BreakerState.HALF_OPEN if half_open else BreakerState.OPEN,
+        reason=_half_open(row, until, probe) if half_open else _open(row, until),
+        failures=len(row),
+        since=ended(opened),
+        until=until,
+        probe=probe if half_open else None,
+    )
 
 
 def trips(upload: Upload) -> bool:
@@ -51,52 +112,6 @@ def trips(upload: Upload) -> bool:
         return False
     kind = failure_class(upload)
     return kind in _ALWAYS or (kind in _UNREACHABLE and _phase(upload) in _BEFORE_A_BYTE)
-
-
-@dataclass(kw_only=True)
-class _Known:
-    """What the records of all images say of one provider."""
-
-    uploads: list[Upload] = field(default_factory=list)
-    running: list[Upload] = field(default_factory=list)
-    wished: datetime = _NEVER
-
-
-def _gather(snapshot: Snapshot) -> defaultdict[str, _Known]:
-    known: defaultdict[str, _Known] = defaultdict(_Known)
-    for records in snapshot.images.values():
-        for upload in records.uploads:
-            known[upload.provider].uploads.append(upload)
-        for upload in moving(records):
-            known[upload.provider].running.append(upload)
-        for wish in (wish for build in records.builds for wish in build.wishes if wish.wanted):
-            there = known[wish.provider]
-            there.wished = max(there.wished, wish.time)
-    return known
-
-
-def _judge(provider: str, known: _Known, policy: BreakerPolicy, now: datetime) -> Breaker:
-    row = tuple(_row(known.uploads, known.wished))
-    if len(row) < policy.failures:
-        return Breaker(
-            provider=provider,
-            state=BreakerState.CLOSED,
-            reason=_closed(provider, row, policy.failures),
-            failures=len(row),
-        )
-    last, tries = row[0], len(row) - policy.failures + 1
-    until = ended(last) + backoff(policy.first, policy.longest, tries, last.name)
-    probe = next(iter(_probes(known.running)), None)
-    half_open = until <= now
-    return Breaker(
-        provider=provider,
-        state=BreakerState.HALF_OPEN if half_open else BreakerState.OPEN,
-        reason=_half_open(row, until, probe) if half_open else _open(row, until),
-        failures=len(row),
-        since=ended(row[len(row) - policy.failures]),
-        until=until,
-        probe=probe if half_open else None,
-    )
 
 
 def _row(uploads: Iterable[Upload], wished: datetime) -> Iterator[Upload]:
@@ -108,6 +123,12 @@ def _row(uploads: Iterable[Upload], wished: datetime) -> Iterator[Upload]:
             if ended(upload) <= wished:
                 return
             yield upload
+
+
+def _tried(upload: Upload, opened: datetime, policy: BreakerPolicy) -> bool:
+    """Whether an upload was a try of a provider whose breaker had opened by then. Those that were under way
+    when it did, or began before the word was out, fail of the same trouble and tell nothing new of it."""
+    return (upload.started or upload.state_time) >= opened + policy.first
 
 
 def _lets_us_in(upload: Upload) -> bool:

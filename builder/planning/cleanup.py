@@ -6,7 +6,7 @@ tree plans nothing: every action follows from a record that says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -16,6 +16,7 @@ from builder.model import (
     Build,
     BuildState,
     ImageRecords,
+    Pause,
     Snapshot,
     Upload,
     UploadCancellation,
@@ -26,7 +27,7 @@ from builder.planning.pruning import spent_files
 from builder.planning.reach import provider_of, whereabouts
 from builder.planning.records import moving, newest_first, runs
 from builder.planning.retention import awaits_successor, marks_of, superseded_builds, superseded_uploads
-from builder.planning.words import at, by_whom, cancelled, counted, short
+from builder.planning.words import at, by_whom, cancelled, counted, frozen, gone_for_good, short
 
 #: How long a cloud may take to make an image although the connection has broken: load balancers and
 #: Glance itself give a request up after a minute or two.
@@ -44,6 +45,8 @@ _ORDER = (
     CleanupKind.RETIRE_UPLOAD,
     CleanupKind.RETIRE_BUILD,
 )
+#: What only puts on record that something has ended, and takes nothing away.
+_SETTLING = frozenset({CleanupKind.FAIL_BUILD, CleanupKind.WITHDRAW_CANCELLATION})
 
 
 def plan_cleanup(
@@ -53,13 +56,23 @@ def plan_cleanup(
 
     `builder_id` is this machine's: only it can remove files of its builds. `active` has the build
     ids and upload names this process works on, whose claims may be lost: nothing touches them.
+    While everything is frozen, only what has ended is put on record. What a builder had that is gone for
+    good (`Snapshot.forgotten`) any machine cleans up.
     """
-    plan = [
+    every = (
         action
         for name in sorted(snapshot.images)
-        for action in _plan_image(config, snapshot.images[name], now, builder_id)
-        if not _busy(action, active)
-    ]
+        for action in plan_image(config, snapshot.images[name], now, builder_id, snapshot.forgotten)
+    )
+    return in_order(every, snapshot.frozen, active)
+
+
+def in_order(
+    actions: Iterable[CleanupAction], freeze: Pause | None, active: frozenset[str]
+) -> tuple[CleanupAction, ...]:
+    """Actions in the order they should be done, without those that concern what is `active`, and with those
+    that a freeze stops."""
+    plan = [_unless_frozen(action, freeze) for action in actions if not _busy(action, active)]
     return tuple(sorted(plan, key=lambda action: _ORDER.index(action.kind)))
 
 
@@ -75,16 +88,23 @@ def _busy(action: CleanupAction, active: frozenset[str]) -> bool:
     return build is not None and any(name == build or name.startswith(f"{build}/") for name in active)
 
 
-def _plan_image(
-    config: Config, records: ImageRecords, now: datetime, builder_id: str
+def _unless_frozen(action: CleanupAction, freeze: Pause | None) -> CleanupAction:
+    if freeze is None or action.kind in _SETTLING or action.verdict is Verdict.NO:
+        return action
+    return replace(action, verdict=Verdict.NO, due=None, reason=f"{action.reason} {frozen(freeze)}")
+
+
+def plan_image(
+    config: Config, records: ImageRecords, now: datetime, builder_id: str, forgotten: Mapping[str, Pause]
 ) -> Iterator[CleanupAction]:
+    """What to clean up of one image, whatever this process works on or a freeze stops."""
     yield from _abandoned_builds(records)
     yield from _abandoned_uploads(config, records)
     yield from _stale_cancellations(records)
     yield from _leftovers(config, records, now)
     yield from _unwanted_uploads(config, records)
-    yield from _unwanted_builds(records, builder_id)
-    yield from spent_files(config, records, now, builder_id)
+    yield from _unwanted_builds(records, builder_id, forgotten)
+    yield from spent_files(config, records, now, builder_id, forgotten)
     yield from superseded_uploads(config, records, now)
     yield from superseded_builds(config, records, now)
 
@@ -193,7 +213,9 @@ def _remove_upload(config: Config, records: ImageRecords, upload: Upload) -> Cle
     return _in_cloud(config, CleanupKind.REMOVE_UPLOAD, records, upload, f"{reason}.")
 
 
-def _unwanted_builds(records: ImageRecords, builder_id: str) -> Iterator[CleanupAction]:
+def _unwanted_builds(
+    records: ImageRecords, builder_id: str, forgotten: Mapping[str, Pause]
+) -> Iterator[CleanupAction]:
     for build in records.builds:
         if build.state is not BuildState.DELETING:
             continue
@@ -202,15 +224,17 @@ def _unwanted_builds(records: ImageRecords, builder_id: str) -> Iterator[Cleanup
             if upload.state in (UploadState.READY, UploadState.FAILED):
                 reason = f"Build {short(build.id)} is to go, and its upload to {upload.provider} with it."
                 yield _on_upload(CleanupKind.RETIRE_UPLOAD, records, upload, Verdict.NOW, reason)
-        yield _remove_build(build, len(uploads), builder_id)
+        yield _remove_build(build, len(uploads), builder_id, forgotten.get(build.builder_id or ""))
 
 
-def _remove_build(build: Build, uploads: int, builder_id: str) -> CleanupAction:
+def _remove_build(build: Build, uploads: int, builder_id: str, forgotten: Pause | None) -> CleanupAction:
     reason = f"Build {short(build.id)} is to go since {at(build.state_time)}"
     has_files = bool(build.artifacts or build.formats)
     verdict = Verdict.NO
     if uploads:
         reason += f"; it waits until {counted(uploads, 'upload')} of it {_are(uploads)} gone."
+    elif has_files and forgotten is not None:
+        reason, verdict = f"{reason}, and {gone_for_good(build, forgotten)}.", Verdict.NOW
     elif has_files and build.builder_id != builder_id:
         reason += f"; its files are on {build.builder or 'an unknown machine'}; that machine removes them."
     else:

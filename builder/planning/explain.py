@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 
-from builder.config.model import Config
+from builder.config.model import Config, DiskImage
 from builder.errors import NotFoundError
-from builder.model import Build, BuildState, ImageRecords, Snapshot, Upload, UploadState
-from builder.planning.actions import CleanupAction, CleanupKind, Explanation, Verdict
-from builder.planning.builds import decide_build
+from builder.model import Build, BuildState, Daemon, ImageRecords, Snapshot, Upload, UploadState
+from builder.planning.actions import BuildDecision, CleanupAction, CleanupKind, Explanation, Verdict
+from builder.planning.assignment import BUILDER, Assignment, assign, running, why_not
+from builder.planning.builds import decide_builds
 from builder.planning.cleanup import plan_cleanup
 from builder.planning.departed import why_departed
 from builder.planning.promotion import promotions_of
 from builder.planning.records import ready_uploads
 from builder.planning.retention import kept, lasting_uploads, marks_of
 from builder.planning.uploads import decide_uploads
-from builder.planning.words import changed, counted, failure, listed, short
+from builder.planning.words import at, changed, counted, failure, gone_for_good, listed, short
 
 
 def explain(
     config: Config, snapshot: Snapshot, now: datetime, image: str, builder_id: str | None
 ) -> tuple[Explanation, ...]:
-    """One row each for the next build, the upload to each provider, and every build and upload there is.
+    """One row each for the next build, each builder that is alive, the upload to each provider, and every
+    build and upload there is.
 
-    For an image with a stable name or tag, one more for each provider. Pass the whole snapshot: what
+    A builder's row says whether it takes the next build, and if not, why. For an image with a stable name
+    or tag, there is one more for each provider. Pass the whole snapshot: what
     became of other images in a provider tells whether it takes any.
 
     `builder_id` is this machine's, None on one that builds nothing. Raises NotFoundError when
@@ -35,27 +39,55 @@ def explain(
             f"there is no image {image}", hint="`imagepool image list` shows the images there are."
         )
     records = snapshot.image(image)
-    plan = plan_cleanup(
-        config, Snapshot(images={image: records}), now, builder_id=builder_id or "", active=frozenset()
-    )
+    alone = replace(snapshot, images={image: records})
+    plan = plan_cleanup(config, alone, now, builder_id=builder_id or "", active=frozenset())
     return (
-        *_next_build(config, records, now),
+        *_next_build(config, snapshot, now, image),
         *_next_uploads(config, snapshot, now, image),
-        *_promotions(config, records, now),
-        *_builds(config, records, plan),
+        *_promotions(config, snapshot, now, image),
+        *_builds(config, snapshot, records, plan),
         *_uploads(config, records, plan),
     )
 
 
-def _next_build(config: Config, records: ImageRecords, now: datetime) -> Iterator[Explanation]:
-    image = config.diskimages.get(records.name)
+def _next_build(config: Config, snapshot: Snapshot, now: datetime, name: str) -> Iterator[Explanation]:
+    image = config.diskimages.get(name)
     if image is None:
         reason = "The image is not in the configuration, so it is neither built nor uploaded."
         yield Explanation(what="next build", verdict=Verdict.NO, reason=reason)
+        return
+    decisions = decide_builds(config, snapshot, now)
+    decision = next(each for each in decisions if each.image == name)
+    reason = f"{decision.reason}{_changed(snapshot.image(name))}"
+    yield Explanation(what="next build", verdict=decision.verdict, due=decision.due, reason=reason)
+    # A builder takes one image or another: who takes this one depends on all.
+    assigned = assign(config, snapshot, now, decisions).get(name)
+    load = running(snapshot)
+    for daemon in snapshot.daemons:
+        if BUILDER in daemon.roles:
+            yield _builder(image, daemon, decision, assigned, load[daemon.builder_id or ""])
+
+
+def _builder(
+    image: DiskImage, daemon: Daemon, decision: BuildDecision, assigned: Assignment | None, busy: int
+) -> Explanation:
+    """Whether a builder takes the next build."""
+    why = why_not(image, daemon)
+    verdict, due = Verdict.NO, None
+    if why is not None:
+        reason = f"It can't take it: {why}."
+    elif assigned is None:
+        load = f"{busy} of {counted(daemon.build_workers, 'worker')} {'is' if busy == 1 else 'are'} busy now"
+        reason = f"It can take the next one; {load}."
+        if decision.verdict is Verdict.LATER:
+            verdict, due = Verdict.LATER, decision.due
+    elif assigned.builder_id is None:
+        verdict, reason = Verdict.NO, assigned.reason
+    elif assigned.builder_id == daemon.builder_id:
+        verdict, reason = Verdict.NOW, assigned.reason
     else:
-        build = decide_build(image, records, config, now)
-        reason = f"{build.reason}{_changed(records)}"
-        yield Explanation(what="next build", verdict=build.verdict, due=build.due, reason=reason)
+        reason = f"{assigned.reason} Others wait until {at(assigned.open_from)}, and take it if that did not."
+    return Explanation(what=f"build on {daemon.hostname}", verdict=verdict, due=due, reason=reason)
 
 
 def _next_uploads(config: Config, snapshot: Snapshot, now: datetime, image: str) -> Iterator[Explanation]:
@@ -69,11 +101,11 @@ def _next_uploads(config: Config, snapshot: Snapshot, now: datetime, image: str)
             )
 
 
-def _promotions(config: Config, records: ImageRecords, now: datetime) -> Iterator[Explanation]:
-    image = config.diskimages.get(records.name)
+def _promotions(config: Config, snapshot: Snapshot, now: datetime, name: str) -> Iterator[Explanation]:
+    image = config.diskimages.get(name)
     if image is None:
         return
-    for promotion in promotions_of(image, config, records, now):
+    for promotion in promotions_of(image, config, snapshot, now):
         yield Explanation(
             what=f"{marks_of(image) or 'stable name or tag'} in {promotion.provider}",
             verdict=promotion.verdict,
@@ -82,12 +114,15 @@ def _promotions(config: Config, records: ImageRecords, now: datetime) -> Iterato
         )
 
 
-def _builds(config: Config, records: ImageRecords, plan: tuple[CleanupAction, ...]) -> Iterator[Explanation]:
+def _builds(
+    config: Config, snapshot: Snapshot, records: ImageRecords, plan: tuple[CleanupAction, ...]
+) -> Iterator[Explanation]:
     wish = CleanupKind.WITHDRAW_CANCELLATION  # takes nothing from the build
     planned = {a.build.id: a for a in plan if a.build and not a.upload and a.kind is not wish}
     for build in records.builds:
         what = f"clean-up of {build.state} build {short(build.id)}"
-        yield _clean_up(what, planned.get(build.id), _build_stays(config, records, build))
+        stays = f"{_build_stays(config, records, build)}{_lost(snapshot, build)}"
+        yield _clean_up(what, planned.get(build.id), stays)
 
 
 def _build_stays(config: Config, records: ImageRecords, build: Build) -> str:
@@ -106,6 +141,13 @@ def _build_stays(config: Config, records: ImageRecords, build: Build) -> str:
 
 def _pruned(build: Build) -> str:
     return f" Of its files {listed(build.pruned)} went after the uploads." if build.pruned else ""
+
+
+def _lost(snapshot: Snapshot, build: Build) -> str:
+    word = snapshot.forgotten.get(build.builder_id or "")
+    if word is None or build.state is not BuildState.READY:
+        return ""
+    return f" It counts as ready, although {gone_for_good(build, word)}."
 
 
 def _changed(records: ImageRecords) -> str:

@@ -13,7 +13,7 @@ Everything else is listed with the reason, and deleted by a person or not at all
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from builder.cloudimage import (
@@ -25,9 +25,9 @@ from builder.cloudimage import (
     GlanceStatus,
     Sighting,
 )
-from builder.model import Snapshot, Upload, UploadState
+from builder.model import Pause, Snapshot, Upload, UploadState
 from builder.planning.actions import Leak, Verdict
-from builder.planning.words import at, line, short
+from builder.planning.words import at, frozen, line, short
 
 _BY_HAND = "`imagepool leak delete` deletes it when somebody says so."
 
@@ -49,7 +49,7 @@ def judge_leaks(
     `images` that are owned, somebody else's or made of ours are not in the answer. Of the others NOW
     may be deleted; LATER may be at `due`, if they are seen unowned again; NO only by a person.
     `sightings`: what was seen unowned before, this look not included. `sweep`: how long must lie
-    between two looks.
+    between two looks. While everything is frozen, what could go by itself is NO, too.
     """
     owners = _Owners.of(snapshot)
     seen = {sighting.external_id: sighting for sighting in sightings if sighting.provider == provider}
@@ -59,12 +59,18 @@ def judge_leaks(
         if _is_none_of_ours(image) or owners.own(image):
             continue
         if image.properties.get(INSTALLATION) == installation_id:
-            leaks.append(_judge(case, image, seen.get(image.id)))
+            leaks.append(_unless_frozen(_judge(case, image, seen.get(image.id)), snapshot.frozen))
         elif (
             adopt_nodepool and INSTALLATION not in image.properties and NODEPOOL_BUILD_ID in image.properties
         ):
             leaks.append(_of_nodepool(case, image, seen.get(image.id)))
     return tuple(leaks)
+
+
+def _unless_frozen(leak: Leak, freeze: Pause | None) -> Leak:
+    if freeze is None or leak.verdict is Verdict.NO:
+        return leak
+    return replace(leak, verdict=Verdict.NO, due=None, reason=f"{leak.reason} {frozen(freeze)}")
 
 
 @dataclass(frozen=True, kw_only=True)

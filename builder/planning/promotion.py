@@ -27,7 +27,7 @@ from builder.model import Build, ImageRecords, Snapshot, Upload, UploadState
 from builder.planning.actions import Promotion, Verdict
 from builder.planning.records import may_serve, newest_first, ready_uploads, unwanted
 from builder.planning.retention import lasting_uploads, marks_of
-from builder.planning.words import at, listed, short
+from builder.planning.words import at, frozen, listed, short
 
 #: So long an image keeps what it was given, whatever the configuration says meanwhile: daemons whose
 #: configurations differ, while a new one is rolled out, would rename it in turns as fast as they can.
@@ -41,19 +41,30 @@ def plan_promotions(config: Config, snapshot: Snapshot, now: datetime) -> tuple[
     NOW: `upload`, if there is one, gets them, then `predecessors` lose what they have; either may have
     happened already. NO: all is as it should be, or has to wait, or there is nothing to give them to.
     LATER, at `due`: they were changed or taken out of the configuration right after they had moved. Of a
-    diskimage without them there is one where an image still has some, and nothing elsewhere.
+    diskimage without them there is one where an image still has some, and nothing elsewhere. While
+    everything is frozen, nothing moves.
     """
     return tuple(
         promotion
         for image in config.diskimages.values()
-        for promotion in promotions_of(image, config, snapshot.image(image.name), now)
+        for promotion in promotions_of(image, config, snapshot, now)
     )
 
 
-def promotions_of(
+def promotions_of(image: DiskImage, config: Config, snapshot: Snapshot, now: datetime) -> Iterator[Promotion]:
+    """The promotions of one diskimage, in the order of the providers."""
+    freeze = snapshot.frozen
+    for promotion in _of_records(image, config, snapshot.image(image.name), now):
+        if freeze is None or promotion.verdict is Verdict.NO:
+            yield promotion
+        else:
+            reason = f"{promotion.reason} {frozen(freeze)}"
+            yield replace(promotion, verdict=Verdict.NO, due=None, reason=reason)
+
+
+def _of_records(
     image: DiskImage, config: Config, records: ImageRecords, now: datetime
 ) -> Iterator[Promotion]:
-    """The promotions of one diskimage, in the order of the providers."""
     if not marks_of(image):
         yield from _farewells(image, config, records, now)
         return

@@ -10,11 +10,11 @@ that began while its build was still running needs its file until it is ready, a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 from builder.config.model import Config, Provider
-from builder.model import Build, ImageFormat, ImageRecords, UploadState
+from builder.model import Build, ImageFormat, ImageRecords, Pause, UploadState
 from builder.planning.actions import CleanupAction, CleanupKind, Verdict
 from builder.planning.records import has_file, is_there, ready_builds
 from builder.planning.retention import kept_for_the_record
@@ -22,9 +22,12 @@ from builder.planning.words import listed, short
 
 
 def spent_files(
-    config: Config, records: ImageRecords, now: datetime, builder_id: str
+    config: Config, records: ImageRecords, now: datetime, builder_id: str, forgotten: Mapping[str, Pause]
 ) -> Iterator[CleanupAction]:
-    """The files to delete from the machine whose id is `builder_id`, and those that other machines will."""
+    """The files to delete from the machine whose id is `builder_id`, and those that other machines will.
+
+    None of a builder that is gone for good: its files went with it.
+    """
     image = config.diskimages.get(records.name)
     if image is None:
         return
@@ -32,7 +35,7 @@ def spent_files(
     for_the_record = kept_for_the_record(config, records, now)
     for position, build in enumerate(builds):
         files = tuple(a.format for a in build.artifacts if has_file(build, a.format))
-        if _moving(records, build):
+        if _moving(records, build) or build.builder_id in forgotten:
             continue
         if build.id in for_the_record:
             spent, why = files, "the build is superseded, and only its record is kept"

@@ -6,7 +6,8 @@ reason to delete anything (departed.py does that, when a person says so).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 from builder.config.model import Config, DiskImage, ProviderImage
@@ -30,6 +31,16 @@ def lasting_uploads(records: ImageRecords, provider: str) -> tuple[Upload, ...]:
     return newest_first(u for u in records.uploads_to(provider) if u.build_id not in doomed)
 
 
+def _lasting(records: ImageRecords) -> Mapping[str, tuple[Upload, ...]]:
+    """The same for all providers that have any, by one look at the records."""
+    doomed = {b.id for b in records.builds if b.state is BuildState.DELETING}
+    there: defaultdict[str, list[Upload]] = defaultdict(list)
+    for upload in records.uploads:
+        if upload.build_id not in doomed:
+            there[upload.provider].append(upload)
+    return {provider: newest_first(uploads) for provider, uploads in there.items()}
+
+
 def superseded_uploads(config: Config, records: ImageRecords, now: datetime) -> Iterator[CleanupAction]:
     """Ready uploads beyond those that are kept, and failed ones that nobody needs to see any more."""
     image = config.diskimages.get(records.name)
@@ -37,7 +48,7 @@ def superseded_uploads(config: Config, records: ImageRecords, now: datetime) -> 
         return
     failures, newest = _Failures(config, records, now), newest_ready(records)
     for provider in config.providers_of(image.name):
-        uploads = lasting_uploads(records, provider.name)
+        uploads = failures.lasting.get(provider.name, ())
         keep = provider.images[image.name]
         ready = ready_uploads(uploads)
         # By another machine's clock it may look old; but the newest build would be uploaded again.
@@ -161,7 +172,7 @@ class _Failures:
         self.now = now
         self._records = records
         self._keep = {p.name: kept(p.images[records.name]) for p in config.providers_of(records.name)}
-        self._ready = {name: ready_uploads(lasting_uploads(records, name)) for name in self._keep}
+        self.lasting = _lasting(records)
 
     def seen_until(self, upload: Upload) -> datetime | None:
         """The end of that time; None as long as no later upload there is ready, or when it did not fail.
@@ -188,7 +199,8 @@ class _Failures:
         return bool(self._later(upload))
 
     def _later(self, upload: Upload) -> list[datetime]:
-        return [u.state_time for u in self._ready[upload.provider] if u.state_time > upload.state_time]
+        ready = ready_uploads(self.lasting.get(upload.provider, ()))
+        return [u.state_time for u in ready if u.state_time > upload.state_time]
 
     def _is_last(self, upload: Upload) -> bool:
         """Whether no later try of that build there failed as well, or it is the newest build's."""

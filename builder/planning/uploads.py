@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Final
 
 from builder.config.model import Config, DiskImage, Provider
-from builder.model import Build, BuildState, ImageRecords, Snapshot, Upload, UploadState
+from builder.model import Build, BuildState, ImageRecords, Pause, Snapshot, Upload, UploadState
 from builder.planning.actions import Breaker, BreakerState, UploadDecision, Verdict
 from builder.planning.breakers import breakers, trips
 from builder.planning.probes import one_probe_each
@@ -20,7 +21,10 @@ from builder.planning.words import at, by_whom, counted, failure, short
 from builder.ways import Capabilities
 
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
-_UNKNOWN: Final[Mapping[str, Capabilities]] = {}
+_UNKNOWN: Final[Mapping[str, Capabilities]] = MappingProxyType({})
+_NOBODY: Final[Mapping[str, Pause]] = MappingProxyType({})
+_NONE_CLAIMED: Final[frozenset[tuple[str, str]]] = frozenset()
+_NO_TICKS: Final[Mapping[str, datetime]] = MappingProxyType({})
 
 
 def decide_uploads(
@@ -40,16 +44,61 @@ def decide_uploads(
         decide_upload(
             image,
             provider,
-            snapshot.image(image.name),
+            with_uploads(none, there.get(provider.name)),
             config,
             now,
             breaker=known[provider.name],
             capabilities=capabilities.get(provider.name),
+            frozen=snapshot.frozen,
+            pause=snapshot.paused_providers.get(provider.name),
+            forgotten=snapshot.forgotten,
         )
         for image in config.diskimages.values()
+        for none, there in [by_provider(snapshot.image(image.name))]
         for provider in config.providers_of(image.name)
     ]
     return one_probe_each(decisions, known, config.upload_breaker, now)
+
+
+@dataclass(frozen=True)
+class There:
+    """What the records of an image say of one provider alone."""
+
+    uploads: tuple[Upload, ...] = ()
+    claimed: frozenset[tuple[str, str]] = frozenset()
+
+
+def by_provider(records: ImageRecords) -> tuple[ImageRecords, dict[str, There]]:
+    """The records of an image as decisions on single providers need them: those without any upload, and what
+    each provider that has uploads adds to them (`with_uploads`).
+
+    What plays no part in such decisions is left out, so those that are equal lead to equal ones.
+    """
+    uploads: defaultdict[str, list[Upload]] = defaultdict(list)
+    for upload in records.uploads:
+        uploads[upload.provider].append(upload)
+    claimed: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
+    for pair in records.uploads_claimed:
+        claimed[pair[1]].add(pair)
+    none = replace(
+        records,
+        pause=None,
+        request=None,
+        ticks=_NO_TICKS,
+        upload_cancellations=(),
+        uploads=(),
+        uploads_claimed=frozenset(),
+    )
+    there = {
+        name: There(tuple(theirs), frozenset(claimed[name]) if name in claimed else _NONE_CLAIMED)
+        for name, theirs in uploads.items()
+    }
+    return none, there
+
+
+def with_uploads(none: ImageRecords, there: There | None) -> ImageRecords:
+    """Records without uploads, and then with those to one provider; None: it has none."""
+    return none if there is None else replace(none, uploads=there.uploads, uploads_claimed=there.claimed)
 
 
 def decide_upload(
@@ -61,12 +110,17 @@ def decide_upload(
     *,
     breaker: Breaker,
     capabilities: Capabilities | None = None,
+    frozen: Pause | None = None,
+    pause: Pause | None = None,
+    forgotten: Mapping[str, Pause] = _NOBODY,
 ) -> UploadDecision:
     """Whether and when the newest build of a diskimage goes to a provider that lists it.
 
     That is the newest ready build, or the one that is being built, as soon as it has the file that
     the provider takes. `breaker` is the provider's; where it is half-open, every upload that may be
     the single one is NOW, with `probe`: `decide_uploads` picks one of them.
+
+    `frozen`, `forgotten`: as in the Snapshot; `pause`: that somebody paused the provider by hand.
 
     Whoever holds the claim of the pair and decides again under it passes records whose
     `uploads_claimed` lacks it, and a breaker made of those: a claim of one's own makes no upload of
@@ -79,6 +133,9 @@ def decide_upload(
         build=_candidate(records, provider),
         breaker=breaker,
         capabilities=capabilities,
+        frozen=frozen,
+        pause=pause,
+        forgotten=forgotten,
     )
     if case.build is None:
         return case.decide(Verdict.NO, "There is no ready build to upload.")
@@ -115,13 +172,14 @@ def claimable(decisions: Iterable[UploadDecision], builder_id: str) -> tuple[Upl
         if d.verdict is Verdict.NOW and d.build is not None and d.build.builder_id == builder_id
     ]
     ordered: list[tuple[int, UploadDecision]] = []
-    for decision in sorted(mine, key=_age):
+    for decision in sorted(mine, key=age):
         ordered.append((turns[decision.provider], decision))
         turns[decision.provider] += 1
     return tuple(decision for _, decision in sorted(ordered, key=lambda pair: pair[0]))
 
 
-def _age(decision: UploadDecision) -> datetime:
+def age(decision: UploadDecision) -> datetime:
+    """Since when the image in service there is: the older, the sooner it is somebody's turn."""
     return decision.in_service or _NEVER
 
 
@@ -145,6 +203,9 @@ class _Case:
     build: Build | None
     breaker: Breaker
     capabilities: Capabilities | None
+    frozen: Pause | None
+    pause: Pause | None
+    forgotten: Mapping[str, Pause]
 
     def decide(
         self, verdict: Verdict, reason: str, due: datetime | None = None, *, probe: bool = False
@@ -206,11 +267,17 @@ def _unwanted(case: _Case, build: Build) -> UploadDecision | None:
 
 
 def _paused(case: _Case) -> UploadDecision | None:
-    if not case.provider.images[case.image.name].pause:
+    name = case.provider.name
+    if case.frozen is not None:
+        reason = f"Everything is frozen {by_whom(case.frozen)}; `imagepool unfreeze` lets it go on."
+    elif case.pause is not None:
+        again = f"`imagepool provider unpause {name}`"
+        reason = f"Uploads to {name} are paused {by_whom(case.pause)}; {again} lets them go on."
+    elif case.provider.images[case.image.name].pause:
+        reason = f"Uploads to {name} are paused in the configuration (`pause: true`)."
+    else:
         return None
-    return case.decide(
-        Verdict.NO, f"Uploads to {case.provider.name} are paused in the configuration (`pause: true`)."
-    )
+    return case.decide(Verdict.NO, reason)
 
 
 def _unfit(case: _Case, build: Build) -> UploadDecision | None:
@@ -221,6 +288,12 @@ def _unfit(case: _Case, build: Build) -> UploadDecision | None:
         reason = f"Build {short(build.id)} was made by nodepool-builder: its hashes are not on record."
     elif build.artifact(wanted) is None:
         reason = f"Build {short(build.id)} has no {wanted}; one is due."
+    elif gone := case.forgotten.get(build.builder_id or ""):
+        where = build.builder or "a machine"
+        reason = (
+            f"The files of build {short(build.id)} were on {where}, which is gone for good, as was said"
+            f" {by_whom(gone)}; a new build is due."
+        )
     elif wanted in build.pruned:
         reason = (
             f"The {wanted} file of build {short(build.id)} was deleted after its uploads; a new build is due."

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from builder.cloudimage import INSTALLATION, PROVIDER, CloudImage
 from builder.config.model import Provider
-from builder.model import Snapshot, Upload, UploadState
+from builder.model import Pause, Snapshot, Upload, UploadState
 
 
 def expected(provider: Provider, snapshot: Snapshot) -> tuple[Upload, ...]:
@@ -60,7 +60,14 @@ def missed_since(
     return {upload.name: before.get(upload.name, now) for upload in missing}
 
 
-def is_vanished(upload: Upload, since: Mapping[str, datetime], now: datetime, sweep: timedelta) -> bool:
-    """Whether an image that is missed at `now` was so at a look at least `sweep` earlier, too."""
+def is_vanished(
+    upload: Upload,
+    since: Mapping[str, datetime],
+    now: datetime,
+    sweep: timedelta,
+    frozen: Pause | None = None,
+) -> bool:
+    """Whether an upload is given up, whose image is missed at `now`, and was so at a look at least `sweep`
+    earlier; while everything is frozen, nothing is."""
     first = since.get(upload.name)
-    return first is not None and first + sweep <= now
+    return frozen is None and first is not None and first + sweep <= now

@@ -6,13 +6,23 @@ A reason is one line of full sentences, each ending with a full stop, for whoeve
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from builder.model import Build, Cancellation, Deletion, Request, Upload, UploadCancellation, UploadWish
+from builder.model import (
+    Build,
+    Cancellation,
+    Deletion,
+    Pause,
+    Request,
+    Upload,
+    UploadCancellation,
+    UploadWish,
+)
 
 #: How many changes a sentence names; the record has more.
 _CHANGES: Final = 3
+_UNITS: Final = ((timedelta(days=1), "d"), (timedelta(hours=1), "h"), (timedelta(minutes=1), "min"))
 
 
 def at(time: datetime) -> str:
@@ -52,7 +62,7 @@ def wish(request: Request) -> str:
     return f"asked by {line(request.by) or 'somebody'} at {at(request.time)}{why}"
 
 
-def by_whom(wish: Cancellation | UploadCancellation | UploadWish | Deletion) -> str:
+def by_whom(wish: Cancellation | UploadCancellation | UploadWish | Deletion | Pause) -> str:
     """Whose wish it was, when and why: "by ann at 2026-11-21 14:14 UTC: it does not boot"."""
     why = f": {line(wish.why)}" if line(wish.why) else ""
     return f"by {line(wish.by) or 'somebody'} at {at(wish.time)}{why}"
@@ -61,6 +71,25 @@ def by_whom(wish: Cancellation | UploadCancellation | UploadWish | Deletion) -> 
 def cancelled(wish: Cancellation | UploadCancellation) -> str:
     """Who cancelled what, when and why: "cancelled by ann at 2026-11-21 14:14 UTC: wrong mirror"."""
     return f"cancelled {by_whom(wish)}"
+
+
+def frozen(pause: Pause) -> str:
+    """That nothing begins by itself, whose wish that is, and what ends it, as a sentence."""
+    return f"Everything is frozen {by_whom(pause)}; `imagepool unfreeze` lets it go on."
+
+
+def gone_for_good(holder: Build, word: Pause) -> str:
+    """That the files of a build are lost with its builder, as part of a sentence."""
+    where = holder.builder or "a builder"
+    return f"the files of build {short(holder.id)} were on {where}, declared gone for good {by_whom(word)}"
+
+
+def lasting(time: timedelta) -> str:
+    """How long something takes, for people: "12 h", "90 min", "5 s"."""
+    for unit, name in _UNITS:
+        if time >= unit and not time % unit:
+            return f"{time // unit} {name}"
+    return f"{time.total_seconds():g} s"
 
 
 def changed(build: Build) -> str:

@@ -10,17 +10,27 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from builder.config.model import BreakerPolicy, Config, DiskImage, Provider, ProviderImage, RetryPolicy
+from builder.config.model import (
+    BreakerPolicy,
+    Config,
+    DiskImage,
+    Provider,
+    ProviderImage,
+    RetryPolicy,
+    ScheduleEntry,
+)
 from builder.model import (
     Artifact,
     Build,
     BuildState,
     Cancellation,
+    Daemon,
     Deletion,
     Failure,
     FailureClass,
     ImageFormat,
     ImageRecords,
+    Pause,
     Request,
     Snapshot,
     Upload,
@@ -29,6 +39,8 @@ from builder.model import (
     UploadState,
     UploadWish,
 )
+from builder.planning.actions import BuildDecision
+from builder.planning.builds import decide_build
 
 #: Half past two in the afternoon, sixteen minutes after the tick of the default schedule.
 NOW = datetime(2026, 11, 21, 14, 30, tzinfo=UTC)
@@ -206,8 +218,44 @@ def records(*parts: Build | Upload | Request, name: str = IMAGE, **changes: Any)
     )
 
 
-def snapshot(*images: ImageRecords) -> Snapshot:
-    return Snapshot(images={i.name: i for i in images})
+def daemon(builder_id: str | None = HERE, hostname: str = "host-a", **changes: Any) -> Daemon:
+    """A daemon with all roles, one build worker and no labels."""
+    return replace(
+        Daemon(
+            hostname=hostname,
+            roles=("scheduler", "builder", "uploader", "janitor"),
+            version="1",
+            started=NOW - DAY,
+            builder_id=builder_id,
+        ),
+        **changes,
+    )
+
+
+def paused(by: str = "ann", why: str = "mirror moves", time: datetime = NOW - HOUR) -> Pause:
+    return Pause(by=by, time=time, why=why)
+
+
+def every(text: str, **changes: Any) -> tuple[ScheduleEntry, ...]:
+    """A schedule of one cron expression in UTC."""
+    return (replace(ScheduleEntry(text=text, cron=text), **changes),)
+
+
+def following(image: str) -> tuple[ScheduleEntry, ...]:
+    """A schedule that follows another image."""
+    return (ScheduleEntry(text=f"@after {image}", after=image),)
+
+
+def snapshot(*images: ImageRecords, **changes: Any) -> Snapshot:
+    """Those records, and this machine's daemon."""
+    return replace(Snapshot(images={i.name: i for i in images}, daemons=(daemon(),)), **changes)
+
+
+def decide(
+    image: DiskImage, known: ImageRecords, settings: Config, now: datetime = NOW, **changes: Any
+) -> BuildDecision:
+    """The decision on the next build of an image of which those are the records."""
+    return decide_build(image, snapshot(known, **changes), settings, now)
 
 
 # -- anything ---------------------------------------------------------------------------------
@@ -216,8 +264,18 @@ PROVIDERS = ("north", "south", "gone")
 times = st.integers(-60 * 24 * 20, 90).map(lambda minutes: NOW + minutes * MINUTE)
 texts = st.sampled_from(["", "it broke", "two\nlines.", "ends with a stop."])
 requests = st.builds(
-    Request, image=st.just(IMAGE), by=texts, why=texts, time=times, manual=st.booleans(), stamp=st.just(1)
+    Request,
+    image=st.just(IMAGE),
+    by=texts,
+    why=texts,
+    time=times,
+    manual=st.booleans(),
+    force=st.booleans(),
+    urgent=st.booleans(),
+    tick=st.sampled_from([None, TICK, TICK - DAY]),
+    stamp=st.just(1),
 )
+pauses = st.builds(Pause, by=texts, time=times, why=texts)
 cancellations = st.builds(
     Cancellation,
     image=st.just(IMAGE),
@@ -302,7 +360,8 @@ def image_records(draw: st.DrawFn) -> ImageRecords:
     sent = [draw(uploads(n)) for n in range(1, draw(st.integers(0, 8)) + 1)]
     return ImageRecords(
         name=IMAGE,
-        paused=draw(st.booleans()),
+        pause=draw(st.none() | pauses),
+        ticks=draw(st.dictionaries(st.sampled_from(["14 14 * * *", "@after base"]), times, max_size=2)),
         request=draw(st.none() | requests),
         cancellation=draw(st.none() | cancellations),
         upload_cancellations=tuple(
@@ -315,12 +374,25 @@ def image_records(draw: st.DrawFn) -> ImageRecords:
     )
 
 
+schedules = st.sampled_from(
+    [
+        (),
+        every("14 14 * * *"),
+        every("0 * * * *"),
+        every("30 14 * * *", zone="Asia/Tokyo"),
+        every("14 14 * * *") + every("0 6 * * 1"),
+        following("base"),
+    ]
+)
+
+
 @st.composite
 def configs(draw: st.DrawFn) -> Config:
     """One image, perhaps of no format, and two providers, or no image at all."""
     image = diskimage(
         formats=tuple(sorted(draw(st.sets(st.sampled_from([ImageFormat.QCOW2, ImageFormat.RAW]))))),
-        schedule=draw(st.sampled_from([None, "14 14 * * *", "0 * * * *", "30 14 * * *"])),
+        schedule=draw(schedules),
+        catch_up=draw(st.sampled_from([timedelta(), HOUR, 12 * HOUR])),
         rebuild_age=draw(st.sampled_from([None, DAY, 3 * HOUR])),
         pause=draw(st.booleans()),
         keep=draw(st.integers(0, 3)),
@@ -345,5 +417,8 @@ def configs(draw: st.DrawFn) -> Config:
     ]
     here = [image] if draw(st.booleans()) or draw(st.booleans()) else []
     return config(
-        *here, *clouds, upload_breaker=BreakerPolicy(failures=draw(st.integers(1, 3)), first=10 * MINUTE)
+        *here,
+        *clouds,
+        spread=draw(st.sampled_from([timedelta(), HOUR])),
+        upload_breaker=BreakerPolicy(failures=draw(st.integers(1, 3)), first=10 * MINUTE),
     )

@@ -192,8 +192,14 @@ def test_records_of_nodepool_say_nothing() -> None:
 # -- how long it stays open -----------------------------------------------------------------------
 
 
+def test_what_was_under_way_when_the_breaker_opened_is_no_try() -> None:
+    opening = [failed(n, (5 + n) * MINUTE) for n in (1, 2, 3)]
+    burst = [failed(n, 5 * MINUTE) for n in range(4, 10)]
+    assert judged(*opening, *burst).until == NOW - 5 * MINUTE + wait(1, burst[-1])
+
+
 def test_each_failed_try_doubles_the_wait_up_to_the_longest() -> None:
-    row = [failed(n, n * MINUTE) for n in range(1, 10)]
+    row = [failed(n, n * HOUR) for n in range(1, 10)]
     waits = [judged(*row[-n:]).until - row[-n].state_time for n in range(3, 10)]  # type: ignore[operator]
     assert waits == [wait(n, row[-n - 2]) for n in range(1, 8)]
     assert [w // (10 * MINUTE) for w in waits[:2]] == [1, 2]

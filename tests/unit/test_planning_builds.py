@@ -10,7 +10,7 @@ import pytest
 from builder.config.model import DiskImage
 from builder.model import FailureClass, ImageFormat, ImageRecords
 from builder.planning.actions import BuildDecision, Trigger, Verdict
-from builder.planning.builds import answers, decide_build, decide_builds
+from builder.planning.builds import answers, decide_builds
 from builder.planning.retry import delay
 from tests.unit.planning_world import (
     DAY,
@@ -24,16 +24,19 @@ from tests.unit.planning_world import (
     build_id,
     building,
     config,
+    decide,
     diskimage,
     doomed,
+    every,
     failed,
+    paused,
     ready,
     records,
     snapshot,
 )
 
 YESTERDAY = TICK - DAY + 10 * MINUTE
-UNSCHEDULED = diskimage(schedule=None)
+UNSCHEDULED = diskimage(schedule=())
 DAILY = diskimage()
 LIMIT_PASSED = [failed(n, TICK + n * MINUTE, took=timedelta()) for n in (5, 4, 3, 2, 1)]
 
@@ -49,6 +52,16 @@ def now(trigger: Trigger, reason: str, due=NOW) -> BuildDecision:
     return BuildDecision(image=IMAGE, verdict=Verdict.NOW, trigger=trigger, due=due, reason=reason)
 
 
+def fires(decision: BuildDecision) -> BuildDecision:
+    """The same, as the first build that is asked for because of the tick."""
+    return replace(decision, tick=TICK, ticks={"14 14 * * *": TICK})
+
+
+def again(decision: BuildDecision) -> BuildDecision:
+    """The same, for a tick for which a build was asked before."""
+    return replace(decision, tick=TICK)
+
+
 def later(trigger: Trigger, reason: str, due) -> BuildDecision:
     return BuildDecision(image=IMAGE, verdict=Verdict.LATER, trigger=trigger, due=due, reason=reason)
 
@@ -57,13 +70,17 @@ def no(reason: str, verdict: Verdict = Verdict.NO) -> BuildDecision:
     return BuildDecision(image=IMAGE, verdict=verdict, reason=reason)
 
 
+def held(reason: str) -> BuildDecision:
+    return replace(no(reason), held=True)
+
+
 MISSING = "There is no ready build."
 TICKED = "The schedule `14 14 * * *` ticked at 2026-11-21 14:14 UTC and no ready build began since."
 ASKED = "A build was asked by ann at 2026-11-21 14:29 UTC: new kernel."
 WAITS = " The build asked by ann at 2026-11-21 14:29 UTC: new kernel, waits."
 
 STORIES: dict[str, tuple[DiskImage, ImageRecords, BuildDecision]] = {
-    "an image nobody ever built is due at once": (DAILY, records(), now(Trigger.MISSING, MISSING)),
+    "an image nobody ever built is due at once": (DAILY, records(), fires(now(Trigger.MISSING, MISSING))),
     "without formats nothing is built, whoever asks": (
         diskimage(formats=()),
         records(asked()),
@@ -82,7 +99,7 @@ STORIES: dict[str, tuple[DiskImage, ImageRecords, BuildDecision]] = {
     "a build that began before the tick does not serve it": (
         DAILY,
         records(ready(1, TICK + 9 * MINUTE)),
-        now(Trigger.SCHEDULE, TICKED, TICK),
+        fires(now(Trigger.SCHEDULE, TICKED, TICK)),
     ),
     "a build that began at the tick and was told to go since still serves it": (
         DAILY,
@@ -97,7 +114,7 @@ STORIES: dict[str, tuple[DiskImage, ImageRecords, BuildDecision]] = {
     "a failed build that was told to go does not serve the tick": (
         DAILY,
         records(doomed(failed(2, TICK + 10 * MINUTE)), ready(1, YESTERDAY)),
-        now(Trigger.SCHEDULE, TICKED, TICK),
+        fires(now(Trigger.SCHEDULE, TICKED, TICK)),
     ),
     "a format that is needed now is due at once": (
         diskimage(formats=(ImageFormat.QCOW2, ImageFormat.RAW, ImageFormat.VHD)),
@@ -105,7 +122,7 @@ STORIES: dict[str, tuple[DiskImage, ImageRecords, BuildDecision]] = {
         now(Trigger.FORMAT, "The newest ready build 00000001 has no raw and vhd, which is needed now."),
     ),
     "an image over its rebuild-age is due since then": (
-        diskimage(schedule=None, rebuild_age=DAY),
+        diskimage(schedule=(), rebuild_age=DAY),
         records(ready(1, NOW - DAY - HOUR)),
         now(
             Trigger.AGE,
@@ -115,7 +132,7 @@ STORIES: dict[str, tuple[DiskImage, ImageRecords, BuildDecision]] = {
         ),
     ),
     "exactly at the rebuild-age it is due": (
-        diskimage(schedule=None, rebuild_age=DAY),
+        diskimage(schedule=(), rebuild_age=DAY),
         records(ready(1, NOW - DAY)),
         now(
             Trigger.AGE,
@@ -155,12 +172,12 @@ STORIES: dict[str, tuple[DiskImage, ImageRecords, BuildDecision]] = {
     "a build whose builder is gone does not stand in the way": (
         DAILY,
         records(building(1, NOW - HOUR)),
-        now(Trigger.MISSING, MISSING),
+        fires(now(Trigger.MISSING, MISSING)),
     ),
     "a claim alone is no build: it may be our own": (
         DAILY,
         records(build_claimed=True),
-        now(Trigger.MISSING, MISSING),
+        fires(now(Trigger.MISSING, MISSING)),
     ),
     # -- pauses and wishes
     "somebody asked": (
@@ -186,21 +203,24 @@ STORIES: dict[str, tuple[DiskImage, ImageRecords, BuildDecision]] = {
     "paused in the configuration": (
         diskimage(pause=True),
         records(),
-        no("It is paused in the configuration (`pause: true`)."),
+        held("It is paused in the configuration (`pause: true`)."),
     ),
     "paused in the configuration, the wish waits": (
         diskimage(pause=True),
         records(asked()),
-        no(f"It is paused in the configuration (`pause: true`).{WAITS}"),
+        held(f"It is paused in the configuration (`pause: true`).{WAITS}"),
     ),
     "paused by hand": (
         DAILY,
-        records(paused=True),
-        no("It is paused by hand; `imagepool image unpause debian-bookworm` lets it go on."),
+        records(pause=paused()),
+        held(
+            "It is paused by hand, by ann at 2026-11-21 13:30 UTC: mirror moves;"
+            " `imagepool image unpause debian-bookworm` lets it go on."
+        ),
     ),
     "paused by hand, but somebody asked": (
         DAILY,
-        records(asked(), paused=True),
+        records(asked(), pause=paused()),
         now(Trigger.MANUAL, ASKED, NOW - MINUTE),
     ),
     "a wish is served once: its builder died before taking it away": (
@@ -232,14 +252,16 @@ STORIES: dict[str, tuple[DiskImage, ImageRecords, BuildDecision]] = {
     "the wait is over": (
         DAILY,
         records(failed(2, TICK + MINUTE), ready(1, YESTERDAY)),
-        now(
-            Trigger.SCHEDULE,
-            f"{TICKED} The last build failed, mirror: it broke.",
-            TICK + MINUTE + after(1, 2),
+        again(
+            now(
+                Trigger.SCHEDULE,
+                f"{TICKED} The last build failed, mirror: it broke.",
+                TICK + MINUTE + after(1, 2),
+            )
         ),
     ),
     "it is due since the wait or its cause, whichever came later": (
-        diskimage(schedule=None, rebuild_age=DAY),
+        diskimage(schedule=(), rebuild_age=DAY),
         records(failed(2, NOW - 2 * HOUR), ready(1, NOW - DAY - MINUTE)),
         now(
             Trigger.AGE,
@@ -259,7 +281,7 @@ STORIES: dict[str, tuple[DiskImage, ImageRecords, BuildDecision]] = {
         ),
     ),
     "a tick that comes before the wait is over is the next try": (
-        diskimage(schedule="32 14 * * *"),
+        diskimage(schedule=every("32 14 * * *")),
         records(failed(1, NOW - MINUTE)),
         later(
             Trigger.MISSING,
@@ -288,7 +310,7 @@ STORIES: dict[str, tuple[DiskImage, ImageRecords, BuildDecision]] = {
     "a new tick is a new try, however many failed before it": (
         DAILY,
         records(*(failed(n, TICK - n * MINUTE) for n in range(1, 8))),
-        now(Trigger.MISSING, MISSING),
+        fires(now(Trigger.MISSING, MISSING)),
     ),
     "a ready build ends the row of failures": (
         diskimage(formats=(ImageFormat.RAW,)),
@@ -323,7 +345,7 @@ STORIES: dict[str, tuple[DiskImage, ImageRecords, BuildDecision]] = {
     "an interrupted build is due again at once": (
         DAILY,
         records(failed(1, NOW, FailureClass.INTERRUPTED)),
-        now(Trigger.MISSING, MISSING),
+        again(now(Trigger.MISSING, MISSING)),
     ),
     "a failure nodepool left without a reason counts too": (
         UNSCHEDULED,
@@ -341,12 +363,12 @@ STORIES: dict[str, tuple[DiskImage, ImageRecords, BuildDecision]] = {
 @pytest.mark.parametrize("story", STORIES)
 def test_decision(story: str) -> None:
     image, known, expected = STORIES[story]
-    assert decide_build(image, known, config(image), NOW) == expected
+    assert decide(image, known, config(image), NOW) == expected
 
 
 @pytest.mark.parametrize("kind", [FailureClass.CONFIG, FailureClass.TOOL, FailureClass.CANCELLED])
 def test_no_retry_by_itself_after(kind: FailureClass) -> None:
-    decision = decide_build(UNSCHEDULED, records(failed(1, NOW - DAY, kind)), config(), NOW)
+    decision = decide(UNSCHEDULED, records(failed(1, NOW - DAY, kind)), config(), NOW)
     assert decision.verdict is Verdict.NO
     assert "imagepool image build debian-bookworm" in decision.reason
 
@@ -355,15 +377,15 @@ def test_a_whole_bad_day_from_the_tick_to_the_limit() -> None:
     """Each failure is followed by its own wait, the limit by the next day's tick."""
     known, time, image = records(ready(1, YESTERDAY)), TICK, DAILY
     for number in range(2, 7):
-        decision = decide_build(image, known, config(), time)
+        decision = decide(image, known, config(), time)
         assert decision.verdict is Verdict.NOW, decision.reason
         known = replace(known, builds=(failed(number, time + MINUTE), *known.builds))
-        decision = decide_build(image, known, config(), time + MINUTE)
+        decision = decide(image, known, config(), time + MINUTE)
         assert decision.verdict is Verdict.LATER
         assert decision.due is not None
         time = decision.due
     assert time == NEXT_TICK
-    assert decide_build(image, known, config(), time).verdict is Verdict.NOW
+    assert decide(image, known, config(), time).verdict is Verdict.NOW
 
 
 def test_what_is_due_comes_first_wishes_before_all_then_the_oldest() -> None:
@@ -377,7 +399,7 @@ def test_what_is_due_comes_first_wishes_before_all_then_the_oldest() -> None:
         records(ready(5, TICK - 5 * DAY), asked(), name="wished and older"),
     )
     order = [d.image for d in decide_builds(config(*images), snap, NOW)]
-    assert order == ["wished", "wished and older", "missing", "older", "old", "idle", "paused"]
+    assert order == ["wished and older", "wished", "missing", "older", "old", "idle", "paused"]
 
 
 @pytest.mark.parametrize(
@@ -398,9 +420,9 @@ def test_a_build_answers_the_request_it_was_made_for(build, answered: bool) -> N
 
 
 def test_a_tick_that_a_builder_ahead_of_us_has_served_is_not_waited_for() -> None:
-    hourly = diskimage(schedule="0 * * * *")
+    hourly = diskimage(schedule=every("0 * * * *"))
     ahead = ready(1, NOW + 90 * MINUTE)
-    decision = decide_build(hourly, records(ahead), config(hourly), NOW)
+    decision = decide(hourly, records(ahead), config(hourly), NOW)
     assert decision.verdict is Verdict.LATER
     assert decision.due is not None and decision.due > ahead.began
-    assert decide_build(hourly, records(ahead), config(hourly), decision.due).verdict is Verdict.NOW
+    assert decide(hourly, records(ahead), config(hourly), decision.due).verdict is Verdict.NOW

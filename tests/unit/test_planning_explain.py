@@ -53,6 +53,7 @@ def test_the_whole_story_of_an_image() -> None:
             Verdict.RUNNING,
             "Build 00000006 runs on host-a since 2026-11-21 14:29 UTC, phase packages.",
         ),
+        ("build on host-a", Verdict.NO, "It can take the next one; 1 of 1 worker is busy now."),
         (
             "upload to north",
             Verdict.RUNNING,
@@ -102,7 +103,7 @@ def test_the_whole_story_of_an_image() -> None:
 def test_what_goes_says_when() -> None:
     known = records(ready(3, NOW - HOUR), failed(2, NOW - DAY), doomed(ready(1, NOW - 2 * DAY)))
     rows = explain(config(diskimage()), snapshot(known), NOW, IMAGE, None)
-    assert [(row.what, row.verdict, row.due) for row in rows[2:]] == [
+    assert [(row.what, row.verdict, row.due) for row in rows[3:]] == [
         ("clean-up of failed build 00000002", Verdict.LATER, NOW + 6 * DAY),
         ("clean-up of deleting build 00000001", Verdict.NO, None),
     ]

@@ -8,7 +8,7 @@ import pytest
 
 from builder.model import Build, Cancellation, FailureClass, ImageRecords
 from builder.planning.actions import CleanupKind, Verdict
-from builder.planning.builds import decide_build, next_try, served
+from builder.planning.builds import next_try, served
 from builder.planning.cleanup import plan_cleanup
 from builder.planning.retry import INTERRUPTIONS, delay
 from tests.unit.planning_world import (
@@ -24,6 +24,7 @@ from tests.unit.planning_world import (
     build_id,
     building,
     config,
+    decide,
     diskimage,
     failed,
     ready,
@@ -32,14 +33,14 @@ from tests.unit.planning_world import (
 )
 
 DAILY = diskimage()
-UNSCHEDULED = diskimage(schedule=None, rebuild_age=HOUR)
+UNSCHEDULED = diskimage(schedule=(), rebuild_age=HOUR)
 YESTERDAY = ready(1, TICK - DAY)
 WISH = asked(NOW - 5 * HOUR)
 
 
 def after(image, last: Build, *known, now=NOW):
     """When the record of that failure says the next try is."""
-    return next_try(image, records(*known), last, config(image), now)
+    return next_try(image, snapshot(records(*known)), last, config(image), now)
 
 
 def test_after_a_failure_it_is_told_to_the_second() -> None:
@@ -52,7 +53,7 @@ def test_the_record_that_still_says_building_and_the_claim_stand_in_nobodys_way(
     known = replace(records(building(2, NOW - MINUTE), YESTERDAY), build_claimed=True)
     wait = delay(config().build_retry, 1, build_id(2))
     assert wait is not None
-    assert next_try(DAILY, known, failed(2, NOW), config(DAILY), NOW) == NOW + wait
+    assert next_try(DAILY, snapshot(known), failed(2, NOW), config(DAILY), NOW) == NOW + wait
 
 
 def test_after_the_limit_it_is_the_next_tick_or_nothing() -> None:
@@ -90,36 +91,36 @@ def interrupted(count: int, **changes: object) -> list[Build]:
 
 def test_builds_that_are_interrupted_again_and_again_are_given_up() -> None:
     few = records(*interrupted(INTERRUPTIONS - 1), YESTERDAY)
-    assert decide_build(DAILY, few, config(DAILY), NOW).verdict is Verdict.NOW
+    assert decide(DAILY, few, config(DAILY), NOW).verdict is Verdict.NOW
     enough = records(*interrupted(INTERRUPTIONS), YESTERDAY)
-    decision = decide_build(DAILY, enough, config(DAILY), NOW)
+    decision = decide(DAILY, enough, config(DAILY), NOW)
     assert (decision.verdict, decision.due) == (Verdict.LATER, NEXT_TICK)
     assert "5 builds in a row failed, last: interrupted: it broke. That is the limit;" in decision.reason
-    assert decide_build(DAILY, enough, config(DAILY), NEXT_TICK).verdict is Verdict.NOW
+    assert decide(DAILY, enough, config(DAILY), NEXT_TICK).verdict is Verdict.NOW
 
 
 def test_anything_else_between_makes_it_no_row() -> None:
     mixed = [*interrupted(INTERRUPTIONS), YESTERDAY]
     mixed[2] = failed(4, mixed[2].state_time)
     later = NOW + HOUR
-    assert decide_build(UNSCHEDULED, records(*mixed), config(UNSCHEDULED), later).verdict is Verdict.NOW
+    assert decide(UNSCHEDULED, records(*mixed), config(UNSCHEDULED), later).verdict is Verdict.NOW
 
 
 def test_somebodys_wish_is_not_tried_for_ever() -> None:
     few = records(*interrupted(INTERRUPTIONS - 1, request=WISH), WISH, YESTERDAY)
     assert not served(few, WISH)
-    assert decide_build(DAILY, few, config(DAILY), NOW).verdict is Verdict.NOW
+    assert decide(DAILY, few, config(DAILY), NOW).verdict is Verdict.NOW
     enough = records(*interrupted(INTERRUPTIONS, request=WISH), WISH, YESTERDAY)
     assert served(enough, WISH)
     # The wish is gone, and the tick of today is given up as well.
-    assert decide_build(DAILY, enough, config(DAILY), NOW).due == NEXT_TICK
+    assert decide(DAILY, enough, config(DAILY), NOW).due == NEXT_TICK
 
 
 def test_a_new_wish_is_tried_anew() -> None:
     again = asked(NOW)
     known = records(*interrupted(INTERRUPTIONS, request=WISH), again, YESTERDAY)
     assert not served(known, again)
-    assert decide_build(DAILY, known, config(DAILY), NOW).verdict is Verdict.NOW
+    assert decide(DAILY, known, config(DAILY), NOW).verdict is Verdict.NOW
 
 
 # -- cancellations --------------------------------------------------------------------------------
@@ -135,7 +136,7 @@ def kinds(known: ImageRecords) -> list[tuple[CleanupKind, Verdict]]:
 
 def test_a_build_that_was_cancelled_says_so_while_it_runs() -> None:
     known = records(RUNNING, build_claimed=True, cancellation=CANCELLED)
-    assert decide_build(DAILY, known, config(DAILY), NOW).reason.endswith(
+    assert decide(DAILY, known, config(DAILY), NOW).reason.endswith(
         "phase packages. It was cancelled by ann at 2026-11-21 14:30 UTC: wrong mirror, and is about to end."
     )
     assert kinds(known) == []
@@ -144,7 +145,7 @@ def test_a_build_that_was_cancelled_says_so_while_it_runs() -> None:
 def test_the_wish_to_cancel_another_build_says_nothing_of_this_one() -> None:
     other = replace(CANCELLED, build_id=build_id(7))
     known = records(RUNNING, build_claimed=True, cancellation=other)
-    assert "cancelled" not in decide_build(DAILY, known, config(DAILY), NOW).reason
+    assert "cancelled" not in decide(DAILY, known, config(DAILY), NOW).reason
 
 
 def test_a_cancelled_build_whose_builder_is_gone_is_failed_first() -> None:

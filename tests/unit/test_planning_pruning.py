@@ -9,7 +9,6 @@ import pytest
 from builder.config.model import Config
 from builder.model import BuildState, ImageFormat, ImageRecords, UploadState
 from builder.planning.actions import CleanupKind, Trigger, UploadDecision, Verdict
-from builder.planning.builds import decide_build
 from builder.planning.cleanup import plan_cleanup
 from builder.planning.explain import explain
 from builder.planning.uploads import decide_uploads
@@ -22,6 +21,7 @@ from tests.unit.planning_world import (
     NOW,
     build_id,
     config,
+    decide,
     diskimage,
     provider,
     ready,
@@ -32,7 +32,7 @@ from tests.unit.planning_world import (
 )
 
 QCOW2, RAW, VHD = ImageFormat.QCOW2, ImageFormat.RAW, ImageFormat.VHD
-SPARING = diskimage(schedule=None, formats=(QCOW2, RAW), delete_after_upload=True)
+SPARING = diskimage(schedule=(), formats=(QCOW2, RAW), delete_after_upload=True)
 NORTH, SOUTH = provider("north"), provider("south", image_format=RAW)
 CONFIG = config(SPARING, NORTH, SOUTH)
 NEWEST = ready(2, NOW - HOUR, QCOW2, RAW)
@@ -143,7 +143,7 @@ PRUNED = replace(NEWEST, pruned=("qcow2", "raw"))
 
 def test_what_is_everywhere_is_not_built_again() -> None:
     known = records(PRUNED, IN_NORTH, IN_SOUTH)
-    assert decide_build(SPARING, known, CONFIG, NOW).verdict is Verdict.NO
+    assert decide(SPARING, known, CONFIG, NOW).verdict is Verdict.NO
     (row,) = [r for r in explain(CONFIG, snapshot(known), NOW, IMAGE, HERE) if "of ready build" in r.what]
     assert "Of its files qcow2 and raw went after the uploads." in row.reason
 
@@ -152,7 +152,7 @@ def test_a_provider_that_comes_later_gets_a_new_build() -> None:
     west = provider("west", image_format=RAW)
     settings = config(SPARING, NORTH, SOUTH, west)
     known = records(PRUNED, IN_NORTH, IN_SOUTH)
-    decision = decide_build(SPARING, known, settings, NOW)
+    decision = decide(SPARING, known, settings, NOW)
     assert (decision.verdict, decision.trigger) == (Verdict.NOW, Trigger.FORMAT)
     assert decision.reason == (
         "The raw of the newest ready build 00000002 was deleted after its uploads,"
@@ -168,27 +168,27 @@ def test_a_provider_that_comes_later_gets_a_new_build() -> None:
 def test_a_provider_that_comes_later_and_takes_a_format_that_stayed_needs_no_build() -> None:
     settings = config(SPARING, NORTH, SOUTH, provider("west"))
     known = records(replace(NEWEST, pruned=("raw",)), IN_NORTH, IN_SOUTH)
-    assert decide_build(SPARING, known, settings, NOW).verdict is Verdict.NO
+    assert decide(SPARING, known, settings, NOW).verdict is Verdict.NO
     sending = decided(settings, known, "west")
     assert sending.verdict is Verdict.NOW
 
 
 def test_a_provider_that_takes_nothing_now_needs_no_build() -> None:
     settings = config(SPARING, NORTH, SOUTH, provider("west", pause=True, image_format=RAW))
-    assert decide_build(SPARING, records(PRUNED, IN_NORTH, IN_SOUTH), settings, NOW).verdict is Verdict.NO
+    assert decide(SPARING, records(PRUNED, IN_NORTH, IN_SOUTH), settings, NOW).verdict is Verdict.NO
 
 
 def test_an_image_that_was_deleted_in_its_provider_is_built_again() -> None:
-    decision = decide_build(SPARING, records(PRUNED, IN_NORTH), CONFIG, NOW)
+    decision = decide(SPARING, records(PRUNED, IN_NORTH), CONFIG, NOW)
     assert (decision.verdict, decision.trigger) == (Verdict.NOW, Trigger.FORMAT)
 
 
 def test_an_image_that_somebody_keeps_away_from_its_provider_is_not_built_again_for_it() -> None:
     """Deleting the newest image of one provider by hand must not make a new build everywhere."""
     kept_away = replace(PRUNED, wishes=(wish(wanted=False, to="south"),))
-    assert decide_build(SPARING, records(kept_away, IN_NORTH), CONFIG, NOW).verdict is Verdict.NO
+    assert decide(SPARING, records(kept_away, IN_NORTH), CONFIG, NOW).verdict is Verdict.NO
     going = replace(IN_SOUTH, state=UploadState.DELETING)
-    assert decide_build(SPARING, records(PRUNED, IN_NORTH, going), CONFIG, NOW).verdict is Verdict.NO
+    assert decide(SPARING, records(PRUNED, IN_NORTH, going), CONFIG, NOW).verdict is Verdict.NO
 
 
 def test_a_build_without_files_is_superseded_and_removed_like_any() -> None:

@@ -34,7 +34,6 @@ from builder.cloudimage import (
 from builder.config.model import Sharing
 from builder.model import Build, BuildState, FailureClass, ImageFormat, Snapshot, UploadState
 from builder.planning.actions import Verdict
-from builder.planning.builds import decide_build
 from builder.planning.cleanup import plan_cleanup
 from builder.planning.records import ready_uploads
 from builder.planning.recovery import Fate, KeptFile, Thing, wants_files
@@ -50,6 +49,7 @@ from tests.unit.planning_world import (
     NOW,
     build_id,
     config,
+    decide,
     diskimage,
     provider,
     records,
@@ -101,8 +101,8 @@ def test_uploads_follow_their_build_and_the_newest_build_comes_first() -> None:
 def test_nothing_is_due_afterwards_and_nothing_goes() -> None:
     steps = plan(everywhere(OLD, NEW), kept(OLD), kept(NEW))
     where, tree = world.two_regions(), snapshot_of(steps)
-    never = diskimage(schedule=None)
-    assert decide_build(never, tree.image(NAME), where, NOW).verdict is Verdict.NO
+    never = diskimage(schedule=())
+    assert decide(never, tree.image(NAME), where, NOW).verdict is Verdict.NO
     assert {d.verdict for d in decide_uploads(where, tree, NOW)} == {Verdict.NO}
     assert plan_cleanup(where, tree, NOW, builder_id=HERE, active=frozenset()) == ()
 
@@ -124,7 +124,7 @@ def test_a_build_that_only_clouds_have_is_ready_without_files_and_the_next_is_du
     (build,) = builds_of(steps)
     bare = {"artifacts": (), "formats": (), "builder": None, "builder_id": None}
     assert build == replace(NEW, **bare)
-    due = decide_build(diskimage(schedule=None), snapshot_of(steps).image(NAME), world.two_regions(), NOW)
+    due = decide(diskimage(schedule=()), snapshot_of(steps).image(NAME), world.two_regions(), NOW)
     assert due.verdict is Verdict.NOW
 
 

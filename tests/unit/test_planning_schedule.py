@@ -8,12 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.config.model import RetryPolicy
+from builder.config.model import RetryPolicy, ScheduleEntry
 from builder.planning.retry import delay
 from builder.planning.schedule import last_tick, next_tick
 from tests.unit.planning_world import unhurried
 
 DAILY = "14 14 * * *"
+
+
+def entry(cron: str, zone: str = "UTC") -> ScheduleEntry:
+    return ScheduleEntry(text=f"{cron} {zone}", cron=cron, zone=zone)
+
+
 TICK = datetime(2026, 11, 21, 14, 14, tzinfo=UTC)
 
 
@@ -29,20 +35,20 @@ TICK = datetime(2026, 11, 21, 14, 14, tzinfo=UTC)
     ],
 )
 def test_ticks_around_a_moment(cron: str, now: datetime, last: datetime, following: datetime) -> None:
-    assert last_tick(cron, now) == last
-    assert next_tick(cron, now) == following
+    assert last_tick(entry(cron), now) == last
+    assert next_tick(entry(cron), now) == following
 
 
 def test_a_schedule_is_in_utc_whatever_zone_the_moment_is_given_in() -> None:
     in_tokyo = TICK.astimezone(timezone(timedelta(hours=9)))
-    assert last_tick(DAILY, in_tokyo) == TICK
-    assert last_tick(DAILY, in_tokyo).tzinfo is UTC
+    assert last_tick(entry(DAILY), in_tokyo) == TICK
+    assert last_tick(entry(DAILY), in_tokyo).tzinfo is UTC
 
 
 @pytest.mark.parametrize("cron", ["no cron", "0 0 30 2 *", "61 * * * *"])
 def test_an_expression_without_a_tick_is_a_value_error(cron: str) -> None:
     with pytest.raises(ValueError, match=r"."):
-        next_tick(cron, TICK)
+        next_tick(entry(cron), TICK)
 
 
 @unhurried
@@ -51,10 +57,10 @@ def test_an_expression_without_a_tick_is_a_value_error(cron: str) -> None:
     st.datetimes(datetime(2020, 1, 1), datetime(2040, 1, 1)).map(lambda t: t.replace(tzinfo=UTC)),
 )
 def test_no_tick_lies_between_the_last_and_the_next(cron: str, now: datetime) -> None:
-    last, following = last_tick(cron, now), next_tick(cron, now)
+    last, following = last_tick(entry(cron), now), next_tick(entry(cron), now)
     assert last <= now < following
-    assert next_tick(cron, last) == following
-    assert last_tick(cron, following) == following
+    assert next_tick(entry(cron), last) == following
+    assert last_tick(entry(cron), following) == following
     assert last.fold == following.fold == 0
 
 

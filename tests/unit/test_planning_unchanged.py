@@ -24,6 +24,7 @@ from tests.unit.planning_world import (
     config,
     diskimage,
     doomed,
+    every,
     failed,
     ready,
     records,
@@ -32,7 +33,7 @@ from tests.unit.planning_world import (
 
 YESTERDAY = TICK - DAY + 10 * MINUTE
 SKIPPING = diskimage(skip_unchanged=True)
-BY_AGE = diskimage(skip_unchanged=True, schedule=None, rebuild_age=DAY)
+BY_AGE = diskimage(skip_unchanged=True, schedule=(), rebuild_age=DAY)
 INPUTS = {"packages": "a1"}
 
 
@@ -42,7 +43,7 @@ def made(number: int = 1, time=YESTERDAY, **changes: object) -> Build:
 
 
 def decide(image: DiskImage, known: ImageRecords, now=NOW) -> BuildDecision:
-    return decide_build(image, known, config(image), now)
+    return decide_build(image, snapshot(known), config(image), now)
 
 
 def test_a_build_that_is_due_by_the_schedule_may_turn_out_needless() -> None:
@@ -100,7 +101,7 @@ def test_a_check_before_the_tick_does_not_serve_it() -> None:
 
 
 def test_a_check_by_a_machine_whose_clock_is_ahead_serves_its_tick() -> None:
-    hourly = replace(SKIPPING, schedule="0 * * * *")
+    hourly = replace(SKIPPING, schedule=every("0 * * * *"))
     decision = decide(hourly, records(made(checked=NOW + 90 * MINUTE)))
     assert decision.verdict is Verdict.LATER
     assert decision.due is not None and decision.due > NOW + 90 * MINUTE
@@ -143,7 +144,7 @@ def test_the_max_age_counts_from_the_build_whatever_was_checked() -> None:
 
 def test_failures_before_the_check_are_forgotten() -> None:
     bad = [failed(n, NOW - (10 - n) * HOUR) for n in range(2, 8)]
-    image = diskimage(schedule=None, rebuild_age=HOUR)
+    image = diskimage(schedule=(), rebuild_age=HOUR)
     given_up = decide(image, records(*bad, made(time=NOW - 20 * HOUR)))
     assert given_up.verdict is Verdict.NO
     checked = decide(image, records(*bad, made(time=NOW - 20 * HOUR, checked=NOW - 2 * HOUR)))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from builder.config.model import Provider
-from builder.model import Cancellation, Deletion, FailureClass, ImageFormat, ImageRecords, UploadState
+from builder.model import Cancellation, Deletion, FailureClass, ImageFormat, ImageRecords, Pause, UploadState
 from builder.planning.actions import UploadDecision, Verdict
 from builder.planning.breakers import breaker_of
 from builder.planning.retry import delay
@@ -137,7 +137,7 @@ STORIES: dict[str, tuple[Provider, ImageRecords, UploadDecision]] = {
     ),
     "builds are paused by hand, uploads go on": (
         NORTH,
-        records(TODAY, paused=True),
+        records(TODAY, pause=Pause(by="ann", time=NOW)),
         decision(Verdict.NOW, FRESH, due=NOW - HOUR),
     ),
     "the build lacks the provider's format": (

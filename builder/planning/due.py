@@ -1,0 +1,170 @@
+"""Tell what makes a build due, and since when: a format or a file that is missing, an age, the schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from builder.model import Build, Pause
+from builder.planning.actions import Trigger
+from builder.planning.records import is_there, newest_ready, unwanted
+from builder.planning.ticks import Case, Tick, TickState
+from builder.planning.words import at, gone_for_good, lasting, listed, short
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """What makes a build due, since when (None: nobody knows), and the sentence that says so."""
+
+    trigger: Trigger
+    why: str
+    since: datetime | None = None
+    skippable: bool = False
+
+
+def cause_of(case: Case, ticks: tuple[Tick, ...]) -> Cause | None:
+    """What makes the next build of a diskimage due now, None when nothing does."""
+    ready = case.ready
+    if ready is None:
+        return Cause(trigger=Trigger.MISSING, why=_nothing_ready(case))
+    return (
+        _format_missing(case, ready)
+        or _files_lost(case, ready)
+        or _file_gone(case, ready)
+        or _over_max_age(case, ready)
+        or _too_old(case, ready)
+        or _ticked(case, ready, ticks)
+    )
+
+
+def ages(case: Case, ready: Build) -> Iterator[tuple[datetime, Trigger, str]]:
+    """When the newest ready build is too old, and by what: "when the rebuild-age is over"."""
+    image = case.image
+    if image.rebuild_age:
+        yield known_good(ready) + image.rebuild_age, Trigger.AGE, "when the rebuild-age is over"
+    if image.max_age:
+        yield ready.state_time + image.max_age, Trigger.AGE, "when the max-age is over"
+
+
+def known_good(ready: Build) -> datetime:
+    """When a ready build was last known to be what a new one would be; its rebuild-age counts from there."""
+    return max(ready.state_time, ready.checked) if ready.checked else ready.state_time
+
+
+def passed_over(case: Case, ticks: tuple[Tick, ...]) -> str:
+    """What of the schedule came to nothing, as sentences with a space before each; "" when nothing did."""
+    said = ""
+    for tick in ticks:
+        if tick.state is TickState.LEFT_OUT:
+            late = f"was missed by more than the catch-up of {lasting(case.image.catch_up)}, and is left out"
+            said += f" {_tick(tick)} {late}."
+        elif tick.state is TickState.DROPPED:
+            said += f" {_tick(tick)} was served: what was asked for then was called off or deleted since."
+    return said
+
+
+def _nothing_ready(case: Case) -> str:
+    future = newest_ready(case.records)
+    if future is None:
+        return "There is no ready build."
+    when = at(future.state_time)
+    return f"The ready build {short(future.id)} says it is of {when}, by a clock that was wrong."
+
+
+def _format_missing(case: Case, ready: Build) -> Cause | None:
+    missing = [str(f) for f in case.image.formats if f not in ready.formats]
+    if not missing:
+        return None
+    why = f"The newest ready build {short(ready.id)} has no {listed(missing)}, which is needed now."
+    return Cause(trigger=Trigger.FORMAT, why=why)
+
+
+def _files_lost(case: Case, ready: Build) -> Cause | None:
+    """A provider needs the files of a build whose builder won't come back."""
+    word: Pause | None = case.snapshot.forgotten.get(ready.builder_id or "")
+    waiting = _waiting(case, ready) if word is not None else []
+    if word is None or not waiting:
+        return None
+    where = listed(name for name, _ in waiting)
+    why = f"It is needed now for {where}, but {gone_for_good(ready, word)}."
+    return Cause(trigger=Trigger.FORMAT, why=why)
+
+
+def _file_gone(case: Case, ready: Build) -> Cause | None:
+    """A provider that came after the file went needs it once more."""
+    gone = _waiting(case, ready) if ready.pruned else []
+    waiting = [(name, image_format) for name, image_format in gone if image_format in ready.pruned]
+    if not waiting:
+        return None
+    formats = listed(sorted({image_format for _, image_format in waiting}))
+    why = (
+        f"The {formats} of the newest ready build {short(ready.id)} was deleted after its uploads,"
+        f" and is needed now for {listed(name for name, _ in waiting)}."
+    )
+    return Cause(trigger=Trigger.FORMAT, why=why)
+
+
+def _waiting(case: Case, ready: Build) -> list[tuple[str, str]]:
+    """The providers that are to get a build and have it not, and the format of each."""
+    return [
+        (provider.name, str(provider.image_format))
+        for provider in case.config.providers_of(case.image.name)
+        if not provider.images[case.image.name].pause
+        and provider.name not in case.snapshot.paused_providers
+        and not is_there(case.records, ready, provider.name)
+        and unwanted(case.records, ready, provider.name) is None
+    ]
+
+
+def _over_max_age(case: Case, ready: Build) -> Cause | None:
+    limit = case.image.max_age
+    if limit is None or (over := ready.state_time + limit) > case.now:
+        return None
+    why = (
+        f"The newest ready build {short(ready.id)} of {at(ready.state_time)}"
+        f" is older than the max-age since {at(over)}."
+    )
+    return Cause(trigger=Trigger.AGE, why=why, since=over)
+
+
+def _too_old(case: Case, ready: Build) -> Cause | None:
+    limit = case.image.rebuild_age
+    if limit is None or (over := known_good(ready) + limit) > case.now:
+        return None
+    checked = f", checked at {at(ready.checked)}," if ready.checked else ""
+    why = (
+        f"The newest ready build {short(ready.id)} of {at(ready.state_time)}{checked}"
+        f" is older than the rebuild-age since {at(over)}."
+    )
+    return Cause(trigger=Trigger.AGE, why=why, since=over, skippable=_comparable(case, ready))
+
+
+def _ticked(case: Case, ready: Build, ticks: tuple[Tick, ...]) -> Cause | None:
+    waiting = [tick for tick in ticks if tick.state in (TickState.FRESH, TickState.OPEN)]
+    if not waiting:
+        return None
+    newest = max(waiting, key=lambda tick: tick.time)
+    return Cause(
+        trigger=Trigger.SCHEDULE,
+        why=f"{_event(newest)} and no ready build began since.",
+        since=newest.due,
+        skippable=_comparable(case, ready),
+    )
+
+
+def _comparable(case: Case, ready: Build) -> bool:
+    """Whether it is worth to look for what changed; a build made by nodepool has nothing to compare with."""
+    return case.image.skip_unchanged and bool(ready.inputs)
+
+
+def _event(tick: Tick) -> str:
+    if tick.followed is not None:
+        what = f"Build {short(tick.followed.id)} of {tick.entry.after} became ready at {at(tick.time)}"
+        return f"{what}, which the schedule `{tick.entry.text}` follows,"
+    put_off = f", was put off until {at(tick.due)} by `spread`," if tick.due > tick.time else ""
+    return f"The schedule `{tick.entry.text}` ticked at {at(tick.time)}{put_off}"
+
+
+def _tick(tick: Tick) -> str:
+    return f"The tick of {at(tick.time)} by `{tick.entry.text}`"
