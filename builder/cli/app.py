@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -11,9 +12,9 @@ from cliff._argparse import ArgumentParser
 from cliff.app import App
 
 from builder import __version__
-from builder.cli import logs
+from builder.cli import logs, nodepool
 from builder.cli.context import CONFIG_VARIABLE, DEFAULT_CONFIG, SECURE_VARIABLE, Context, Parts
-from builder.cli.registry import COMMANDS, Registry
+from builder.cli.registry import COMMANDS, NODEPOOL, Entry, Registry
 from builder.errors import UsageError
 
 DESCRIPTION: Final = "Keep a CI system's virtual-machine images fresh in every OpenStack region."
@@ -68,7 +69,7 @@ class Application(App):
 
     def run(self, argv: list[str]) -> int:
         """Run the command that `argv` names; its exit code. Raises what the command raises."""
-        self.options, words = self.parser.parse_known_args(argv)
+        self.options, words = self.parser.parse_known_args(nodepool.in_our_words(argv))
         if self.options.help or not words:
             return self.show_help(words)
         self.context = Context(self._parts, self.options.config, self.options.secure)
@@ -87,21 +88,26 @@ class Application(App):
         group = list(self.registry.below(" ".join(names)))
         if len(group) > 1:
             self.stdout.write(f"usage: {self.NAME} {' '.join(names)} COMMAND ...\n\n")
-            self._list([e.name for e in group])
+            self._list(group)
+        elif names == [nodepool.GROUP]:
+            self.stdout.write(f"usage: {self.NAME} [-c FILE] [-s FILE] COMMAND ...\n\nnodepool's ")
+            self._list(NODEPOOL)
         elif names:
             command, name, _ = self._find(names)
             self.stdout.write(command.get_parser(f"{self.NAME} {name}").format_help())
         else:
             self.stdout.write(self.parser.format_help() + "\n")
-            self._list([e.name for e in COMMANDS])
+            self._list(COMMANDS)
             self.stdout.write(f"\n'{self.NAME} help COMMAND' or '{self.NAME} COMMAND --help' says more.\n")
+            self.stdout.write(f"nodepool's commands work as well: '{self.NAME} help {nodepool.GROUP}'.\n")
         return 0
 
-    def _list(self, names: list[str]) -> None:
+    def _list(self, entries: Iterable[Entry]) -> None:
         self.stdout.write("commands:\n")
-        for entry in COMMANDS:
-            if entry.name in names:
-                self.stdout.write(f"  {entry.name:<16} {entry.summary}\n")
+        listed = list(entries)
+        width = max(len(entry.name) for entry in listed)
+        for entry in listed:
+            self.stdout.write(f"  {entry.name:<{width}}  {entry.summary}\n")
 
     def _find(self, words: list[str]) -> tuple[Any, str, list[str]]:
         try:
@@ -122,6 +128,6 @@ class Application(App):
                 f"'{self.NAME} {words[0]}' needs one of its commands", hint=f"There is: {', '.join(below)}."
             )
         typed = " ".join(words[:2])
-        close = difflib.get_close_matches(typed, [e.name for e in COMMANDS], n=3)
+        close = difflib.get_close_matches(typed, [e.name for e in (*COMMANDS, *NODEPOOL)], n=3)
         hint = f"Did you mean {' or '.join(close)}?" if close else f"'{self.NAME} help' lists all commands."
         raise UsageError(f"there is no command {typed!r}", hint=hint)

@@ -6,6 +6,7 @@ A command says its arguments and what it does: `Action.act`, `Lister.table`, `Sh
 from __future__ import annotations
 
 import argparse
+import gc
 import unicodedata
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
@@ -17,13 +18,15 @@ from cliff.display import DisplayCommandBase
 from cliff.lister import Lister as CliffLister
 from cliff.show import ShowOne
 
-from builder.cli import formatters
+from builder.cli import formatters, standstill
 from builder.cli.render import Row, Table
 from builder.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
     from builder.cli.app import Application
-    from builder.cli.context import Context
+    from builder.cli.context import Context, Known
+    from builder.config.model import Config
+    from builder.model import Snapshot
 
 
 class _HelpFormatter(SmartHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -71,6 +74,22 @@ class Base(Command):
         self.app.stderr.write(f"{line}\n")
         self.app.stderr.flush()
 
+    def records(self, config: Config) -> Snapshot:
+        """All records at this moment, for who only looks at them; that everything is frozen is noted."""
+        return self._noted(self.context.snapshot(config))
+
+    def known(self) -> Known:
+        """The same, and the names that the configuration has, without loading all of it where that can be
+        avoided."""
+        known = self.context.known()
+        self._noted(known.snapshot)
+        return known
+
+    def _noted(self, snapshot: Snapshot) -> Snapshot:
+        if snapshot.frozen is not None:
+            self.note(standstill.frozen(snapshot.frozen))
+        return snapshot
+
     def confirm(self, question: str) -> None:
         """Return when somebody at a terminal says yes; RefusedError when they don't, UsageError when
         there is nobody to ask."""
@@ -109,6 +128,18 @@ class Action(Base):
 class _Display(Base, DisplayCommandBase[Any]):
     def _load_formatter_plugins(self) -> Any:
         return formatters.all_formatters()
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """Do it; the exit code."""
+        # Thousands of records are made here and kept to the end: to look for garbage among them again and
+        # again takes longer than to show them.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return int(super().run(parsed_args))
+        finally:
+            if collecting:
+                gc.enable()
 
     def _generate_columns_and_selector(
         self, parsed_args: argparse.Namespace, column_names: Sequence[str]

@@ -16,18 +16,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
-from builder.cloud.base import Cloud
-from builder.cloud.pool import CloudPool
-from builder.config import loader
-from builder.config.model import Config, Provider
-from builder.config.providers import ImageFormatOf
+from builder.config.problems import Problems
+from builder.config.text import expand, fingerprint, read_text, state_dir_in
 from builder.errors import ConfigError, UnavailableError
-from builder.model import ImageFormat, UploadWish
-from builder.store import embedded
-from builder.store.base import Store
-from builder.store.zookeeper import ZooKeeperStore
+from builder.model import ImageFormat, Snapshot, UploadWish
+from builder.store import asking
+from builder.store.asking import Told
+from builder.store.wire import SERVERS_VARIABLE, Question
+
+if TYPE_CHECKING:
+    from builder.cloud.base import Cloud
+    from builder.cloud.pool import CloudPool
+    from builder.config.model import Config, Provider
+    from builder.config.providers import ImageFormatOf
+    from builder.store.base import Store
 
 DEFAULT_CONFIG: Final = Path("/etc/imagepool/imagepool.yaml")
 CONFIG_VARIABLE: Final = "IMAGEPOOL_CONFIG"
@@ -37,8 +41,14 @@ SECURE_VARIABLE: Final = "IMAGEPOOL_SECURE"
 #: Where the formats that clouds want are looked up (clouds.yaml, openstacksdk's vendor profiles).
 #: Named, not imported: openstacksdk takes longer to import than most commands take to run.
 _FORMATS: Final = "builder.cloud.openstack:image_format_of"
-#: The real cloud of a provider; named for the same reason.
+#: The real cloud of a provider, and the pool of them; named for the same reason.
 _CLOUD: Final = "builder.cloud.openstack:OpenStackCloud"
+_POOL: Final = "builder.cloud.pool:CloudPool"
+#: What a command needs only when the daemon of this machine doesn't answer, or there is more to do than to
+#: list records: a configuration as a whole, and ZooKeeper.
+_LOAD: Final = "builder.config.loader:load"
+_STORE: Final = "builder.store.zookeeper:ZooKeeperStore"
+_EMBEDDED: Final = "builder.store.embedded"
 #: Seconds for each request to a cloud: somebody waits for the answer.
 CLOUD_TIMEOUT: Final = 10.0
 
@@ -58,23 +68,29 @@ def _cloud(provider: Provider) -> Cloud:
 
 
 def _load(path: Path, secure: Path | None, environ: Mapping[str, str], format_of: ImageFormatOf) -> Config:
-    return loader.load(path, image_format_of=format_of, environ=environ, secure=secure)
+    load: Callable[..., Config] = pkgutil.resolve_name(_LOAD)
+    return load(path, image_format_of=format_of, environ=environ, secure=secure)
 
 
 def _open_store(config: Config, environ: Mapping[str, str], watch: bool) -> Store:
-    servers = embedded.resolve(config, environ)
+    servers = pkgutil.resolve_name(_EMBEDDED).resolve(config, environ)
     if servers is None:
         raise UnavailableError(
             "'imagepool run' isn't running here, and the configuration names no ZooKeeper servers",
             hint=f"Start 'imagepool run', or set zookeeper-servers in {config.path}.",
         )
-    return ZooKeeperStore(servers, watch=watch)
+    return _zookeeper_store(servers, watch=watch)
+
+
+def _zookeeper_store(servers: Any, *, watch: bool) -> Store:
+    make: Callable[..., Store] = pkgutil.resolve_name(_STORE)
+    return make(servers, watch=watch)
 
 
 @contextmanager
 def _own_store(config: Config, environ: Mapping[str, str]) -> Iterator[Store]:
-    with embedded.serving(config, environ) as where:
-        yield ZooKeeperStore(where, watch=False)
+    with pkgutil.resolve_name(_EMBEDDED).serving(config, environ) as where:
+        yield _zookeeper_store(where, watch=False)
 
 
 def _now() -> datetime:
@@ -88,17 +104,28 @@ class Parts:
     `load(path, secure, environ, format_of)` reads the configuration; `open_store(config, environ,
     watch)` returns a store that is not started, `own_store(config, environ)` one for a block, with a private
     server where the daemon would start one; `format_of(cloud, region)` is the format that clouds.yaml
-    says, or a ConfigError; `cloud(provider)` makes a Cloud that is not connected yet; `now()` is the time,
+    says, or a ConfigError; `ask(state_dir, question)` is what the daemon of this machine tells, if it does;
+    `cloud(provider)` makes a Cloud that is not connected yet; `now()` is the time,
     aware and in UTC.
     """
 
     load: Callable[[Path, Path | None, Mapping[str, str], ImageFormatOf], Config] = _load
     open_store: Callable[[Config, Mapping[str, str], bool], Store] = _open_store
     own_store: Callable[[Config, Mapping[str, str]], AbstractContextManager[Store]] = _own_store
+    ask: Callable[[Path, Question], Told | None] = asking.ask
     format_of: ImageFormatOf = _cloud_format
     cloud: Callable[[Provider], Cloud] = _cloud
     now: Callable[[], datetime] = _now
     environ: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """All records, and the names that the configuration has, in its order."""
+
+    snapshot: Snapshot
+    images: tuple[str, ...]
+    providers: tuple[str, ...]
 
 
 class Context:
@@ -151,7 +178,8 @@ class Context:
     @cached_property
     def clouds(self) -> CloudPool:
         """The clouds of all providers; none is connected before it is asked something."""
-        return CloudPool(self._parts.cloud)
+        make: Callable[..., CloudPool] = pkgutil.resolve_name(_POOL)
+        return make(self._parts.cloud)
 
     def knows_cloud(self, cloud: str, region: str | None) -> bool:
         """Whether clouds.yaml has such a cloud and region, whether it answers or not."""
@@ -177,6 +205,45 @@ class Context:
             yield store
         finally:
             store.close()
+
+    def snapshot(self, config: Config) -> Snapshot:
+        """All records at this moment, for a command that only reads: from the daemon of this machine, or
+        else from ZooKeeper. Raises as `store`."""
+        told = self._ask(config.state_dir, config.fingerprint) if config.fingerprint else None
+        return self._read(config) if told is None else told.snapshot
+
+    def known(self) -> Known:
+        """The same, and the names that the configuration has; it is loaded only where no daemon answers.
+
+        Raises as `store` and `config_for_records`.
+        """
+        told = self._ask_unloaded()
+        if told is not None:
+            return Known(snapshot=told.snapshot, images=told.images, providers=told.providers)
+        config = self.config_for_records()
+        images, providers = tuple(config.diskimages), tuple(config.providers)
+        return Known(snapshot=self._read(config), images=images, providers=providers)
+
+    def _read(self, config: Config) -> Snapshot:
+        with self.store(config) as store:
+            return store.snapshot()
+
+    def _ask(self, state_dir: Path, config: str) -> Told | None:
+        servers = self._parts.environ.get(SERVERS_VARIABLE, "")
+        return self._parts.ask(state_dir, Question(config=config, servers=servers))
+
+    def _ask_unloaded(self) -> Told | None:
+        """What a daemon tells that has the very same configuration, which it need not be known to be sound;
+        None as well when that can't be read, as those who load it will say."""
+        environ = self._parts.environ
+        try:
+            text = expand(read_text(self.config_path), self.config_path, environ, Problems())
+            secure = "" if self.secure is None else read_text(self.secure, secret=True)
+        except ConfigError:
+            return None
+        if self.secure is not None:
+            secure = expand(secure, self.secure, environ, Problems())
+        return self._ask(state_dir_in(text, self.config_path), fingerprint(text, secure))
 
     @contextmanager
     def own_store(self, config: Config) -> Iterator[Store]:

@@ -8,19 +8,21 @@ else of the build is running or due now: what is left then is a retry later on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Final
 
-from builder.cli import text
+from builder.cli import text, waiting
 from builder.cli.motion import motion, told
+from builder.cli.waiting import Waiting
 from builder.config.model import Config, Provider
 from builder.model import Build, BuildState, ImageRecords, Request, Snapshot, Upload, UploadPhase, UploadState
 from builder.planning import words
 from builder.planning.actions import UploadDecision, Verdict
 from builder.planning.estimate import estimate
-from builder.planning.records import newest_first, newest_ready
+from builder.planning.records import newest_first, newest_ready, unwanted
 from builder.planning.retry import counts
 from builder.planning.uploads import decide_uploads
 
@@ -31,6 +33,25 @@ PATIENCE: Final = timedelta(seconds=10)
 STEP: Final = 10
 
 
+@dataclass(frozen=True)
+class Scene:
+    """What there is to see at one moment, for all that is followed."""
+
+    config: Config
+    snapshot: Snapshot
+    now: datetime
+
+    @cached_property
+    def uploads(self) -> tuple[UploadDecision, ...]:
+        """What is decided on every upload; worked out when somebody looks, once."""
+        return decide_uploads(self.config, self.snapshot, self.now)
+
+    @cached_property
+    def waiting(self) -> Mapping[str, Waiting]:
+        """The open requests and what they wait for, by image; worked out when somebody looks, once."""
+        return {each.request.image: each for each in waiting.of_all(self.config, self.snapshot, self.now)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """How it ended; `reason` is None when all is well, `lines` are the last ones that matter, `hint`
@@ -39,6 +60,7 @@ class Outcome:
     reason: str | None = None
     hint: str = ""
     lines: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()  #: providers that don't take it now, although all is well
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +80,12 @@ class Follower:
     since: datetime
     _said: dict[str, str] = field(default_factory=dict)  #: the last line on each subject, times left out
 
-    def look(self, config: Config, snapshot: Snapshot, now: datetime) -> News:
-        """What is new in this snapshot."""
-        records = snapshot.image(self.request.image)
+    def look(self, scene: Scene) -> News:
+        """What is new at this moment."""
+        records, now = scene.snapshot.image(self.request.image), scene.now
         build = self._build(records)
         if build is None:
-            return self._not_begun(records, now)
+            return self._not_begun(records, scene)
         said = dict(_build_lines(build, records))
         outcome: Outcome | None = None
         if build.state is BuildState.FAILED:
@@ -73,7 +95,7 @@ class Follower:
         elif build.state is BuildState.DELETING:
             outcome = Outcome(reason=f"build {build.id} is being deleted")
         elif build.state is BuildState.READY:
-            uploads = _Uploads.of(config, snapshot, build, now)
+            uploads = _Uploads.of(scene, build)
             said.update(uploads.lines())
             outcome = uploads.outcome()
         elif build.state is BuildState.BUILDING:
@@ -87,16 +109,18 @@ class Follower:
         new = [b for b in records.builds if b.id not in self.known]
         return next(iter(ours or new), None)
 
-    def _not_begun(self, records: ImageRecords, now: datetime) -> News:
-        waited = now - self.since
+    def _not_begun(self, records: ImageRecords, scene: Scene) -> News:
+        waited = scene.now - self.since
         if records.request is None and waited >= PATIENCE:
             return News(lines=(), outcome=Outcome(reason="the request was withdrawn before a build began"))
         said = {"request": f"waiting for a builder to take the request for {self.request.image}"}
         if waited >= PATIENCE:
             busy = " (another build of this image is running)" if records.build_claimed else ""
+            waits = scene.waiting.get(self.request.image)
+            why = f". {waits.reason}" if waits is not None and (waits.stuck or waits.held) else ""
             said["daemon"] = (
                 f"no builder has taken the request yet{busy}; it stays open until a daemon"
-                " with the role builder runs ('imagepool run')"
+                f" with the role builder does ('imagepool run'){why}"
             )
         return News(lines=self._new(said))
 
@@ -170,16 +194,23 @@ class _Upload:
     provider: Provider
     newest: Upload | None
     decision: UploadDecision
+    held: bool  #: it would be uploaded now if not everything were frozen
 
     @property
     def moving(self) -> bool:
-        return self.decision.verdict in (Verdict.RUNNING, Verdict.NOW) or (
-            self.newest is not None and self.newest.state is UploadState.UPLOADING
+        return (
+            self.held
+            or self.decision.verdict in (Verdict.RUNNING, Verdict.NOW)
+            or (self.newest is not None and self.newest.state is UploadState.UPLOADING)
         )
 
     @property
     def failed(self) -> bool:
         return self.newest is not None and self.newest.state is UploadState.FAILED
+
+    @property
+    def there(self) -> bool:
+        return self.newest is not None and self.newest.state is UploadState.READY
 
     @property
     def line(self) -> str:
@@ -197,16 +228,17 @@ class _Uploads:
     each: tuple[_Upload, ...]
 
     @classmethod
-    def of(cls, config: Config, snapshot: Snapshot, build: Build, now: datetime) -> _Uploads:
-        records = snapshot.image(build.image)
+    def of(cls, scene: Scene, build: Build) -> _Uploads:
+        records = scene.snapshot.image(build.image)
         newest = newest_ready(records)
         each = [
             _Upload(
-                provider=config.providers[decision.provider],
+                provider=scene.config.providers[decision.provider],
                 newest=next(iter(newest_first(records.uploads_of(build.id, decision.provider))), None),
                 decision=decision,
+                held=_held(scene, build, decision.provider),
             )
-            for decision in decide_uploads(config, snapshot, now)
+            for decision in scene.uploads
             if decision.image == build.image
         ]
         return cls(build=build, superseded=newest is not None and newest.id != build.id, each=tuple(each))
@@ -221,9 +253,21 @@ class _Uploads:
         if any(upload.moving for upload in self.each):
             return None
         failed = [f"{u.provider.name}: {_why(u)}" for u in self.each if u.failed]
-        return Outcome(
-            reason=f"uploads of build {self.build.id} failed: {'; '.join(failed)}" if failed else None
-        )
+        if failed:
+            return Outcome(reason=f"uploads of build {self.build.id} failed: {'; '.join(failed)}")
+        return Outcome(without=tuple(upload.provider.name for upload in self.each if not upload.there))
+
+
+def _held(scene: Scene, build: Build, provider: str) -> bool:
+    """Whether nothing but a freeze keeps a build from being uploaded to a provider for the first time."""
+    records, listing = scene.snapshot.image(build.image), scene.config.providers[provider].images[build.image]
+    return (
+        scene.snapshot.frozen is not None
+        and not records.uploads_of(build.id, provider)
+        and not listing.pause
+        and provider not in scene.snapshot.paused_providers
+        and unwanted(records, build, provider) is None
+    )
 
 
 def _progress(upload: Upload) -> str:

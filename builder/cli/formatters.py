@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from importlib.metadata import EntryPoint
+from itertools import chain
 from typing import Any, TextIO
 
 from cliff.formatters.base import ListFormatter, SingleFormatter
@@ -19,7 +21,7 @@ from cliff.formatters.table import TableFormatter
 from cliff.formatters.yaml_format import YAMLFormatter
 from stevedore.extension import Extension, ExtensionManager
 
-from builder.cli import text
+from builder.cli import grid, text
 from builder.cli.cells import Cell
 
 
@@ -38,6 +40,28 @@ def flat(value: Any) -> str | int | float | bool | None:
     if isinstance(value, list | tuple | dict):
         return json.dumps(value)
     return text.visible(value) if isinstance(value, str) else value
+
+
+class QuickTableFormatter(TableFormatter):
+    """cliff's table, drawn by ourselves where a list is plain text and nobody wants it to fit: cliff fits
+    what goes to a terminal."""
+
+    def emit_list(
+        self,
+        column_names: Sequence[str],
+        data: Iterable[Sequence[Any]],
+        stdout: TextIO,
+        parsed_args: argparse.Namespace,
+    ) -> None:
+        """Write the table."""
+        rows = [tuple(row) for row in data]
+        if rows and not (parsed_args.max_width > 0 or parsed_args.fit_width or sys.stdout.isatty()):
+            texts = [[cell.human_readable() for cell in row if isinstance(cell, Cell)] for row in rows]
+            texts_are_all = all(len(cells) == len(column_names) for cells in texts)
+            if texts_are_all and all(map(grid.is_plain, chain(column_names, *texts))):
+                stdout.write(f"{grid.draw(column_names, texts)}\n")
+                return
+        super().emit_list(column_names, rows, stdout, parsed_args)
 
 
 class CsvFormatter(ListFormatter, SingleFormatter):
@@ -104,7 +128,7 @@ class ValueFormatter(ListFormatter, SingleFormatter):
 def all_formatters() -> ExtensionManager[Any]:
     """Every formatter by its name, in the shape cliff keeps them in; each serves list and show."""
     formatters: dict[str, ListFormatter] = {
-        "table": TableFormatter(),
+        "table": QuickTableFormatter(),
         "json": JSONFormatter(),
         "yaml": YAMLFormatter(),
         "csv": CsvFormatter(),

@@ -29,8 +29,9 @@ def image_name(snapshot: Snapshot, configured: Sequence[str], name: str) -> str:
 
 
 def provider_name(snapshot: Snapshot, configured: Sequence[str], name: str) -> str:
-    """`name`, when the configuration knows such a provider or an upload went to one; else NotFoundError."""
-    known = sorted({*configured, *(u.provider for u in snapshot.uploads())})
+    """`name`, when the configuration knows such a provider, an upload went to one or somebody paused it;
+    else NotFoundError."""
+    known = sorted({*configured, *(u.provider for u in snapshot.uploads()), *snapshot.paused_providers})
     if name in known:
         return name
     hint = f"There is: {_some(known)}." if known else "No provider is configured."

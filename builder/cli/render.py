@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from builder.cli import guard, text
+from builder.cli import guard, standstill, text
 from builder.cli.cells import (
     BuildId,
     Bytes,
@@ -15,6 +15,7 @@ from builder.cli.cells import (
     Flag,
     Lines,
     Moment,
+    Paragraph,
     Reason,
     Seconds,
     Share,
@@ -22,7 +23,6 @@ from builder.cli.cells import (
     pairs,
     short,
 )
-from builder.cli.status import ImageStatus, Place
 from builder.model import (
     Artifact,
     Build,
@@ -36,13 +36,18 @@ from builder.model import (
 from builder.planning import words
 from builder.planning.estimate import Estimate, estimate, expected_duration, phase_seconds
 
+if TYPE_CHECKING:
+    # What decides on images takes longer to import than most lists take to print.
+    from builder.cli.status import ImageStatus, Place
+    from builder.config.model import DiskImage
+
 BUILD_COLUMNS: Final = (
     "id", "image", "state", "phase", "builder", "formats", "size", "age", "duration", "reason",
     "progress", "left",
 )  # fmt: skip
 IMAGE_COLUMNS: Final = (
     "image", "platform", "state", "schedule", "next_build", "last_ready", "age", "uploads_ready",
-    "uploads_total", "paused", "reason", "checked",
+    "uploads_total", "paused", "reason", "checked", "pause", "next_builder",
 )  # fmt: skip
 
 _PHASES: Final = tuple(str(phase) for phase in BuildPhase)
@@ -131,7 +136,7 @@ def image_row(status: ImageStatus, now: datetime) -> Row:
         "image": Cell(status.name),
         "platform": Cell(platform.name if platform is not None else None),
         "state": Cell(status.state),
-        "schedule": Cell(diskimage.schedule if diskimage is not None else None),
+        "schedule": Cell(_schedule(diskimage) if diskimage is not None else None),
         "next_build": Moment(status.next_build),
         "last_ready": Moment((newest.ended or newest.state_time) if newest is not None else None),
         "age": Seconds((now - newest.began).total_seconds() if newest is not None else None),
@@ -140,6 +145,8 @@ def image_row(status: ImageStatus, now: datetime) -> Row:
         "paused": Flag(status.paused),
         "reason": Reason(status.reason),
         "checked": Moment(newest.checked if newest is not None else None),
+        "pause": Reason(standstill.of_image(diskimage, status.records.pause)),
+        "next_builder": Cell(status.assignment.hostname if status.assignment is not None else None),
     }
 
 
@@ -155,7 +162,10 @@ def image_details(status: ImageStatus, now: datetime) -> Row:
         "decision_reason": Cell(
             decision.reason if decision is not None else "the configuration doesn't list this image"
         ),
+        "waits": Paragraph(status.waits),
+        "pause": standstill.pause_cell(status.records.pause),
         "request": _request(status.records.request),
+        "requires": Words(sorted(diskimage.requires) if diskimage is not None else ()),
         "formats": Words(diskimage.formats if diskimage is not None else ()),
         "elements": Words(diskimage.elements if diskimage is not None else ()),
         "builds": Lines(
@@ -173,6 +183,11 @@ def image_details(status: ImageStatus, now: datetime) -> Row:
         "estimate": _expected(_running_estimate(status.records, now), now),
         "expected_duration": Seconds(expected_duration(status.records)),
     }
+
+
+def _schedule(image: DiskImage) -> str:
+    """Its entries as they are written."""
+    return "; ".join(entry.text for entry in image.schedule) or "never"
 
 
 def _why(build: Build, records: ImageRecords) -> str | None:
@@ -239,9 +254,13 @@ def _request(request: Request | None) -> Lines:
         "why": request.why,
         "time": text.iso(request.time),
         "manual": request.manual,
+        "force": request.force,
+        "urgent": request.urgent,
+        "tick": text.iso(request.tick) if request.tick is not None else None,
     }
     why, by = words.line(request.why), words.line(request.by)
-    return Lines(data, [f"{why} ({by}, {text.moment(request.time)})"])
+    how = [name for name in ("force", "urgent") if data[name]]
+    return Lines(data, [f"{why} ({', '.join((by, text.moment(request.time), *how))})"])
 
 
 def _runs(build: Build, records: ImageRecords) -> bool:

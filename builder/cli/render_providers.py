@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from builder.cli import text
+from builder.cli import standstill, text
 from builder.cli.cells import (
     PARAGRAPH_WIDTH,
     Cell,
@@ -23,7 +23,7 @@ from builder.cli.cells import (
 )
 from builder.cli.render import Row
 from builder.config.model import Config, Provider, masked_credentials
-from builder.model import Snapshot, Upload, UploadState
+from builder.model import Pause, Snapshot, Upload, UploadState
 from builder.planning.actions import Breaker, UploadDecision
 from builder.planning.breakers import breakers
 from builder.planning.records import is_there, moving, newest_first, newest_ready
@@ -32,6 +32,7 @@ from builder.ways import SIZE_TOTAL, STAGE_TOTAL, Capabilities, Choice, Quota
 PROVIDER_COLUMNS: Final = (
     "provider", "cloud", "region", "configured", "breaker", "since", "next_probe", "failures",
     "uploads_running", "uploads_max", "images_ready", "images_wanted", "failed_at", "last_failure",
+    "paused", "pause",
 )  # fmt: skip
 PLAN_COLUMNS: Final = ("provider", "decision", "due", "reason", "ways", "capabilities", "trouble")
 
@@ -46,11 +47,13 @@ class ProviderStatus:
     running: int  #: uploads that somebody works on
     ready: int  #: images whose newest ready build is ready there
     last_failed: Upload | None
+    pause: Pause | None = None  #: by hand: nothing is uploaded there
 
 
 def of_all(config: Config, snapshot: Snapshot, now: datetime) -> tuple[ProviderStatus, ...]:
     """Every provider of the configuration, in its order, then those that only records still name."""
-    gone = sorted({u.provider for u in snapshot.uploads()} - set(config.providers))
+    named = {*(u.provider for u in snapshot.uploads()), *snapshot.paused_providers}
+    gone = sorted(named - set(config.providers))
     known = breakers(config, snapshot, now)
     return tuple(_status(config, snapshot, known.get(name), name) for name in (*config.providers, *gone))
 
@@ -71,6 +74,7 @@ def _status(config: Config, snapshot: Snapshot, breaker: Breaker | None, name: s
         running=sum(u.provider == name for records in snapshot.images.values() for u in moving(records)),
         ready=0 if provider is None else sum(_is_current(snapshot, provider, i) for i in provider.images),
         last_failed=next(iter(failed), None),
+        pause=snapshot.paused_providers.get(name),
     )
 
 
@@ -98,6 +102,8 @@ def provider_row(status: ProviderStatus) -> Row:
         "images_wanted": Cell(len(provider.images) if provider else 0),
         "failed_at": Moment(failed.state_time if failed else None),
         "last_failure": Reason(_last_failure(failed)),
+        "paused": Flag(status.pause is not None),
+        "pause": Reason(standstill.told(status.pause) if status.pause is not None else None),
     }
 
 
@@ -113,6 +119,7 @@ def provider_details(
     return {
         **provider_row(status),
         "last_failure": Cell(_last_failure(status.last_failed)),
+        "pause": standstill.pause_cell(status.pause),
         "breaker_reason": Paragraph(breaker.reason if breaker else None),
         "capabilities": capabilities_cell(capabilities),
         "quotas": _quotas(quotas),

@@ -22,7 +22,8 @@ from builder.config.model import Config, DiskImage, Provider
 from builder.model import Build, BuildState, ImageRecords, Snapshot, Upload, UploadState
 from builder.planning import words
 from builder.planning.actions import BuildDecision, UploadDecision, Verdict
-from builder.planning.builds import decide_build
+from builder.planning.assignment import Assignment, assign, why_nobody
+from builder.planning.builds import decide_builds
 from builder.planning.records import newest_first, newest_ready, ready_uploads, unwanted
 from builder.planning.uploads import decide_uploads
 
@@ -59,6 +60,7 @@ class ImageStatus:
     records: ImageRecords
     newest_ready: Build | None
     decision: BuildDecision | None
+    assignment: Assignment | None  #: who is to build it; None when no build is due now
     places: tuple[Place, ...]
     reason: str | None  #: why it is not as it should be, None when it is
 
@@ -80,30 +82,60 @@ class ImageStatus:
         return self.decision.due
 
     @property
+    def waits(self) -> str | None:
+        """Why a build that is due doesn't begin; None when none is, or a builder is to take it."""
+        if self.assignment is None or self.assignment.builder_id is not None:
+            return None
+        return self.assignment.reason
+
+    @property
     def uploads_ready(self) -> int:
         """In how many providers the newest ready build is ready."""
         return sum(place.current for place in self.places)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Plans:
+    """What is decided on all images: whose turn it is depends on every one of them."""
+
+    builds: Mapping[str, BuildDecision]
+    assignments: Mapping[str, Assignment]
+    uploads: tuple[UploadDecision, ...]
+
+    @classmethod
+    def of(cls, config: Config, snapshot: Snapshot, now: datetime) -> _Plans:
+        builds = decide_builds(config, snapshot, now)
+        return cls(
+            builds={decision.image: decision for decision in builds},
+            assignments=assign(config, snapshot, now, builds),
+            uploads=decide_uploads(config, snapshot, now),
+        )
+
+
 def of_all(config: Config, snapshot: Snapshot, now: datetime) -> tuple[ImageStatus, ...]:
     """Every image that is configured or has records, by name."""
     names = sorted({*config.diskimages, *snapshot.images})
-    decisions = decide_uploads(config, snapshot, now)
-    return tuple(_status(config, snapshot, now, name, decisions) for name in names)
+    plans = _Plans.of(config, snapshot, now)
+    uploads: dict[str, dict[str, UploadDecision]] = {}
+    for decision in plans.uploads:
+        uploads.setdefault(decision.image, {})[decision.provider] = decision
+    return tuple(_status(config, snapshot, name, plans, uploads.get(name, {})) for name in names)
 
 
 def of_image(config: Config, snapshot: Snapshot, now: datetime, name: str) -> ImageStatus:
     """One image, by its full name."""
-    return _status(config, snapshot, now, name, decide_uploads(config, snapshot, now))
+    plans = _Plans.of(config, snapshot, now)
+    uploads = {d.provider: d for d in plans.uploads if d.image == name}
+    return _status(config, snapshot, name, plans, uploads)
 
 
 def _status(
-    config: Config, snapshot: Snapshot, now: datetime, name: str, decisions: tuple[UploadDecision, ...]
+    config: Config, snapshot: Snapshot, name: str, plans: _Plans, uploads: Mapping[str, UploadDecision]
 ) -> ImageStatus:
     records = snapshot.image(name)
     diskimage = config.diskimages.get(name)
     ready = newest_ready(records)
-    places = _places(config, records, ready, {d.provider: d for d in decisions if d.image == name})
+    places = _places(config, records, ready, uploads)
     state = _state(records, paused=records.paused or (diskimage is not None and diskimage.pause))
     return ImageStatus(
         name=name,
@@ -111,9 +143,10 @@ def _status(
         diskimage=diskimage,
         records=records,
         newest_ready=ready,
-        decision=None if diskimage is None else decide_build(diskimage, records, config, now),
+        decision=plans.builds.get(name),
+        assignment=plans.assignments.get(name),
         places=places,
-        reason=_reason(state, records, places),
+        reason=_reason(state, records, places) or _stuck(snapshot, diskimage, plans.builds.get(name)),
     )
 
 
@@ -146,6 +179,13 @@ def _reason(state: ImageState, records: ImageRecords, places: tuple[Place, ...])
     behind = [(place, why) for place in places if (why := _why_behind(records, place))]
     where = ", ".join(place.provider for place, _ in behind)
     return f"{where}: {behind[0][1]}" if behind else None
+
+
+def _stuck(snapshot: Snapshot, image: DiskImage | None, decision: BuildDecision | None) -> str | None:
+    """Why no builder that is alive can take a build that is due; None when one can, or none is due."""
+    if image is None or decision is None or decision.verdict is not Verdict.NOW:
+        return None
+    return why_nobody(image, snapshot)
 
 
 def _why_behind(records: ImageRecords, place: Place) -> str | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from builder.config.model import Config, ZooKeeper
+from builder.doctor import coordination
 from builder.errors import ImagepoolError
 from builder.findings import Finding, fine, problem, warning
 from builder.model import Build, Snapshot
@@ -20,8 +21,6 @@ NAME: Final = "ZooKeeper"
 CONNECT_TIMEOUT: Final = 8.0
 #: Seconds for a round trip, from which on work gets slow.
 _SLOW: Final = 0.2
-#: Clocks may differ by so much before anybody notices.
-_SKEW: Final = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +67,8 @@ def _ask(where: ZooKeeper, config: Config, now: datetime) -> Records:
         snapshot = store.snapshot()
     finally:
         store.close()
-    return Records(findings=(*found, clock(snapshot, now)), snapshot=snapshot)
+    together = coordination.look(config, snapshot, now)
+    return Records(findings=(*found, clock(snapshot, now), *together), snapshot=snapshot)
 
 
 def _speed(how: str, latency: float) -> Finding:
@@ -102,7 +102,7 @@ def clock(snapshot: Snapshot, now: datetime) -> Finding:
     """Whether our clock agrees with those of the machines that wrote the records."""
     last = max((_written(build) for build in snapshot.builds()), default=now)
     ahead = last - now
-    if ahead > _SKEW:
+    if ahead > coordination.SKEW:
         return problem(
             "clock",
             f"a record was written {ahead.total_seconds():.0f} s from now, by our clock",

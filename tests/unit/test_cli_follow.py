@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from builder.cli.follow import PATIENCE, Follower, News
+from builder.cli.follow import PATIENCE, Follower, News, Scene
 from builder.config.model import Config
 from builder.model import (
     Build,
@@ -16,6 +16,7 @@ from builder.model import (
     Cancellation,
     Failure,
     FailureClass,
+    Pause,
     Request,
     Upload,
     UploadState,
@@ -56,7 +57,7 @@ class Story:
         self.follower = Follower(request=REQUEST, known=frozenset(b.id for b in known), since=NOW)
 
     def look(self, *parts: Build | Upload | Request, at: datetime = NOW, **more: object) -> News:
-        return self.follower.look(self.settings, snapshot(records(*parts, **more)), at)
+        return self.follower.look(Scene(self.settings, snapshot(records(*parts, **more)), at))
 
 
 def sending(to: str, sent: int = 0, **more: object) -> Upload:
@@ -90,6 +91,12 @@ def test_while_nobody_takes_the_request_it_says_what_it_waits_for() -> None:
     assert story.look(REQUEST, at=NOW + DAY) == News(lines=())
 
 
+def test_who_waits_for_a_request_that_no_builder_can_take_learns_why() -> None:
+    waits = replace(snapshot(records(REQUEST)), daemons=())
+    (_, line) = Story().follower.look(Scene(CONFIG, waits, NOW + PATIENCE)).lines
+    assert line.endswith("No builder is alive.")
+
+
 def test_a_build_of_somebody_else_that_runs_meanwhile_is_not_ours() -> None:
     theirs = building(1, NOW - MINUTE, request=asked(NOW - DAY, manual=False))
     story = Story(theirs)
@@ -119,6 +126,31 @@ def test_a_builder_that_puts_no_request_on_record_is_followed_by_its_new_build()
     assert story.look(REQUEST, nodepools, ready(1, NOW - DAY)).lines == (
         f"build {build_id(2)} on host-a: packages",
     )
+
+
+def test_who_waits_while_everything_is_frozen_learns_that() -> None:
+    waits = replace(snapshot(records(REQUEST)), frozen=Pause(by="ann", time=NOW, why="release day"))
+    (_, line) = Story().follower.look(Scene(CONFIG, waits, NOW + PATIENCE)).lines
+    assert "release day" in line and "imagepool unfreeze" in line
+
+
+def test_a_build_that_was_forced_while_frozen_is_followed_until_its_uploads_may_begin() -> None:
+    story, frozen = Story(), Pause(by="ann", time=NOW, why="release day")
+    waits = replace(snapshot(records(READY, there("north"))), frozen=frozen)
+    news = story.follower.look(Scene(CONFIG, waits, NOW + 7 * MINUTE))
+    assert news.outcome is None and any(
+        "upload to south: Everything is frozen" in line for line in news.lines
+    )
+    done = story.look(READY, there("north"), there("south"), at=NOW + 8 * MINUTE).outcome
+    assert done is not None and (done.reason, done.without) == (None, ())
+
+
+def test_a_provider_that_is_paused_is_not_waited_for_but_told() -> None:
+    paused = replace(
+        snapshot(records(READY, there("north"))), paused_providers={"south": Pause(by="ann", time=NOW)}
+    )
+    outcome = Story().follower.look(Scene(CONFIG, paused, NOW + 7 * MINUTE)).outcome
+    assert outcome is not None and (outcome.reason, outcome.without) == (None, ("south",))
 
 
 # -- the build ------------------------------------------------------------------------------------
@@ -274,9 +306,10 @@ def test_providers_that_take_no_uploads_now_are_not_waited_for() -> None:
 class Daemon:
     """A stand-in for the daemon: on another session, answers the request with the builds it is given."""
 
-    def __init__(self, store: FakeStore, *answer: Build | Upload) -> None:
+    def __init__(self, store: FakeStore, *answer: Build | Upload, image: str = IMAGE) -> None:
         self._store = store
-        self._answer = answer
+        self._answer = [replace(record, image=image) for record in answer]
+        self._image = image
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
@@ -284,7 +317,7 @@ class Daemon:
         seen, request = -1, None
         while request is None:
             seen = self._store.wait(seen, 10)
-            request = self._store.get_request(IMAGE)
+            request = self._store.get_request(self._image)
         for record in self._answer:
             self._store.put(replace(record, request=request) if isinstance(record, Build) else record)
         self._store.withdraw_request(request)
@@ -324,6 +357,63 @@ def test_wait_ends_with_1_and_the_reason_when_an_upload_failed(world: World) -> 
     done = world.run("image", "build", IMAGE, "--wait")
     daemon.join()
     assert done.code == 1 and "south: quota: the cloud is full" in done.err
+
+
+def several() -> World:
+    """Two images, each of which goes to one provider."""
+    return World(
+        config=config(diskimage("one"), diskimage("two"), provider("north", "one", "two")),
+        now=NOW + 7 * MINUTE,
+    )
+
+
+def test_several_are_followed_at_once_and_each_line_says_whose_it_is() -> None:
+    world = several()
+    daemons = [
+        Daemon(world.store, READY, there("north"), image="two"),
+        Daemon(
+            world.store,
+            replace(READY, id=build_id(3)),
+            replace(there("north"), build_id=build_id(3)),
+            image="one",
+        ),
+    ]
+    done = world.run("image", "build", "one", "two", "--wait")
+    for daemon in daemons:
+        daemon.join()
+    assert done.code == 0, done.err
+    assert sorted(done.out.splitlines()) == [
+        f"{name} is ready in all its providers" for name in ("one", "two")
+    ]
+    assert f"one: build {build_id(3)}: ready" in done.err and f"two: build {build_id(2)}: ready" in done.err
+
+
+def test_of_several_one_that_fails_is_told_and_the_others_are_waited_for() -> None:
+    world = several()
+    daemons = [
+        Daemon(world.store, failed(2, NOW + MINUTE), image="one"),
+        Daemon(
+            world.store,
+            replace(READY, id=build_id(3)),
+            replace(there("north"), build_id=build_id(3)),
+            image="two",
+        ),
+    ]
+    done = world.run("image", "build", "one", "two", "--wait")
+    for daemon in daemons:
+        daemon.join()
+    assert done.code == 1 and done.out == "two is ready in all its providers\n"
+    assert f"one: build {build_id(2)} failed: mirror: it broke" in done.err
+    assert "1 of 2 images did not get ready: one" in done.err
+
+
+def test_of_several_one_that_is_refused_is_no_reason_not_to_wait_for_the_others() -> None:
+    world = several()
+    world.config = config(diskimage("one"), diskimage("two", pause=True), provider("north", "one", "two"))
+    daemon = Daemon(world.store, READY, there("north"), image="one")
+    done = world.run("image", "build", "one", "two", "--wait")
+    daemon.join()
+    assert done.code == 4 and "one is ready in all its providers" in done.out and "two is paused" in done.out
 
 
 class Interrupted(FakeStore):

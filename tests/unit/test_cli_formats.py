@@ -153,6 +153,8 @@ def test_image_list_has_exactly_the_promised_keys_and_values(world: World) -> No
         "paused": False,
         "reason": BROKEN.summary,
         "checked": None,
+        "pause": None,
+        "next_builder": None,
     }
 
 

@@ -88,6 +88,8 @@ def test_a_provider_tells_whether_uploads_go_there_and_what_is_there(world: Worl
         "images_wanted": 1,
         "failed_at": None,
         "last_failure": None,
+        "paused": False,
+        "pause": None,
     }
     assert (south["breaker"], south["failures"], south["since"]) == ("open", 2, "2026-11-21T14:29:00Z")
     assert south["next_probe"] > "2026-11-21T15:29:00Z"
@@ -329,7 +331,7 @@ def test_the_doctor_finds_one_bad_cloud_and_looks_at_all_else(
     assert "broken" not in rows["provider north"]["found"]
 
 
-@pytest.mark.parametrize("argv", [("config", "validate"), ("image", "build", IMAGE)])
+@pytest.mark.parametrize("argv", [("config", "validate"), ("image", "build", IMAGE, "--wait")])
 def test_who_would_act_on_it_insists(half: Loading, argv: tuple[str, ...]) -> None:
     refused = half.run(*argv)
     assert refused.code == 2 and "cloud 'broken' is not there" in refused.err

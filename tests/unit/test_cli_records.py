@@ -15,7 +15,7 @@ from builder.config.model import Config, Platform
 from builder.dib.logs import logfiles
 from builder.errors import ConflictError
 from builder.host import host_name
-from builder.model import Build, BuildState, Request, Upload, UploadState
+from builder.model import Build, BuildState, Pause, Request, Upload, UploadState
 from builder.store.base import Store
 from tests.fakes.store import FakeStore
 from tests.unit.cli_world import World
@@ -302,7 +302,7 @@ def test_what_the_configuration_pauses_is_not_built_by_hand() -> None:
 
 
 def test_what_was_paused_by_hand_is_built_when_somebody_asks(world: World) -> None:
-    world.store.pause(IMAGE)
+    world.store.pause(IMAGE, Pause(by="ann", time=NOW))
     assert world.run("image", "build", IMAGE).code == 0
     assert isinstance(world.store.get_request(IMAGE), Request)
 

@@ -31,12 +31,11 @@ class ListBuilds(Lister):
 
     def table(self, options: argparse.Namespace) -> render.Table:
         """A row for each build."""
-        config, now = self.context.config_for_records(), self.context.now()
-        with self.context.store(config) as store:
-            snapshot = store.snapshot()
+        known, now = self.known(), self.context.now()
+        snapshot = known.snapshot
         image = options.image
         if image is not None:
-            image = lookup.image_name(snapshot, tuple(config.diskimages), image)
+            image = lookup.image_name(snapshot, known.images, image)
         builds = [b for b in snapshot.builds() if image in (None, b.image)]
         rows = [render.build_row(b, snapshot.image(b.image), now) for b in builds]
         return render.table(render.BUILD_COLUMNS, rows)
@@ -51,8 +50,7 @@ class ShowBuild(Shower):
 
     def row(self, options: argparse.Namespace) -> render.Row:
         """All fields of its record."""
-        with self.context.store(self.context.config_for_records()) as store:
-            snapshot = store.snapshot()
+        snapshot = self.records(self.context.config_for_records())
         build = lookup.build(snapshot, options.build)
         return render.build_details(build, snapshot.image(build.image), self.context.now())
 

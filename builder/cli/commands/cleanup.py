@@ -53,7 +53,7 @@ class Cleanup(Lister):
     def table(self, options: argparse.Namespace) -> render.Table:
         """A row for each action."""
         why = words_on_record("--why", options.why)
-        config = self.context.config_to_show(self.note)
+        config = self.configuration(options)
         with self.context.store(config) as store:
             snapshot = store.snapshot()
             if options.forget is None:
@@ -73,6 +73,10 @@ class Cleanup(Lister):
         return self._listed(done)
 
     # -- what there is to do ----------------------------------------------------------------------
+
+    def configuration(self, options: argparse.Namespace) -> Config:
+        """The configuration that says what still belongs to something."""
+        return self.context.config_to_show(self.note)
 
     def _departed(self, config: Config, snapshot: Snapshot) -> list[Line]:
         plan = plan_departed(config, snapshot, self.context.now(), reachable=self._reachable(config))

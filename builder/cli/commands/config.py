@@ -5,11 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Final
 
 import yaml
 
-from builder.cli.base import Action
-from builder.config import show
+from builder.cli import render
+from builder.cli.base import Action, Lister
+from builder.cli.cells import Cell, Paragraph
+from builder.config import importing, show
+from builder.config.document import read_document
+from builder.config.problems import Problems
+from builder.errors import ConfigError
+
+IMPORT_COLUMNS: Final = ("place", "key", "kind", "text")
 
 
 class ValidateConfig(Action):
@@ -63,3 +71,54 @@ class ShowConfig(Action):
         else:
             self.app.stdout.write(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
         return 0
+
+
+class CheckImport(Lister):
+    """Say what of a nodepool.yaml is ignored, what differs, and what needs attention
+
+    A nodepool.yaml works as it is; this says how it works here. What is `ignored` has no effect, what
+    `differs` does not do just what it did with nodepool, and an `error` is for somebody to mend. The exit
+    code is 0 when the file can be used, else 2.
+    """
+
+    _usable = True
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Which file."""
+        parser.add_argument(
+            "file", metavar="FILE", nargs="?", type=Path, help="the file to read (default: the one in use)"
+        )
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """List the remarks; the exit code."""
+        super().run(parsed_args)
+        return 0 if self._usable else ConfigError.exit_code
+
+    def table(self, options: argparse.Namespace) -> render.Table:
+        """A row for each remark, in the order of the file; what is wrong comes first."""
+        path, secure = options.file or self.context.config_path, self.context.secure
+        # What is wrong in the files is for the loader to tell.
+        unheard = Problems()
+        file = read_document(path, self.context.environ, unheard)
+        secrets = (
+            None if secure is None else read_document(secure, self.context.environ, unheard, secret=True)
+        )
+        remarks = [*self._loading(options.file), *importing.remarks(file, secrets)]
+        rows: list[render.Row] = [
+            {
+                "place": Cell(remark.place),
+                "key": Cell(remark.key),
+                "kind": Cell(remark.kind),
+                "text": Paragraph(remark.text),
+            }
+            for remark in remarks
+        ]
+        return render.table(IMPORT_COLUMNS, rows)
+
+    def _loading(self, path: Path | None) -> list[importing.Remark]:
+        """What the loader says of the file."""
+        try:
+            return [importing.without_effect(note) for note in self.context.config(path).notes]
+        except ConfigError as error:
+            self._usable = False
+            return [importing.problem(text) for text in error.problems]

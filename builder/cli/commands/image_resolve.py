@@ -34,8 +34,7 @@ class ResolveImage(Lister):
     def table(self, options: argparse.Namespace) -> render.Table:
         """A row for each provider that has it."""
         config, now = self.context.config_for_records(), self.context.now()
-        with self.context.store(config) as store:
-            snapshot = store.snapshot()
+        snapshot = self.context.snapshot(config)
         image = lookup.image_name(snapshot, tuple(config.diskimages), options.image)
         diskimage, records = config.diskimages.get(image), snapshot.image(image)
         if options.provider is not None:

@@ -45,8 +45,12 @@ class ListLeaks(Lister):
 
     def table(self, options: argparse.Namespace) -> render.Table:
         """A row for each leak."""
-        config = self.context.config_for_records()
-        providers = _providers(config, options.provider)
+        leaks = self.found(self.context.config_for_records(), options.provider)
+        return render.table(LEAK_COLUMNS, [_row(leak) for leak in leaks])
+
+    def found(self, config: Config, provider: str | None) -> list[Leak]:
+        """The leaks in a provider or in all; a cloud that can't be asked is told on stderr."""
+        providers = _providers(config, provider)
         with self.context.store(config) as store:
             sweep = _Sweep(self, config, store)
             answers = ask_each(providers, sweep.ask)
@@ -60,7 +64,7 @@ class ListLeaks(Lister):
             if answer.trouble is not None:
                 self._unasked = True
                 self.note(text.one_line(f"{answer.provider.name}: not asked: {answer.trouble}"))
-        return render.table(LEAK_COLUMNS, [_row(leak) for leak in leaks])
+        return leaks
 
 
 class DeleteLeak(Action):

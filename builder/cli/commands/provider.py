@@ -22,8 +22,7 @@ class ListProviders(Lister):
     def table(self, options: argparse.Namespace) -> render.Table:
         """A row for each provider."""
         config, now = self.context.config_for_records(), self.context.now()
-        with self.context.store(config) as store:
-            snapshot = store.snapshot()
+        snapshot = self.records(config)
         statuses = render_providers.of_all(config, snapshot, now)
         rows = [render_providers.provider_row(status) for status in statuses]
         return render.table(render_providers.PROVIDER_COLUMNS, rows)
@@ -43,8 +42,7 @@ class ShowProvider(Shower):
     def row(self, options: argparse.Namespace) -> render.Row:
         """Its state, its settings, and what its cloud answers."""
         config, now = self.context.config_to_show(self.note), self.context.now()
-        with self.context.store(config) as store:
-            snapshot = store.snapshot()
+        snapshot = self.records(config)
         name = lookup.provider_name(snapshot, tuple(config.providers), options.provider)
         status = render_providers.of_provider(config, snapshot, now, name)
         if status.provider is None:

@@ -24,14 +24,13 @@ class ListUploads(Lister):
 
     def table(self, options: argparse.Namespace) -> render.Table:
         """A row for each upload."""
-        config, now = self.context.config_for_records(), self.context.now()
-        with self.context.store(config) as store:
-            snapshot = store.snapshot()
+        known, now = self.known(), self.context.now()
+        snapshot = known.snapshot
         image, provider = options.image, options.provider
         if image is not None:
-            image = lookup.image_name(snapshot, tuple(config.diskimages), image)
+            image = lookup.image_name(snapshot, known.images, image)
         if provider is not None:
-            provider = lookup.provider_name(snapshot, tuple(config.providers), provider)
+            provider = lookup.provider_name(snapshot, known.providers, provider)
         rows = [
             render_uploads.upload_row(u, snapshot.image(u.image), now)
             for u in snapshot.uploads()
@@ -54,8 +53,7 @@ class ShowUpload(Shower):
 
     def row(self, options: argparse.Namespace) -> render.Row:
         """All fields of its record."""
-        with self.context.store(self.context.config_for_records()) as store:
-            snapshot = store.snapshot()
+        snapshot = self.records(self.context.config_for_records())
         upload = lookup.upload(snapshot, options.upload, newest=True)
         return render_uploads.upload_details(upload, snapshot.image(upload.image), self.context.now())
 

@@ -122,7 +122,7 @@ class DeleteUpload(Action):
         """Put the wish that it stays away on record, then write `deleting`."""
         why = words_on_record("--why", options.why)
         with self.context.store(self.context.config_for_records()) as store:
-            upload = lookup.upload(store.snapshot(), options.upload)
+            upload = self._named(store.snapshot(), options)
             try:
                 done = self._delete(store, upload, why, options.force)
             except ConflictError:
@@ -130,6 +130,10 @@ class DeleteUpload(Action):
                 done = self._delete(store, upload, why, options.force)
         self.say(f"upload {upload.name} of {upload.image} {done}")
         return 0
+
+    def _named(self, snapshot: Snapshot, options: argparse.Namespace) -> Upload:
+        """The upload that is meant; NotFoundError."""
+        return lookup.upload(snapshot, options.upload)
 
     def _delete(self, store: Store, upload: Upload, why: str, force: bool) -> str:
         current = _as_it_is(store, upload)

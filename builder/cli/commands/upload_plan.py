@@ -30,8 +30,7 @@ class PlanUpload(Lister):
     def table(self, options: argparse.Namespace) -> render.Table:
         """A row for each provider."""
         config = self.context.config_to_show(self.note)
-        with self.context.store(config) as store:
-            snapshot = store.snapshot()
+        snapshot = self.records(config)
         image = lookup.image_name(snapshot, tuple(config.diskimages), options.image)
         providers = listing_providers(config, image, options.provider)
         answers = ask_each(providers, self.context.clouds.capabilities)
