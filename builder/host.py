@@ -1,8 +1,20 @@
-"""Tells what this machine calls itself."""
+"""Tells what this machine calls itself, and which architecture it has."""
 
 from __future__ import annotations
 
+import platform
 import socket
+from typing import Final
+
+#: What Debian calls machines of which the kernel says something else (dpkg's cputable).
+_DEBIAN: Final = {
+    "x86_64": "amd64",
+    "aarch64": "arm64",
+    "armv7l": "armhf",
+    "i686": "i386",
+    "ppc64le": "ppc64el",
+    "loongarch64": "loong64",
+}
 
 
 def host_name() -> str:
@@ -13,3 +25,9 @@ def host_name() -> str:
     """
     full = socket.getfqdn()
     return socket.gethostname() if full.partition(".")[0] == "localhost" else full
+
+
+def architectures() -> frozenset[str]:
+    """What this machine's architecture is called: by Debian (amd64), and by the kernel (x86_64)."""
+    machine = platform.machine()
+    return frozenset({machine, _DEBIAN.get(machine, machine)})

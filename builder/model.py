@@ -205,7 +205,7 @@ class Request:
     manual: bool = True  #: a person asked, against the scheduler by itself
     force: bool = field(default=False, compare=False)  #: build although the configuration or a freeze says no
     urgent: bool = field(default=False, compare=False)  #: before all others that wait
-    #: The time of the schedule that it is for, which is another than when it was filed; None: not by schedule.
+    #: The time of the schedule that it is for, which is not when it was filed; None: not by schedule.
     tick: datetime | None = field(default=None, compare=False)
     stamp: int = field(default=0, compare=False)
     #: Fields of the record that we don't know, and words in it that we don't; written back as they were.

@@ -2,8 +2,11 @@
 
 It alone names the concrete parts (ZooKeeperStore, EmbeddedZooKeeper, OpenStackCloud). Its main
 thread does nothing but wait for a signal or a changed configuration; everything else happens in
-the workers. Stopping is safe at any moment: what does not end in time is found and cleaned up by
-the next start, exactly as after a crash.
+the workers.
+
+The first signal to stop lets what runs end, as far as it can within `shutdown-grace`, and nothing begins any
+more; the second one, or the end of that time, cuts it. Stopping is safe at any moment: what does not
+end in time is found and cleaned up by the next start, exactly as after a crash.
 """
 
 from __future__ import annotations
@@ -12,9 +15,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
@@ -25,25 +28,32 @@ from builder import signals
 from builder.cloud import openstack
 from builder.cloud.pool import CloudPool
 from builder.cloud.transfer import Limiter
-from builder.config import loader
 from builder.config.model import Config
 from builder.config.watch import ConfigWatch
 from builder.dib import tools
 from builder.dib.isolation import workspace
 from builder.dib.logs import logfiles
-from builder.dib.output import artifacts
-from builder.errors import ConfigError, RefusedError, StoreUnavailableError, UsageError
-from builder.host import host_name
-from builder.model import BuildState
+from builder.errors import StoreUnavailableError, UsageError
+from builder.host import architectures, host_name
+from builder.inforce import Configuration
+from builder.metrics import statsd
+from builder.metrics.base import Sink
+from builder.model import Daemon
 from builder.serving.server import ArtifactServer
 from builder.store import embedded
+from builder.store.answering import AnswerServer
 from builder.store.zookeeper import ZooKeeperStore
 from builder.workers import statedir
+from builder.workers.adopter import Adopter, look_back
 from builder.workers.base import Active, Identity, Worker, World
 from builder.workers.builder import Builder
+from builder.workers.fitness import Fitness
 from builder.workers.janitor import Janitor
+from builder.workers.keeper import Keeper
 from builder.workers.leaks import LeakSweeper
+from builder.workers.meter import Meter
 from builder.workers.once import run_once
+from builder.workers.presence import Presence
 from builder.workers.promoter import Promoter
 from builder.workers.scheduler import Scheduler
 from builder.workers.uploader import Uploader
@@ -51,14 +61,18 @@ from builder.workers.uploader import Uploader
 LOG = logging.getLogger(__name__)
 
 ROLES: Final = ("scheduler", "builder", "uploader", "janitor")
-#: Seconds for the workers to give their work back once the daemon stops; then they are left.
-SHUTDOWN_GRACE: Final = 30.0
+#: Seconds for the workers to give their work back once it is cut; then they are left.
+CUT_GRACE: Final = 30.0
 #: Seconds between two tries to reach ZooKeeper at the start.
 CONNECT_PAUSE: Final = 5.0
-#: What can't change while the daemon runs: a configuration that changes one of these is not taken.
-FIXED: Final = ("state_dir", "images_dir", "work_dir", "zookeeper", "embedded_open")
-#: What keeps its old value until a restart; the rest of a changed configuration is taken.
-KEPT: Final = ("build_workers", "upload_workers", "artifact_server")
+#: Seconds for a watch to tell of what we have just written; in vain, the workers wait for it.
+HOME_PATIENCE: Final = 5.0
+#: Roles that see to what this machine has on its disk.
+_TENDING: Final = frozenset({"builder", "janitor"})
+#: Seconds between two looks at workers that end, of which any may be the last.
+JOIN_PAUSE: Final = 0.5
+
+_PRIVATE: Final = ", our own server: its log is zookeeper/server.log in the state directory"
 
 RELOAD: Final = "reload"
 STOP: Final = "stop"
@@ -81,57 +95,17 @@ class Options:
             )
 
 
-def load_config(path: Path, secure: Path | None) -> Config:
-    """The configuration, checked against clouds.yaml as well; ConfigError has every problem."""
-    return loader.load(path, image_format_of=openstack.image_format_of, environ=os.environ, secure=secure)
-
-
-class Configuration:
-    """The configuration in force: reloaded as a whole or not at all. Thread-safe by replacement."""
-
-    def __init__(self, options: Options) -> None:
-        self._options = options
-        self._config = load_config(options.config_path, options.secure_path)
-
-    def current(self) -> Config:
-        """What is in force now."""
-        return self._config
-
-    def reload(self) -> bool:
-        """Take what the files say now; keep the last good configuration when they are broken."""
-        try:
-            fresh = load_config(self._options.config_path, self._options.secure_path)
-        except ConfigError as error:
-            LOG.error("the changed configuration is not taken, the last good one stays in force:")
-            for problem in error.problems:
-                LOG.error("%s", problem)
-            return False
-        if fixed := self._changed(fresh, FIXED):
-            LOG.error(
-                "the changed configuration is not taken, the last good one stays in force until a"
-                " restart: %s can't change while the daemon runs",
-                ", ".join(fixed),
-            )
-            return False
-        if kept := self._changed(fresh, KEPT):
-            LOG.warning("%s changed: the old value stays in force until a restart", ", ".join(kept))
-        self._config = replace(fresh, **{name: getattr(self._config, name) for name in KEPT})
-        LOG.info("the changed configuration is in force")
-        return True
-
-    def _changed(self, fresh: Config, names: Sequence[str]) -> list[str]:
-        changed = [name for name in names if getattr(fresh, name) != getattr(self._config, name)]
-        return [name.replace("_", "-") for name in changed]
-
-
 class Service:
     """One daemon, from start to stop."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._configuration = Configuration(options)
+        self._configuration = Configuration(options.config_path, options.secure_path)
         self._commands: SimpleQueue[str] = SimpleQueue()
+        self._draining = threading.Event()
         self._stopping = threading.Event()
+        self._wake: Callable[[], None] = lambda: None  #: whoever waits for a change of the tree
+        self._where = ""  #: which ZooKeeper it is
         self._clouds = CloudPool(openstack.OpenStackCloud)
         self._limiter = Limiter(self._configuration.current().upload_bandwidth)
 
@@ -159,7 +133,8 @@ class Service:
             if store is None:
                 return 0  # told to stop before ZooKeeper answered
             offers = stack.enter_context(self._artifact_server(config))
-            workers = self._workers(self._world(config, store, offers))
+            world = self._world(config, store, offers)
+            workers = self._workers(world, stack.enter_context(_metrics()))
             LOG.info(
                 "imagepool %s runs as %s for %s",
                 builder.__version__,
@@ -167,14 +142,28 @@ class Service:
                 self._options.config_path,
             )
             if self._options.once:
-                return run_once(workers, self._stopping)
-            return self._serve(workers, store)
+                return run_once(workers, world)
+            stack.enter_context(self._answers(config, store))
+            return self._serve(workers, world)
 
     # -- parts --------------------------------------------------------------------------------
 
     def _stop_soon(self) -> None:
-        self._stopping.set()
+        """Let what runs end; told a second time, cut it."""
+        if self._draining.is_set():
+            self._cut()
+            return
+        self._draining.set()
+        grace = self._configuration.current().shutdown_grace.total_seconds()
+        timer = threading.Timer(grace, self._cut)
+        timer.daemon = True
+        timer.start()
         self._commands.put(STOP)
+        self._wake()
+
+    def _cut(self) -> None:
+        self._stopping.set()
+        self._wake()
 
     def _reload_soon(self) -> None:
         self._commands.put(RELOAD)
@@ -183,11 +172,14 @@ class Service:
     def _store(self, config: Config) -> Iterator[ZooKeeperStore | None]:
         """A started store, on the configured servers or on a private one; None when told to stop."""
         with ExitStack() as stack:
+            private = embedded.resolve(config, os.environ) is None
             where = stack.enter_context(embedded.serving(config, os.environ))
+            self._where = f"{where.hosts}{where.chroot}" + (_PRIVATE if private else "")
             store = ZooKeeperStore(where, watch=not self._options.once)
             stack.callback(store.close)
+            self._wake = store.wake
             while not self._try_start(store):
-                if self._stopping.wait(CONNECT_PAUSE):
+                if self._draining.wait(CONNECT_PAUSE):
                     yield None
                     return
             yield store
@@ -201,6 +193,11 @@ class Service:
             LOG.error("%s; trying again in %.0f s", error.message, CONNECT_PAUSE)
             return False
         return True
+
+    def _answers(self, config: Config, store: ZooKeeperStore) -> AnswerServer:
+        """What commands on this machine ask instead of ZooKeeper."""
+        servers = os.environ.get(embedded.ENVIRONMENT_VARIABLE, "")
+        return AnswerServer(config.state_dir, store, self._configuration.current, servers)
 
     @contextmanager
     def _artifact_server(self, config: Config) -> Iterator[ArtifactServer | None]:
@@ -217,15 +214,15 @@ class Service:
             server.stop()
 
     def _world(self, config: Config, store: ZooKeeperStore, offers: ArtifactServer | None) -> World:
+        fitness = Fitness()
         identity = Identity(
             hostname=host_name(),
             builder_id=statedir.builder_id(config.images_dir),
             installation_id=store.installation_id(),
         )
         statedir.check_installation(config.state_dir, identity.installation_id)
-        store.register(identity.hostname, self._options.roles, builder.__version__)
-        self._remove_failed_files(config, store, identity)
-        return World(
+        _wait_for_home(store, identity.installation_id)
+        world = World(
             store=store,
             identity=identity,
             config=self._configuration.current,
@@ -236,21 +233,37 @@ class Service:
             offers=offers,
             clock=lambda: datetime.now(UTC),
             active=Active(),
+            presence=Presence(store, self._daemon(identity, fitness)),
+            fitness=fitness,
+            draining=self._draining,
             stopping=self._stopping,
         )
+        world.presence.show()
+        if _TENDING.intersection(self._options.roles):
+            look_back(world)
+        return world
 
-    def _remove_failed_files(self, config: Config, store: ZooKeeperStore, identity: Identity) -> None:
-        """Delete what builds of this machine left that others recorded as failed while it was down."""
-        for build in store.snapshot().builds():
-            if build.state is BuildState.FAILED and build.builder_id == identity.builder_id:
-                try:
-                    artifacts.delete(config.images_dir, build.image, build.id, identity.installation_id)
-                except (RefusedError, OSError) as error:
-                    LOG.warning("files of the failed build %s stay until the next start: %s", build.id, error)
+    def _daemon(self, identity: Identity, fitness: Fitness) -> Daemon:
+        config = self._configuration.current()
+        unfit = fitness.unfit(config) if "builder" in self._options.roles else None
+        if unfit is not None:
+            LOG.error("this machine takes no builds: %s", unfit)
+        return Daemon(
+            hostname=identity.hostname,
+            roles=self._options.roles,
+            version=builder.__version__,
+            started=datetime.now(UTC),
+            builder_id=identity.builder_id,
+            labels=_labels(config),
+            build_workers=config.build_workers,
+            unfit=unfit,
+        )
 
-    def _workers(self, world: World) -> tuple[Worker, ...]:
+    def _workers(self, world: World, sink: Sink | None) -> tuple[Worker, ...]:
         config, roles = world.config(), self._options.roles
-        workers: list[Worker] = []
+        workers: list[Worker] = [Keeper(world, "keeper", where=self._where)]
+        if _TENDING.intersection(roles):
+            workers.append(Adopter(world, "adopter"))
         if "scheduler" in roles:
             workers.append(Scheduler(world, "scheduler"))
         if "builder" in roles:
@@ -259,9 +272,11 @@ class Service:
             workers += [Uploader(world, "uploader"), Promoter(world, "promoter")]
         if "janitor" in roles:
             workers += [Janitor(world, "janitor"), LeakSweeper(world, "leaks")]
+        if sink is not None:
+            workers.append(Meter(world, "meter", sink))
         return tuple(workers)
 
-    def _serve(self, workers: Sequence[Worker], store: ZooKeeperStore) -> int:
+    def _serve(self, workers: Sequence[Worker], world: World) -> int:
         threads = [threading.Thread(target=w.run, name=w.name, daemon=True) for w in workers]
         for thread in threads:
             thread.start()
@@ -269,29 +284,59 @@ class Service:
         watch.start()
         try:
             while self._commands.get() != STOP:
-                self._clouds.forget()
-                self._configuration.reload()
-                self._limiter.set_total(self._configuration.current().upload_bandwidth)
-                store.wake()
+                self._reload(world)
         finally:
             watch.stop()
-            self._stop(threads, store)
+            self._stop(threads, world)
         return 0
+
+    def _reload(self, world: World) -> None:
+        self._clouds.forget()
+        self._configuration.reload()
+        config = self._configuration.current()
+        self._limiter.set_total(config.upload_bandwidth)
+        world.presence.show(labels=_labels(config))
+        self._wake()
 
     def _watched(self) -> tuple[Path, ...]:
         secure = self._options.secure_path
         return (self._options.config_path, *((secure,) if secure else ()), *openstack.config_files())
 
-    def _stop(self, threads: Sequence[threading.Thread], store: ZooKeeperStore) -> None:
-        LOG.info("stopping")
-        self._stopping.set()
-        deadline = time.monotonic() + SHUTDOWN_GRACE
-        for thread in threads:
-            store.wake()
-            thread.join(max(0.0, deadline - time.monotonic()))
-        for thread in threads:
-            if thread.is_alive():
-                LOG.warning("%s did not end in time; the next start cleans up after it", thread.name)
+    def _stop(self, threads: Sequence[threading.Thread], world: World) -> None:
+        """Wait for the workers, which begin nothing any more."""
+        self._draining.set()
+        LOG.info("stopping: what runs gets up to %s", world.config().shutdown_grace)
+        world.presence.show(draining=True)
+        self._wake()
+        deadline = None
+        while alive := [thread for thread in threads if thread.is_alive()]:
+            if deadline is None and self._stopping.is_set():
+                deadline = time.monotonic() + CUT_GRACE
+            if deadline is not None and time.monotonic() >= deadline:
+                break
+            alive[0].join(JOIN_PAUSE)
+        for thread in alive:
+            LOG.warning("%s did not end in time; the next start cleans up after it", thread.name)
+
+
+def _wait_for_home(store: ZooKeeperStore, installation_id: str) -> None:
+    """Wait for our own view of the tree to show the installation that may just have been made."""
+    give_up, seen = time.monotonic() + HOME_PATIENCE, -1
+    while store.snapshot().installation != installation_id and time.monotonic() < give_up:
+        seen = store.wait(seen, 1.0)
+
+
+@contextmanager
+def _metrics() -> Iterator[Sink | None]:
+    """Who takes metrics, None when nobody does."""
+    sink = statsd.from_environment(os.environ)
+    with nullcontext() if sink is None else closing(sink):
+        yield sink
+
+
+def _labels(config: Config) -> frozenset[str]:
+    """What diskimages may require of this machine."""
+    return config.builder_labels | architectures()
 
 
 def run(options: Options) -> int:

@@ -1,10 +1,11 @@
 """The loop every worker runs: wait for a change or the next due time, decide on one snapshot, act.
 
 A worker sleeps in `Store.wait` until the tree changes, its next due time comes or the daemon
-stops: nothing is polled. While much changes, it rests between passes, so that deciding on a large tree
-takes little of the processor that moves the bytes. What goes wrong in a pass is logged and waited out,
-and never ends the thread: this is one of the few places where a broad handler is right, because a
-worker that died silently would be a CI system without images the day after.
+stops: nothing is polled. It acts on no tree but that of its own installation. While much changes, it rests
+between passes, so that deciding on a large tree takes little of the processor that moves the bytes. What
+goes wrong in a pass is logged and waited out, and never ends the thread: this is one of the few places
+where a broad handler is right, because a worker that died silently would be a CI system without images
+the day after.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from builder.errors import StoreUnavailableError
 from builder.model import Failure, FailureClass, Snapshot
 from builder.store.base import Store
 from builder.ways import Capabilities
+from builder.workers.fitness import Fitness
+from builder.workers.presence import Presence
+from builder.workers.unsettled import Unsettled
 
 LOG = logging.getLogger(__name__)
 
@@ -36,6 +40,8 @@ AFTER_A_BUG = timedelta(seconds=30)
 #: The rest after a pass, as a multiple of the processor's time that the pass took (waiting for ZooKeeper
 #: takes none), and its longest in seconds.
 REST, LONGEST_REST = 4.0, 2.0
+#: The longest rest where somebody waits for what the next pass begins.
+PROMPT_REST = 0.1
 #: Seconds for which a view of the tree is recent.
 RECENT = 1.0
 
@@ -126,8 +132,22 @@ class World:
     offers: Offers | None = None  #: None: there is no artifact server
     clock: Callable[[], datetime]  #: aware UTC
     active: Active
-    stopping: threading.Event
+    presence: Presence
+    fitness: Fitness = field(default_factory=Fitness)
+    unsettled: Unsettled = field(default_factory=Unsettled)
+    draining: threading.Event = field(default_factory=threading.Event)  #: nothing is begun any more
+    stopping: threading.Event  #: what runs is cut
     recent: Recent = field(default_factory=Recent)
+
+    @property
+    def ending(self) -> bool:
+        """Whether the daemon is about to stop, in whichever way."""
+        return self.draining.is_set() or self.stopping.is_set()
+
+    def at_home(self, snapshot: Snapshot) -> bool:
+        """Whether a tree is that of our installation. An emptied server, or another one, looks like a
+        world without images, in which everything would have to be built and nothing kept."""
+        return snapshot.installation in (None, self.identity.installation_id)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +173,9 @@ def unforeseen(error: Exception, phase: str | None) -> Failure:
 class Worker(ABC):
     """One thread of one role."""
 
+    #: Seconds; less for those whose passes somebody waits for.
+    longest_rest = LONGEST_REST
+
     def __init__(self, world: World, name: str) -> None:
         self.world = world
         self.name = name
@@ -163,6 +186,10 @@ class Worker(ABC):
     @abstractmethod
     def act(self, config: Config, snapshot: Snapshot, now: datetime) -> Pass:
         """Decide on this snapshot and act on it, at most one long thing per call."""
+
+    def cut_off(self, now: datetime) -> datetime | None:
+        """The store is away: there is nothing to decide on; when to look again, None for when it is back."""
+        return None
 
     def count_done(self) -> None:
         """One more that became ready; from any thread."""
@@ -179,21 +206,24 @@ class Worker(ABC):
         return False
 
     def step(self) -> Pass:
-        """One pass on the configuration, snapshot and time of this moment."""
+        """One pass on the configuration, snapshot and time of this moment; none on a tree of others."""
         world = self.world
-        return self.act(world.config(), world.store.snapshot(), world.clock())
+        snapshot = world.store.snapshot()
+        if not world.at_home(snapshot):
+            return Pass()
+        return self.act(world.config(), snapshot, world.clock())
 
     def run(self) -> None:
-        """Pass after pass until the daemon stops."""
+        """Pass after pass until the daemon is about to stop."""
         world, seen, due = self.world, -1, None
-        while not world.stopping.is_set():
+        while not world.ending:
             seen = world.store.wait(seen, self._seconds_until(due))
-            if world.stopping.is_set():
+            if world.ending:
                 return
             begun = time.thread_time()
             # Coming back is a change of generation, which ends the wait: no due time is needed.
-            due = self._guarded_step() if world.store.connected else None
-            world.stopping.wait(min(REST * (time.thread_time() - begun), LONGEST_REST))
+            due = self._guarded_step() if world.store.connected else self.cut_off(world.clock())
+            world.draining.wait(min(REST * (time.thread_time() - begun), self.longest_rest))
 
     def _guarded_step(self) -> datetime | None:
         world = self.world

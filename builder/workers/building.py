@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -28,6 +29,7 @@ from builder.workers.base import World, unforeseen
 from builder.workers.progress import BuildProgress
 from builder.workers.settle import Ending, Settler
 from builder.workers.stopping import BuildStop, severity
+from builder.workers.unsettled import Open
 
 LOG = logging.getLogger(__name__)
 
@@ -83,33 +85,50 @@ def _promised(world: World, build_id: str) -> int:
 def build(world: World, settler: Settler, task: Task) -> Build:
     """Build, and write how it ended; the last word, whether or not it could be written."""
     record = _new_record(world, task)
-    with world.active.hold(record.id):
+    with ExitStack() as hold:
+        hold.enter_context(world.active.hold(record.id))
         record = world.store.create_build(record)
         final = _run(world, task, BuildProgress(record, partial(_write, world), world.clock))
         ending = settler.finish_build(final, task.claim)
-        known = replace(task.records, builds=(final, *task.records.builds))
-        if ending is Ending.WRITTEN and served(known, task.request):
-            world.store.withdraw_request(task.request)
-        _forget_cancellation(world, record)
-        _tidy(world, task, record, ending)
+        if ending is Ending.TAKEN:
+            LOG.warning("build %s has ended, and %s is somebody else's: it waits", final.id, final.image)
+            world.unsettled.add(Open(record=final, known=True, hold=hold.pop_all()))
+        else:
+            conclude(world, task.config, final, ending)
     return final
+
+
+def conclude(world: World, config: Config, final: Build, ending: Ending) -> None:
+    """Do what follows from a build's end, once its last word is written or somebody else's holds."""
+    known = world.store.snapshot().image(final.image)
+    builds = (final, *(build for build in known.builds if build.id != final.id))
+    request = final.request
+    if ending is Ending.WRITTEN and request and served(replace(known, builds=builds), request):
+        world.store.withdraw_request(request)
+    _forget_cancellation(world, final)
+    _tidy(world, config, final, ending)
 
 
 def _write(world: World, record: Build) -> Build:
     """Put a running build on record; wishes for its uploads that came meanwhile stay there."""
+    if not world.store.connected:
+        # A request would wait for as long as the session lives, and the build with it.
+        raise StoreUnavailableError("ZooKeeper can't be reached now")
     try:
         return world.store.update_build(record)
     except ConflictError:
         current = world.store.get_build(record.image, record.id)
         if current.state is not BuildState.BUILDING:
             raise  # somebody took the build for dead
-        return world.store.update_build(replace(record, wishes=current.wishes, version=current.version))
+        return world.store.update_build(
+            replace(record, wishes=current.wishes, extra=current.extra, version=current.version)
+        )
 
 
-def _tidy(world: World, task: Task, record: Build, ending: Ending) -> None:
+def _tidy(world: World, config: Config, record: Build, ending: Ending) -> None:
     """Take away what nobody needs any more; what can't be is told in the log, and the build is none
     the worse: the next start, or the next build, tries again."""
-    config, image = task.config, task.image.name
+    image = record.image
     try:
         if ending is Ending.OVERRULED:
             # Not when the ending is unknown: the record may say `ready`, and then it must be so.
@@ -157,7 +176,7 @@ def _run(world: World, task: Task, progress: BuildProgress) -> Build:
     record = progress.record
     job = job_for(world, task, record.id)
     try:
-        stop = BuildStop(world, record)
+        stop = BuildStop(world, lambda: progress.record, task.records)
         product = engine.run(
             job,
             on_phase=progress.phase,
@@ -201,7 +220,8 @@ def _failed(world: World, task: Task, progress: BuildProgress, failure: Failure)
     LOG.log(severity(failure), "build %s of %s failed: %s", record.id, record.image, failure.summary)
     # Files that were there before the end are not any more.
     failed = record.become(BuildState.FAILED, now, ended=now, reason=failure, artifacts=())
-    return replace(failed, next_try=next_try(task.image, task.records, failed, task.config, now))
+    snapshot = world.store.snapshot().with_image(task.records)
+    return replace(failed, next_try=next_try(task.image, snapshot, failed, task.config, now))
 
 
 def _forget_cancellation(world: World, build: Build) -> None:

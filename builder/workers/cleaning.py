@@ -15,7 +15,7 @@ from builder.cloud import transfer
 from builder.cloud.base import Cloud
 from builder.cloudimage import GlanceStatus
 from builder.config.model import Config
-from builder.dib.output import artifacts
+from builder.dib.output import artifacts, inherited
 from builder.errors import CloudError, ImagepoolError, NotFoundError, RefusedError
 from builder.model import (
     Build,
@@ -23,7 +23,6 @@ from builder.model import (
     Deletion,
     Failure,
     FailureClass,
-    Snapshot,
     Upload,
     UploadCancellation,
     UploadState,
@@ -81,10 +80,10 @@ class Cleaner:
             if current.state is not BuildState.BUILDING:
                 return False
             self._delete_files(config, current)
-            now, records = self._world.clock(), store.snapshot().image(build.image)
-            failed = abandoned(current, now, records.cancellation)
+            now, snapshot = self._world.clock(), store.snapshot()
+            failed = abandoned(current, now, snapshot.image(build.image).cancellation)
             if image := config.diskimages.get(build.image):
-                failed = replace(failed, next_try=next_try(image, records, failed, config, now))
+                failed = replace(failed, next_try=next_try(image, snapshot, failed, config, now))
             store.update_build(failed)
             store.withdraw_cancellation(build.image, build.id)
             return True
@@ -215,7 +214,14 @@ class Cleaner:
     def _still_planned(self, config: Config, action: CleanupAction, image: str) -> bool:
         """Whether the plan, made on what is true now, still has the action: nothing good may go."""
         world = self._world
-        fresh = Snapshot(images={image: fresh_records(world.store, config, image)})
+        seen = world.store.snapshot()
+        # What becomes of an upload depends on no other provider's.
+        where = action.upload.provider if action.upload else None
+        records = fresh_records(world.store, config, image, provider=where)
+        if where is not None:
+            records = replace(records, uploads=records.uploads_to(where))
+        # Who is gone for good and what stands still counts here too; the other images don't.
+        fresh = replace(seen, images={image: records})
         plan = plan_cleanup(
             config,
             fresh,
@@ -230,7 +236,7 @@ class Cleaner:
     def _demand_successor(self, config: Config, upload: Upload) -> None:
         """RefusedError unless one of the other ready images is in the cloud now: records don't tell that
         somebody has deleted it there. A build that is to go takes its uploads along whatever there is."""
-        records = fresh_records(self._world.store, config, upload.image)
+        records = fresh_records(self._world.store, config, upload.image, provider=upload.provider)
         build = records.build(upload.build_id)
         if build is not None and build.state is BuildState.DELETING:
             return
@@ -271,7 +277,11 @@ class Cleaner:
 
     def _delete_files(self, config: Config, build: Build) -> None:
         world = self._world
-        if build.builder_id == world.identity.builder_id:
+        if build.builder_id != world.identity.builder_id:
+            return
+        if inherited.is_inherited(config.images_dir, build):
+            inherited.delete(config.images_dir, build)
+        else:
             artifacts.delete(config.images_dir, build.image, build.id, world.identity.installation_id)
 
     def _make_it_stick(self, upload: Upload) -> None:

@@ -11,7 +11,7 @@ from builder.dib.output import inspect
 from builder.model import Artifact
 
 #: So many files are remembered; what is older is checked again.
-_LIMIT: Final = 100
+_LIMIT: Final = 1000
 
 
 @dataclass(frozen=True, kw_only=True)

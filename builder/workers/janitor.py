@@ -12,7 +12,7 @@ from functools import partial
 from builder.config.model import Config
 from builder.model import Snapshot
 from builder.planning.actions import CleanupAction, Verdict
-from builder.planning.cleanup import plan_cleanup
+from builder.planning.planner import Planner
 from builder.workers.base import Pass, Worker, World, earliest
 from builder.workers.cleaning import Cleaner, key
 from builder.workers.lanes import Job, Lanes, PacedLanes
@@ -25,17 +25,18 @@ class Janitor(Worker):
 
     def __init__(self, world: World, name: str) -> None:
         super().__init__(world, name)
+        self._planner = Planner()
         self._cleaner = Cleaner(world)
         self._lanes = PacedLanes(
             Lanes(name, world.store.wake),
             clock=world.clock,
-            stopping=world.stopping,
+            ending=lambda: world.ending,
             on_failure=self.count_failure,
         )
 
     def act(self, config: Config, snapshot: Snapshot, now: datetime) -> Pass:
         """Start every action that is due in the lane of its provider; returns without waiting for them."""
-        actions = plan_cleanup(
+        actions = self._planner.cleanup(
             config,
             snapshot,
             now,

@@ -33,9 +33,12 @@ class Lanes:
         self._name = name
         self._wake = wake
         self._lanes: dict[str, Future[bool]] = {}
+        self._ended: list[Future[bool]] = []  #: since the last drain, but for those that did nothing
 
     def start(self, lane: str, work: Callable[[], bool]) -> None:
         """Do `work`, which says whether it did anything, in a lane that is free."""
+        if lane in self._lanes:
+            self._forget(lane)
         future: Future[bool] = Future()
 
         def run() -> None:
@@ -52,7 +55,21 @@ class Lanes:
 
     def busy(self) -> frozenset[str]:
         """The lanes that are at work."""
-        return frozenset(lane for lane, future in self._lanes.items() if not future.done())
+        for lane, future in list(self._lanes.items()):
+            if future.done():
+                self._forget(lane)
+        return frozenset(self._lanes)
+
+    def is_busy(self, lane: str) -> bool:
+        """Whether that one is at work."""
+        future = self._lanes.get(lane)
+        return future is not None and not future.done()
+
+    def _forget(self, lane: str) -> None:
+        """Keep of a lane that has ended no more than the next drain wants to know."""
+        future = self._lanes.pop(lane)
+        if future.exception() is not None or (future.result() and not self._ended):
+            self._ended = [future]
 
     def wait_one(self, timeout: float | None = None) -> None:
         """Wait until a busy lane is free, at most `timeout` seconds; not at all when none is busy."""
@@ -61,8 +78,9 @@ class Lanes:
 
     def drain(self) -> bool:
         """Wait until no lane is busy; whether any did something since the last drain. Raises as one did."""
-        lanes, self._lanes = self._lanes, {}
-        results = [future.result() for future in lanes.values()]  # all of them, before the answer
+        ended = [*self._ended, *self._lanes.values()]
+        self._ended, self._lanes = [], {}
+        results = [future.result() for future in ended]  # all of them, before the answer
         return any(results)
 
 
@@ -119,19 +137,22 @@ class Job:
 
 
 class PacedLanes:
-    """Lanes for jobs that are planned anew in each pass; one that fails is put off, ever longer."""
+    """Lanes for jobs that are planned anew in each pass; one that fails is put off, ever longer.
+
+    Once it is `ending`, no further job is begun.
+    """
 
     def __init__(
         self,
         lanes: Lanes,
         *,
         clock: Callable[[], datetime],
-        stopping: threading.Event,
+        ending: Callable[[], bool],
         on_failure: Callable[[], None],
     ) -> None:
         self._lanes = lanes
         self._clock = clock
-        self._stopping = stopping
+        self._ending = ending
         self._on_failure = on_failure
         self._backoff = Backoff()
 
@@ -158,7 +179,7 @@ class PacedLanes:
     def _work(self, batch: Sequence[Job]) -> bool:
         did = False
         for job in batch:
-            if self._stopping.is_set():
+            if self._ending():
                 break
             try:
                 did |= self._do(job)

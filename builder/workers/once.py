@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from builder.workers.base import Worker
+from builder.workers.adopter import Adopter
+from builder.workers.base import Worker, World
 from builder.workers.builder import Builder
 from builder.workers.janitor import Janitor
+from builder.workers.keeper import Keeper
 from builder.workers.promoter import Promoter
 from builder.workers.scheduler import Scheduler
 from builder.workers.uploader import Uploader
@@ -18,10 +19,10 @@ from builder.workers.uploader import Uploader
 LOG = logging.getLogger(__name__)
 
 #: The order of a round: each stage finds what the one before it made due.
-STAGES: Final = (Scheduler, Builder, Uploader, Promoter, Janitor)
+STAGES: Final = (Keeper, Adopter, Scheduler, Builder, Uploader, Promoter, Janitor)
 
 
-def run_once(workers: Sequence[Worker], stopping: threading.Event) -> int:
+def run_once(workers: Sequence[Worker], world: World) -> int:
     """Round after round until one has nothing to do; the exit code, 1 if anything failed.
 
     The workers of a stage work side by side. Their store has to read the tree anew each time, for
@@ -29,13 +30,13 @@ def run_once(workers: Sequence[Worker], stopping: threading.Event) -> int:
     """
     stages = [[worker for worker in workers if isinstance(worker, role)] for role in STAGES]
     busy = True
-    while busy and not stopping.is_set():
+    while busy and not world.ending:
         busy = False
         for stage in stages:
             busy |= _run_stage(stage)
     done, failed = sum(worker.done for worker in workers), sum(worker.failures for worker in workers)
     LOG.info("nothing more is due: %d builds and uploads done, %d failures", done, failed)
-    return 1 if failed or stopping.is_set() else 0
+    return 1 if failed or world.ending else 0
 
 
 def _run_stage(stage: Sequence[Worker]) -> bool:
@@ -48,6 +49,6 @@ def _run_stage(stage: Sequence[Worker]) -> bool:
 
 def _exhaust(worker: Worker) -> bool:
     did = False
-    while worker.step().did:
+    while not worker.world.ending and worker.step().did:
         did = True
     return worker.drain() or did

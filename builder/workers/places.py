@@ -61,6 +61,10 @@ class Places:
             return False
         return provider not in {upload.provider for upload in moving} or len(moving) < places - 1
 
+    def full(self, places: int, now: datetime) -> bool:
+        """Whether no upload at all may begin, of `places` in all."""
+        return len(self._moving(now)) >= places
+
     def next_look(self, now: datetime) -> datetime | None:
         """When the next upload gives its place up unless it moves; None when none has one."""
         return min((upload.moved + QUIET for upload in self._moving(now)), default=None)

@@ -128,6 +128,11 @@ class UploadProgress(Progress[Upload]):
         """Unique among all uploads, as the id alone is not."""
         return self.record.name
 
+    def try_write(self) -> None:
+        # A request would wait for as long as the session lives, and the bytes with it.
+        if self._store.connected:
+            super().try_write()
+
     def look(self) -> None:
         """Write a phase that has lasted and is not on record; called several times a second."""
         if not self._told:
@@ -188,4 +193,4 @@ class UploadProgress(Progress[Upload]):
             current = self._store.get_upload(record.image, record.build_id, record.provider, record.id)
             if current.state is not UploadState.UPLOADING:
                 raise  # somebody found us dead and took over
-            return self._store.update_upload(replace(record, version=current.version))
+            return self._store.update_upload(replace(record, extra=current.extra, version=current.version))

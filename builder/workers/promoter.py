@@ -32,6 +32,7 @@ from builder.config.model import Config, DiskImage
 from builder.errors import CloudError, NotFoundError, RefusedError
 from builder.model import FailureClass, Snapshot, Upload, UploadState
 from builder.planning.actions import Promotion, Verdict
+from builder.planning.planner import Planner
 from builder.planning.promotion import plan_promotions
 from builder.workers.base import Pass, Worker, World, earliest
 from builder.workers.lanes import Job, Lanes, PacedLanes
@@ -82,16 +83,17 @@ class Promoter(Worker):
 
     def __init__(self, world: World, name: str) -> None:
         super().__init__(world, name)
+        self._planner = Planner()
         self._lanes = PacedLanes(
             Lanes(name, world.store.wake),
             clock=world.clock,
-            stopping=world.stopping,
+            ending=lambda: world.ending,
             on_failure=self.count_failure,
         )
 
     def act(self, config: Config, snapshot: Snapshot, now: datetime) -> Pass:
         """Start every promotion that is due; returns without waiting for them."""
-        plan = plan_promotions(config, snapshot, now)
+        plan = self._planner.promotions(config, snapshot, now)
         jobs = [
             Job(
                 lane=promotion.provider,
@@ -147,8 +149,9 @@ class Promoter(Worker):
 
     def _plan_again(self, config: Config, promotion: Promotion) -> Promotion | None:
         """The promotion as it is planned on what is true under the claim; None when it no longer is."""
+        seen = self.world.store.snapshot()
         fresh = fresh_records(self.world.store, config, promotion.image)
-        plan = plan_promotions(config, Snapshot(images={promotion.image: fresh}), self.world.clock())
+        plan = plan_promotions(config, replace(seen, images={promotion.image: fresh}), self.world.clock())
         for again in plan:
             if again.verdict is Verdict.NOW and _whose(again) == _whose(promotion):
                 return again

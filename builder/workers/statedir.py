@@ -99,7 +99,8 @@ def builder_id(images_dir: Path) -> str:
     file = images_dir / "builder_id.txt"
     if not file.exists():
         with _writing("images", images_dir):
-            write_atomically(file, str(uuid.uuid4()))
+            # nodepool-builder takes a line end for a part of the id.
+            write_atomically(file, str(uuid.uuid4()), end="")
     return file.read_text().strip()
 
 
@@ -144,12 +145,12 @@ def remember_installation(state_dir: Path, installation_id: str) -> None:
         write_atomically(state_dir / INSTALLATION, installation_id)
 
 
-def write_atomically(file: Path, text: str) -> None:
+def write_atomically(file: Path, text: str, *, end: str = "\n") -> None:
     """Write a small file so that a crash leaves the old one or the new one, never half of it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     with draft.open("w") as stream:
-        stream.write(text + "\n")
+        stream.write(text + end)
         stream.flush()
         os.fsync(stream.fileno())
     draft.replace(file)

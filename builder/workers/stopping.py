@@ -1,30 +1,42 @@
 """Tell why a build or an upload ends before it is done: the daemon stops, somebody cancelled it, its
-builder died."""
+builder died.
+
+A daemon that is about to stop lets work end that can end in time. What can't, as far as there is any
+telling, is cut at once: whoever takes it over begins the sooner.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from builder.errors import StoreUnavailableError
 from builder.model import (
     Build,
+    BuildPhase,
     BuildState,
     Cancellation,
     Failure,
     FailureClass,
+    ImageRecords,
     Snapshot,
     Upload,
     UploadCancellation,
+    UploadPhase,
     UploadState,
 )
+from builder.planning.estimate import estimate
 from builder.workers.base import World
 
+#: In these a build is nearly done; in all others it may take hours, and nobody knows how many.
+_LATE: Final = frozenset({BuildPhase.CONVERT, BuildPhase.HASH, BuildPhase.MANIFEST, BuildPhase.PUBLISH})
 #: Seconds between two looks at the store: it is asked many times a second, and not always from memory.
 PAUSE = 1.0
 Wish = TypeVar("Wish", Cancellation, UploadCancellation)
@@ -38,13 +50,31 @@ class _Stop(ABC, Generic[Wish]):
         self._lock = threading.Lock()
         self._look_again = 0.0
         self._wish: Wish | None = None
+        self._until = math.inf
+        self._judge_again = 0.0
+        self._late = False
 
     def __call__(self) -> Failure | None:
         """Why it shall stop, None to go on."""
-        if self._world.stopping.is_set():
-            return Failure(failure_class=FailureClass.INTERRUPTED, message="the daemon was stopped")
+        if self._world.stopping.is_set() or (self._world.draining.is_set() and self._too_late()):
+            return interrupted()
         wish = self._cancellation()
         return None if wish is None else cancelled(wish)
+
+    def _too_late(self) -> bool:
+        """Whether it can't end in the time that the daemon still has."""
+        with self._lock:
+            now = time.monotonic()
+            self._until = min(self._until, now + self._world.config().shutdown_grace.total_seconds())
+            if not self._late and now >= self._judge_again:
+                self._judge_again = now + PAUSE
+                left = self._left()
+                self._late = left is not None and now + left > self._until
+            return self._late
+
+    @abstractmethod
+    def _left(self) -> float | None:
+        """Seconds until it is done; None when it may be done at any moment, for all that is known."""
 
     @abstractmethod
     def _find(self, snapshot: Snapshot) -> Wish | None:
@@ -68,25 +98,48 @@ class _Stop(ABC, Generic[Wish]):
 class BuildStop(_Stop[Cancellation]):
     """Whether one build shall stop; called by the engine from any of its threads."""
 
-    def __init__(self, world: World, build: Build) -> None:
+    def __init__(self, world: World, build: Callable[[], Build], records: ImageRecords) -> None:
+        """`build` gives its record as it is now; `records` has the builds before it."""
         super().__init__(world)
         self._build = build
+        self._records = records
+
+    def _left(self) -> float | None:
+        build = self._build()
+        known = estimate(build, self._records, self._world.clock())
+        if known is not None:
+            return known.known_left
+        return None if build.phase in _LATE else math.inf
 
     def _find(self, snapshot: Snapshot) -> Cancellation | None:
-        wish = snapshot.image(self._build.image).cancellation
-        return wish if wish is not None and wish.build_id == self._build.id else None
+        build = self._build()
+        wish = snapshot.image(build.image).cancellation
+        return wish if wish is not None and wish.build_id == build.id else None
 
 
 class UploadStop(_Stop[UploadCancellation]):
     """Whether one upload shall stop."""
 
-    def __init__(self, world: World, upload: Upload) -> None:
+    def __init__(self, world: World, upload: Callable[[], Upload]) -> None:
+        """`upload` gives its record as it is now, the time of the phase that runs included."""
         super().__init__(world)
         self._upload = upload
 
+    def _left(self) -> float | None:
+        upload = self._upload()
+        if upload.phase != UploadPhase.SEND or upload.size is None or upload.rate is None:
+            return None
+        return (upload.size - upload.sent) / upload.rate
+
     def _find(self, snapshot: Snapshot) -> UploadCancellation | None:
-        wishes = snapshot.image(self._upload.image).upload_cancellations
-        return next((wish for wish in wishes if wish.upload == self._upload.name), None)
+        upload = self._upload()
+        wishes = snapshot.image(upload.image).upload_cancellations
+        return next((wish for wish in wishes if wish.upload == upload.name), None)
+
+
+def interrupted() -> Failure:
+    """The reason of what the daemon's own end cut short; it is due again at once."""
+    return Failure(failure_class=FailureClass.INTERRUPTED, message="the daemon was stopped")
 
 
 def severity(failure: Failure) -> int:

@@ -7,6 +7,7 @@ is places.py's business, what one does is uploading.py's.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -16,11 +17,11 @@ from typing import Final
 from builder.config.model import Config
 from builder.errors import ImagepoolError
 from builder.model import Build, Snapshot, UploadState
-from builder.planning.actions import BreakerState, UploadDecision, Verdict
-from builder.planning.breakers import breaker_of, breakers
-from builder.planning.uploads import claimable, decide_upload, decide_uploads
+from builder.planning.actions import Breaker, BreakerState, UploadDecision, Verdict
+from builder.planning.planner import Planner
+from builder.planning.uploads import decide_upload
 from builder.store.base import uploads_newest_first
-from builder.workers.base import Pass, Worker, World, earliest
+from builder.workers.base import PROMPT_REST, Pass, Worker, World, earliest
 from builder.workers.files import CheckedFiles
 from builder.workers.lanes import Backoff, Lanes
 from builder.workers.places import Places
@@ -37,26 +38,41 @@ SHARE_PAUSE: Final = timedelta(seconds=5)
 class Uploader(Worker):
     """Starts every due upload that has a place, a share of its provider, and nobody else at it."""
 
+    longest_rest = PROMPT_REST
+
     def __init__(self, world: World, name: str) -> None:
         super().__init__(world, name)
-        self._settler = Settler(world.store, world.stopping)
+        self._settler = Settler(world.store, world.stopping, at_home=world.at_home)
         self._lanes = Lanes(name, world.store.wake)
         self._places = Places()
         self._backoff = Backoff()
         self._files = CheckedFiles()
+        self._planner = Planner()
+        self._taken: set[str] = set()  #: providers whose shares others were found to have in this pass
         self._left_alone: frozenset[str] = frozenset()
 
     def act(self, config: Config, snapshot: Snapshot, now: datetime) -> Pass:
         """Start what is due; returns without waiting for it."""
-        self._tell_breakers(config, snapshot, now)
         known = self.world.known_capabilities(config.providers.values())
-        decisions = decide_uploads(config, snapshot, now, capabilities=known)
-        looks = [decision.due for decision in decisions if decision.verdict is Verdict.LATER]
-        for decision in claimable(decisions, self.world.identity.builder_id):
-            if self.world.stopping.is_set():
+        plan = self._planner.upload_plan(config, snapshot, now, known)
+        self._tell_breakers(plan.breakers)
+        looks = [plan.due]
+        self._taken.clear()
+        is_full = partial(self._is_full, config)
+        for decision in plan.claimable(self.world.identity.builder_id, is_full):
+            if self.world.ending:
                 break
+            if self._places.full(config.upload_workers, now):
+                looks.append(self._places.next_look(now))
+                break  # however many wait
             looks.append(self._try(config, decision, snapshot, now))
         return Pass(due=earliest(looks))
+
+    def _is_full(self, config: Config, provider: str) -> bool:
+        """Whether a provider has as many uploads as it takes, from here or from all daemons together."""
+        return provider in self._taken or (
+            self._places.sharing(provider) >= config.providers[provider].max_uploads
+        )
 
     def run(self) -> None:
         """Pass after pass until the daemon stops, and then until the uploads have ended."""
@@ -72,9 +88,8 @@ class Uploader(Worker):
             self._lanes.wait_one(None if due is None else (due - self.world.clock()).total_seconds())
         return self._lanes.drain()
 
-    def _tell_breakers(self, config: Config, snapshot: Snapshot, now: datetime) -> None:
+    def _tell_breakers(self, known: Mapping[str, Breaker]) -> None:
         """Log which providers are left alone from now on, and which no longer are."""
-        known = breakers(config, snapshot, now)
         left_alone = frozenset(n for n, breaker in known.items() if breaker.state is not BreakerState.CLOSED)
         for name in sorted(left_alone - self._left_alone):
             LOG.warning("%s is left alone: %s", name, known[name].reason)
@@ -90,7 +105,7 @@ class Uploader(Worker):
         """Start an upload if nothing stands in its way; when to look again unless the tree changes."""
         provider, lane = config.providers[decision.provider], f"{decision.image}-{decision.provider}"
         # A thread of ours may upload it still, although its claim was lost with a session.
-        if lane in self._lanes.busy() or self._places.sharing(provider.name) >= provider.max_uploads:
+        if self._lanes.is_busy(lane):
             return None  # its end wakes us
         again = self._backoff.until(lane)
         if again is not None and again > now:
@@ -100,6 +115,7 @@ class Uploader(Worker):
         with ExitStack() as held:
             share = self.world.store.claim_share(provider.name, provider.max_uploads)
             if share is None:
+                self._taken.add(provider.name)
                 return now + SHARE_PAUSE
             held.enter_context(share)
             task = self._claim(config, decision, snapshot, held)
@@ -150,15 +166,18 @@ class Uploader(Worker):
             uploads=uploads_newest_first([*store.list_uploads(decision.image, *pair), *others]),
             uploads_claimed=records.uploads_claimed - {pair},
         )
-        now, seen = self.world.clock(), Snapshot(images={**snapshot.images, decision.image: fresh})
+        now, seen = self.world.clock(), snapshot.with_image(fresh)
         return decide_upload(
             config.diskimages[decision.image],
             provider,
             fresh,
             config,
             now,
-            breaker=breaker_of(decision.provider, seen, config.upload_breaker, now),
+            breaker=self._planner.breakers(config, seen, now)[decision.provider],
             capabilities=self.world.known_capabilities([provider]).get(provider.name),
+            frozen=snapshot.frozen,
+            pause=snapshot.paused_providers.get(provider.name),
+            forgotten=snapshot.forgotten,
         )
 
     # -- in a thread of its own ---------------------------------------------------------------

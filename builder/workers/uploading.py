@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, TypeVar, cast
 
 from builder.bounded import at_once
@@ -87,8 +88,9 @@ def upload(world: World, settler: Settler, task: Task, on_moved: Callable[[], No
     record = world.store.create_upload(_new_record(world, task))
     with world.active.hold(record.name):
         progress = UploadProgress(record, world.store, world.clock, on_moved)
-        final = _Run(world, task, progress).run()
-        ending = settler.finish_upload(final, task.claim)
+        run = _Run(world, task, progress)
+        final = run.run()
+        ending = settler.finish_upload(final, task.claim, partial(run.recheck, final))
         if ending is Ending.OVERRULED and final.state is UploadState.READY:
             _take_back(world, task, final)
         _forget_cancellation(world, final)
@@ -144,7 +146,7 @@ class _Run:
         self._world = world
         self._task = task
         self._progress = progress
-        self._stop = UploadStop(world, progress.record)
+        self._stop = UploadStop(world, progress.timed)
         self._file = artifacts.path(
             task.config.images_dir, task.build.image, task.build.id, task.artifact.format
         )
@@ -166,6 +168,21 @@ class _Run:
         now = self._world.clock()
         LOG.info("upload %s of %s is ready", self._record.name, self._record.image)
         return self._progress.timed().become(UploadState.READY, now, ended=now, phase=None)
+
+    def recheck(self, final: Upload) -> Upload:
+        """The last word again, after others had reason to take us for dead: whoever began to clean up after
+        us may have deleted the image, and died before that was on record. Raises as the cloud does."""
+        external_id = final.external_id
+        if final.state is not UploadState.READY or external_id is None:
+            return final
+        cloud = self._world.cloud(self._task.provider)
+        image = self._ask(lambda: cloud.get(external_id))
+        if image is not None and image.status is GlanceStatus.ACTIVE:
+            return final
+        message = "the session with ZooKeeper was lost, and when it was back the image was gone"
+        LOG.warning("upload %s: %s", final.name, message)
+        failure = Failure(failure_class=FailureClass.INTERRUPTED, message=message, phase=UploadPhase.VERIFY)
+        return replace(final, state=UploadState.FAILED, reason=failure, external_id=None, external_name=None)
 
     @property
     def _record(self) -> Upload:
@@ -290,10 +307,12 @@ class _Run:
         )
 
     def _owned(self) -> frozenset[str]:
-        """What other uploads have, or may have, of which one that has just ended may not be seen yet."""
+        """What other uploads of the image have, or may have: what an upload may adopt is of its own build.
+        One that has just ended may not be seen yet."""
         store, mine = self._world.store, self._record
         fresh = store.list_uploads(mine.image, mine.build_id, mine.provider)
-        others = [upload for upload in (*store.snapshot().uploads(), *fresh) if upload.name != mine.name]
+        known = store.snapshot().image(mine.image)
+        others = [upload for upload in (*known.uploads, *fresh) if upload.name != mine.name]
         ids = {upload.external_id for upload in others if upload.external_id is not None}
         return frozenset(ids | {upload.name for upload in others})
 
@@ -346,6 +365,8 @@ class _Run:
         except StoreUnavailableError:
             return None
         except NotFoundError as error:
+            if not self._world.at_home(store.snapshot()):
+                return None
             raise self._without_build("its build is gone") from error
         if build.state is BuildState.FAILED:
             why = build.reason.message if build.reason else "nobody said why"

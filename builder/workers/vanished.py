@@ -59,7 +59,11 @@ class Missing:
         missing = [u for u in vanished.unlisted(uploads, images) if not _is_there(cloud, u)]
         since = vanished.missed_since(missing, self._since.get(provider.name, {}), now)
         self._since[provider.name] = since
-        gone = [u for u in missing if vanished.is_vanished(u, since, now, config.leak_sweep)]
+        gone = [
+            u
+            for u in missing
+            if vanished.is_vanished(u, since, now, config.leak_sweep, frozen=snapshot.frozen)
+        ]
         return sum(not self._give_up(provider, cloud, upload) for upload in gone)
 
     def _give_up(self, provider: Provider, cloud: Cloud, upload: Upload) -> bool:

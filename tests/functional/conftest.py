@@ -10,7 +10,10 @@ import pytest
 
 from builder.config.model import ZooKeeper
 from tests.fakes.glance import FakeGlance
+from tests.functional.fleet import Fleet
 from tests.functional.installation import Installation
+from tests.realparts import zookeeper as real_zookeeper
+from tests.realparts.zookeeper import ZooKeeperEnsemble
 
 
 @pytest.fixture
@@ -29,6 +32,34 @@ def place(tmp_path: Path, zookeeper: ZooKeeper, glance: FakeGlance) -> Iterator[
     finally:
         glance.released.set()
         installation.close()
+
+
+@pytest.fixture(scope="session")
+def ensemble_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeperEnsemble]:
+    """Three servers, for each pytest process that needs them."""
+    why = real_zookeeper.missing()
+    if why:
+        pytest.fail(why)
+    # Sessions as short as tests want them, and quick elections.
+    with ZooKeeperEnsemble(tmp_path_factory.mktemp("ensemble"), options={"tickTime": "200"}) as ensemble:
+        yield ensemble
+
+
+@pytest.fixture
+def ensemble(ensemble_servers: ZooKeeperEnsemble) -> Iterator[ZooKeeperEnsemble]:
+    """Three servers that all serve; the test may kill any of them."""
+    yield ensemble_servers
+    ensemble_servers.restore()
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, zookeeper: ZooKeeper, glance: FakeGlance) -> Iterator[Fleet]:
+    """Machines that share an empty chroot and the clouds; none is there until a test names it."""
+    machines = Fleet(tmp_path, zookeeper, glance)
+    try:
+        yield machines
+    finally:
+        machines.close()
 
 
 @pytest.fixture

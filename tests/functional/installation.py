@@ -80,6 +80,7 @@ class Installation:
         glance.clouds_yaml(self.clouds)
         self.daemons: list[Daemon] = []
         self.path = os.environ["PATH"]
+        self.variables: dict[str, str] = {}  #: of the environment, besides
         self.settings: dict[str, Any] = {
             "state-dir": str(root / "state"),
             "build-log-dir": str(root / "logs"),
@@ -155,7 +156,12 @@ class Installation:
             "HOME": str(self.root),
             "OS_CLIENT_CONFIG_FILE": str(self.clouds),
             "IMAGEPOOL_CONFIG": str(self.config),
+            **self.variables,
         }
+
+    def command(self, *arguments: str) -> Sequence[str]:
+        """The command line of the program with these arguments."""
+        return [str(IMAGEPOOL), *arguments]
 
     def start(self, *arguments: str, config: Path | None = None) -> Daemon:
         """Start a daemon."""
@@ -163,14 +169,14 @@ class Installation:
         if config is not None:
             environment["IMAGEPOOL_CONFIG"] = str(config)
         log = self.root / f"daemon-{len(self.daemons)}.log"
-        daemon = Daemon([str(IMAGEPOOL), "run", *arguments], environment, log)
+        daemon = Daemon(self.command("run", *arguments), environment, log)
         self.daemons.append(daemon)
         return daemon
 
     def cli(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         return subprocess.run(
-            [str(IMAGEPOOL), *arguments],
+            self.command(*arguments),
             env={**self.environment(), **environment},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -289,23 +295,23 @@ class Installation:
     def close(self) -> None:
         """Stop what was started; a daemon that does not stop is killed, and the test fails."""
         late = []
-        for daemon in self.daemons:
-            if daemon.process.poll() is None:
-                try:
-                    daemon.stop()
-                except subprocess.TimeoutExpired:
-                    daemon.kill()
-                    late.append(daemon)
+        running = [daemon for daemon in self.daemons if daemon.process.poll() is None]
+        for daemon in running:
+            daemon.process.terminate()
+        for daemon in running:
+            try:
+                daemon.wait()
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                late.append(daemon)
         if self._store is not None:
             self._store.close()
         assert not late, f"a daemon did not stop within {DEADLINE:.0f} s\n{self.story()}"
 
     def _servers(self) -> list[dict[str, Any]]:
-        host, _, port = self.zookeeper.hosts.partition(":")
-        server: dict[str, Any] = {"host": host, "port": int(port)}
-        if self.zookeeper.chroot:
-            server["chroot"] = self.zookeeper.chroot
-        return [server]
+        chroot = {"chroot": self.zookeeper.chroot} if self.zookeeper.chroot else {}
+        pairs = [each.rsplit(":", 1) for each in self.zookeeper.hosts.split(",")]
+        return [{"host": host, "port": int(port), **chroot} for host, port in pairs]
 
     def _provider(self, name: str, region: str) -> dict[str, Any]:
         return {

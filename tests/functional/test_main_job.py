@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -75,6 +77,43 @@ def test_the_records_are_nodepools(place: Installation) -> None:
     assert raw["state"] == "ready" and raw["external_id"] == upload.external_id
     assert raw["format"] == "qcow2" and raw["external_name"].startswith("img-")
     assert len(components) == 1
+
+
+def test_statsd_is_told_under_nodepools_names(place: Installation) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
+        statsd.bind(("127.0.0.1", 0))
+        statsd.settimeout(0.2)
+        place.variables = {"STATSD_HOST": "127.0.0.1", "STATSD_PORT": str(statsd.getsockname()[1])}
+        place.start()
+        build = place.ready_build()
+        place.ready_uploads(build)
+        told: dict[str, str] = {}
+
+        def is_told() -> bool:
+            with suppress(TimeoutError):
+                for line in statsd.recv(4096).decode().splitlines():
+                    name, _, value = line.partition(":")
+                    told[name] = value
+            return wanted <= told.keys()
+
+        base, host = "nodepool.dib_image_build.img", f"nodepool.builder.{build.builder}"
+        wanted = {
+            *(
+                f"{base}.status.rc",
+                f"{base}.status.duration",
+                f"{base}.status.last_build",
+                f"{base}.qcow2.size",
+            ),
+            *(
+                "nodepool.image_update.img.one",
+                "nodepool.image_update.img.two",
+                "nodepool.image_build_requests",
+            ),
+            *(f"{host}.current_builds", f"{host}.build_workers", f"{host}.image.img.build.state"),
+        }
+        wait_until(is_told)
+    assert told[f"{base}.status.rc"] == "0|g"
+    assert told[f"{host}.build_workers"] == "1|g"
 
 
 def test_the_commands_show_it(place: Installation) -> None:

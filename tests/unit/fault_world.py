@@ -48,9 +48,11 @@ from builder.model import (
 from builder.ways import Way
 from builder.workers.base import Active, Identity, Offers, World
 from builder.workers.janitor import Janitor
+from builder.workers.presence import Presence
 from builder.workers.uploader import Uploader
 from tests.fakes.bodies import BytesBody, artifact_of
 from tests.fakes.store import FakeStore
+from tests.unit.worker_world import daemon_of
 
 IMAGE = "noble"
 YESTERDAY, TODAY = "a" * 32, "b" * 32
@@ -160,7 +162,7 @@ class Bench:
             images={IMAGE: listed},
         )
         diskimage = DiskImage(
-            name=IMAGE, elements=("fake",), formats=(self.image_format,), schedule=None, metadata=METADATA
+            name=IMAGE, elements=("fake",), formats=(self.image_format,), schedule=(), metadata=METADATA
         )
         self.config = Config(
             path=self.root / "imagepool.yaml",
@@ -189,6 +191,7 @@ class Bench:
             offers=self.offers,
             clock=lambda: datetime.now(UTC) + self.ahead,
             active=Active(),
+            presence=Presence(self.store, daemon_of("here.test", "here")),
             stopping=threading.Event(),
         )
         self.uploader = Uploader(self.world, "uploader")

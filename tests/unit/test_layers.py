@@ -48,6 +48,7 @@ LAYERS: Mapping[str, Row] = {
     "builder.dib": Row(2, (*SEES, "builder.process", "builder.bounded", "builder.findings")),
     "builder.cloud": Row(2, (*SEES, "builder.bounded")),
     "builder.serving": Row(2, WORDS),
+    "builder.metrics": Row(2, WORDS),
     # L3: the roles, which know the contracts and not who keeps them
     "builder.workers": Row(
         3,
@@ -56,20 +57,25 @@ LAYERS: Mapping[str, Row] = {
             "builder.planning",
             "builder.store.base",
             "builder.bounded",
+            "builder.findings",
             "builder.cloud.base",
             "builder.cloud.ownership",
             "builder.cloud.transfer",
             "builder.dib",
+            "builder.metrics.base",
         ),
     ),
     # ... of which one runs what an operator names, and no other runs anything
     "builder.workers.hook": Row(3, (*SEES, "builder.process")),
+    # L3 as well: what the daemon was told
+    "builder.inforce": Row(3, (*SEES, "builder.config", "builder.cloud.openstack")),
     # L4: wires everything; alone names the cloud behind the contract, and the workers
     "builder.service": Row(
         4,
         (
             *WORDS,
             "builder.host",
+            "builder.inforce",
             "builder.signals",
             "builder.config",
             "builder.planning",
@@ -77,6 +83,7 @@ LAYERS: Mapping[str, Row] = {
             "builder.dib",
             "builder.cloud",
             "builder.serving",
+            "builder.metrics",
             "builder.workers",
         ),
     ),
@@ -87,6 +94,7 @@ LAYERS: Mapping[str, Row] = {
             *SEES,
             "builder.bounded",
             "builder.findings",
+            "builder.planning",
             "builder.store.base",
             "builder.store.embedded",
             "builder.store.probe",
@@ -119,6 +127,7 @@ LAYERS: Mapping[str, Row] = {
             "builder.doctor",
             "builder.planning",
             "builder.store.base",
+            "builder.store.exchange",
             "builder.dib.output.artifacts",
             "builder.dib.command",
             "builder.dib.contents.reproduce",
@@ -137,8 +146,10 @@ LAYERS: Mapping[str, Row] = {
         (
             *SEES,
             "builder.config",
+            "builder.store.asking",
             "builder.store.base",
             "builder.store.embedded",
+            "builder.store.wire",
             "builder.store.zookeeper",
             "builder.cloud.base",
             "builder.cloud.pool",
@@ -158,6 +169,7 @@ DOORS: Mapping[str, tuple[str, ...]] = {
     "cyclonedx": ("builder.dib.contents.sbom",),
     "packageurl": ("builder.dib.contents.sbom",),
     "starlette": ("builder.serving",),
+    "statsd": ("builder.metrics",),
     "uvicorn": ("builder.serving",),
     "diskimage_builder": ("builder.dib.contents",),
     "cliff": ("builder.cli",),
@@ -173,7 +185,7 @@ PURE_PACKAGE = "builder.planning"
 PURE_MODULES = frozenset(
     {
         *("__future__", "collections", "croniter", "dataclasses", "datetime", "enum", "hashlib", "itertools"),
-        *("statistics", "typing"),
+        *("bisect", "functools", "heapq", "statistics", "types", "typing", "zoneinfo"),
     }
 )
 IMPURE_CALLS = frozenset({"now", "utcnow", "today", "open", "print", "input", "exec", "eval", "__import__"})

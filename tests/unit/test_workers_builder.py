@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.config.model import DiskImage, Platform
+from builder.config.model import DEFAULT_SCHEDULE, Config, DiskImage, Platform, ScheduleEntry
 from builder.dib import engine
 from builder.dib.contents import inputs, packages
 from builder.dib.contents.unchanged import Comparison
@@ -33,20 +33,25 @@ from builder.model import (
 from builder.planning.explain import explain
 from builder.workers import progress
 from builder.workers.builder import Builder
+from builder.workers.fitness import FRESH, Fitness
 from builder.workers.scheduler import Scheduler
 from tests.unit.dib_world import FAKE_DIB, SMALL, eventually, need_root, processes_naming
 from tests.unit.mirror_world import INSTALLED, MAIN, Handler, Mirror, running_mirror
 from tests.unit.worker_world import NOW, Stage
 from tests.unit.worker_world import build as record_of
 
+Schedule = tuple[ScheduleEntry, ...]
 DAY = timedelta(days=1)
-DAILY = "14 14 * * *"
+NEVER: Schedule = ()
+DAILY: Schedule = DEFAULT_SCHEDULE
 NEXT_TICK = NOW.replace(hour=14, minute=14)
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
 class Workshop(Stage):
     """A stage whose diskimage the scripted disk-image-create makes, obeying a control directory."""
+
+    scheduler: Scheduler | None = None
 
     @property
     def control(self) -> Path:
@@ -92,7 +97,9 @@ class Workshop(Stage):
 
     def schedule(self) -> None:
         """The scheduler asks for what is due."""
-        Scheduler(self.world, "scheduler").step()
+        if self.scheduler is None:
+            self.scheduler = Scheduler(self.world, "scheduler")
+        self.scheduler.step()
 
     def work(self) -> bool:
         """The builder takes what is asked for; whether there was anything."""
@@ -159,9 +166,8 @@ def _mirror(shop: Workshop) -> None:
     )
 
 
-def _no_directory(shop: Workshop) -> None:
-    (shop.root / "file").touch()
-    shop.config = replace(shop.config, work_dir=shop.root / "file" / "work")
+def _no_url(shop: Workshop) -> None:
+    shop.set(environment={**shop.image.environment, "DIB_DISTRIBUTION_MIRROR": "http://[bad/"})
 
 
 def _no_program(shop: Workshop) -> None:
@@ -174,9 +180,9 @@ Spoil = Callable[[Workshop], None]
 @pytest.mark.parametrize(
     ("spoil", "expected"), [(_package, FailureClass.PACKAGE), (_mirror, FailureClass.MIRROR)]
 )
-@pytest.mark.parametrize("schedule", [None, DAILY])
+@pytest.mark.parametrize("schedule", [NEVER, DAILY])
 def test_a_failed_build_says_when_the_next_try_is_as_explain_does(
-    shop: Workshop, schedule: str | None, spoil: Spoil, expected: FailureClass
+    shop: Workshop, schedule: Schedule, spoil: Spoil, expected: FailureClass
 ) -> None:
     spoil(shop)
     shop.set(schedule=schedule)
@@ -198,11 +204,11 @@ def test_a_failed_build_says_when_the_next_try_is_as_explain_does(
 
 
 @pytest.mark.parametrize(
-    ("spoil", "expected"), [(_no_directory, FailureClass.CONFIG), (_no_program, FailureClass.TOOL)]
+    ("spoil", "expected"), [(_no_url, FailureClass.CONFIG), (_no_program, FailureClass.TOOL)]
 )
-@pytest.mark.parametrize(("schedule", "next_try"), [(None, None), (DAILY, NEXT_TICK)])
+@pytest.mark.parametrize(("schedule", "next_try"), [(NEVER, None), (DAILY, NEXT_TICK)])
 def test_what_a_retry_can_not_mend_waits_for_the_next_tick_or_for_a_person(
-    shop: Workshop, schedule: str | None, next_try: datetime | None, spoil: Spoil, expected: FailureClass
+    shop: Workshop, schedule: Schedule, next_try: datetime | None, spoil: Spoil, expected: FailureClass
 ) -> None:
     spoil(shop)
     shop.set(schedule=schedule)
@@ -216,25 +222,95 @@ def test_what_a_retry_can_not_mend_waits_for_the_next_tick_or_for_a_person(
 
 
 def test_a_preflight_that_finds_no_room_is_a_reason_and_no_build(shop: Workshop) -> None:
-    shop.config = replace(shop.config, disk_reserve=1 << 60)
-    shop.schedule()
+    shop.store.put(record_of(1, artifacts=SMALL.artifacts, work_bytes=1 << 60))
+    shop.ask()
     failed = shop.built()
     failure_class, message = reason_of(failed)
     assert failure_class is FailureClass.DISK
     assert "disk-reserve" in message
     assert failed.reason is not None and failed.reason.phase == BuildPhase.PREFLIGHT
-    assert failed.next_try is not None and failed.next_try == shop.next_build()
     assert shop.runs == 0
     assert list(shop.config.work_dir.iterdir()) == []
+
+
+# -- a machine that can't build ---------------------------------------------------------------------
+
+
+def _below_the_reserve(shop: Workshop) -> None:
+    shop.config = replace(shop.config, disk_reserve=1 << 60)
+
+
+def _no_work_dir(shop: Workshop) -> None:
+    (shop.root / "file").touch()
+    shop.config = replace(shop.config, work_dir=shop.root / "file" / "work")
+
+
+def _no_tool(shop: Workshop) -> None:
+    shop.world = replace(shop.world, fitness=Fitness(lambda config: "qemu-img is not installed"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [(_below_the_reserve, "disk-reserve"), (_no_work_dir, "work-dir"), (_no_tool, "qemu-img")],
+)
+def test_a_machine_that_can_not_build_leaves_the_request_to_others_and_says_why(
+    shop: Workshop, spoil: Spoil, told: str
+) -> None:
+    spoil(shop)
+    wish = shop.ask()
+    waits = Builder(shop.world, "builder").step()
+    assert not waits.did
+    assert waits.due == shop.now + timedelta(seconds=FRESH)
+    assert shop.records.request == wish
+    assert shop.records.builds == ()
+    (shown,) = shop.store.snapshot().daemons
+    assert shown.unfit is not None and told in shown.unfit
+
+
+def test_once_it_can_build_again_it_says_so_and_builds(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _below_the_reserve(shop)
+    wish = shop.ask()
+    assert not shop.work()
+    shop.config = replace(shop.config, disk_reserve=0)
+    assert shop.work()
+    (shown,) = shop.store.snapshot().daemons
+    assert shown.unfit is None
+    made = shop.built()
+    assert (made.state, made.request) == (BuildState.READY, wish)
+
+
+def test_the_machine_is_looked_at_again_after_a_moment_and_not_for_each_pass(
+    monkeypatch: pytest.MonkeyPatch, shop: Workshop
+) -> None:
+    asked: list[Config] = []
+
+    def ask(config: Config) -> None:
+        asked.append(config)
+
+    fitness, config = Fitness(ask), shop.config
+    for _ in range(3):
+        fitness.unfit(config)
+    assert len(asked) == 1
+    monkeypatch.setattr("builder.workers.fitness.FRESH", 0.0)
+    fitness.unfit(config)
+    assert len(asked) == 2
+
+
+def test_at_rest_the_machine_is_not_looked_at(shop: Workshop) -> None:
+    _no_tool(shop)
+    assert Builder(shop.world, "builder").step().due is None
+    assert shop.store.snapshot().daemons[0].unfit is None
 
 
 # -- cancellation -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("schedule", "next_try"), [(None, None), (DAILY, NEXT_TICK)])
+@pytest.mark.parametrize(("schedule", "next_try"), [(NEVER, None), (DAILY, NEXT_TICK)])
 @pytest.mark.parametrize("by_hand", [True, False])
 def test_a_cancelled_build_says_by_whom_and_why_and_is_not_made_again(
-    shop: Workshop, schedule: str | None, next_try: datetime | None, by_hand: bool
+    shop: Workshop, schedule: Schedule, next_try: datetime | None, by_hand: bool
 ) -> None:
     shop.set(schedule=schedule)
     if by_hand:
@@ -340,10 +416,10 @@ def test_files_that_a_dead_build_had_published_are_gone_before_the_next_begins(s
     assert (failed.state, failed.artifacts) == (BuildState.FAILED, ())
 
 
-@pytest.mark.parametrize(("schedule", "next_try"), [(None, None), (DAILY, NEXT_TICK)])
+@pytest.mark.parametrize(("schedule", "next_try"), [(NEVER, None), (DAILY, NEXT_TICK)])
 @pytest.mark.parametrize("by_hand", [True, False])
 def test_what_a_dead_builder_left_and_somebody_cancelled_is_not_made_again(
-    shop: Workshop, schedule: str | None, next_try: datetime | None, by_hand: bool
+    shop: Workshop, schedule: Schedule, next_try: datetime | None, by_hand: bool
 ) -> None:
     shop.set(schedule=schedule)
     if by_hand:
@@ -472,18 +548,25 @@ def test_a_wish_for_an_upload_that_comes_meanwhile_stays_and_holds_up_nothing(
     assert (shop.newest.state, shop.newest.wishes) == (BuildState.READY, (wish,))
 
 
+@pytest.mark.parametrize(
+    ("failure_class", "in_the_end"),
+    [(FailureClass.INTERRUPTED, BuildState.READY), (FailureClass.CANCELLED, BuildState.FAILED)],
+)
 def test_progress_is_not_written_over_the_record_of_a_build_that_was_taken_for_dead(
-    shop: Workshop,
+    shop: Workshop, failure_class: FailureClass, in_the_end: BuildState
 ) -> None:
-    pause = shop.knob("pause.root")
+    pause, later = shop.knob("pause.root"), shop.knob("pause.install")
     shop.schedule()
     with shop.working():
         running = shop.paused_at("root")
         known = shop.store.get_build("img", running.id)
-        reason = Failure(failure_class=FailureClass.INTERRUPTED, message="gone")
+        reason = Failure(failure_class=failure_class, message="gone")
         shop.store.update_build(known.become(BuildState.FAILED, NOW, reason=reason))
         pause.unlink()
-    assert (shop.newest.state, shop.newest.reason) == (BuildState.FAILED, reason)
+        shop.paused_at("install")
+        assert (shop.newest.state, shop.newest.reason) == (BuildState.FAILED, reason)
+        later.unlink()
+    assert shop.newest.state is in_the_end
 
 
 def test_the_bytes_of_one_phase_are_not_those_of_the_next(shop: Workshop) -> None:

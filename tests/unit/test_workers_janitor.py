@@ -585,3 +585,21 @@ def test_what_was_whole_but_never_called_ready_is_not_trusted_after_a_crash(
     work(janitor)
     (record,) = stage.uploads()
     assert record.state is UploadState.FAILED and stage.clouds["one"].images == {}
+
+
+def test_a_daemon_that_is_about_to_stop_ends_the_deletion_it_is_at_and_begins_no_other(
+    stage: Stage, janitor: Janitor
+) -> None:
+    for number in (1, 2):
+        made = build(number)
+        stage.store.put(made)
+        record = upload(made, UploadState.DELETING)
+        stage.store.put(replace(record, external_id=in_cloud(stage, record).id))
+    gate = stage.clouds["one"].hold("delete")
+    janitor.step()
+    stage.until(lambda: stage.clouds["one"].count("delete") == 1)
+    stage.world.draining.set()
+    gate.set()
+    janitor.drain()
+    assert len(stage.clouds["one"].images) == 1
+    assert len(stage.uploads()) == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -13,9 +13,19 @@ import pytest
 from builder.cloud import transfer
 from builder.cloudimage import BUILD_ID, CloudImage, GlanceStatus, Sighting
 from builder.errors import CloudUnavailableError, NotFoundError
-from builder.model import Artifact, Build, BuildState, FailureClass, ImageFormat, Upload, UploadState
+from builder.model import (
+    Artifact,
+    Build,
+    BuildState,
+    FailureClass,
+    ImageFormat,
+    Snapshot,
+    Upload,
+    UploadState,
+)
 from builder.planning.actions import Verdict
 from builder.planning.uploads import decide_uploads
+from builder.store.base import Claim
 from builder.workers.janitor import Janitor
 from builder.workers.leaks import FIRST_WITHIN, REMEMBERED, LeakSweeper
 from builder.workers.promoter import Promoter
@@ -501,3 +511,44 @@ def test_on_records_that_are_not_complete_no_image_is_missed(tmp_path: Path) -> 
     for _ in range(3):
         hourly(sweeper, stage)
     assert state(stage, goes) is UploadState.READY
+
+
+# -- another tree -----------------------------------------------------------------------------------
+
+
+class Replaced(FakeStore):
+    """Another server takes the place of ours during a sweep, before or after the records were read."""
+
+    sweeping = late = False
+
+    def claim_sweep(self, provider: str) -> Claim | None:
+        self.sweeping = True
+        return super().claim_sweep(provider)
+
+    def snapshot(self) -> Snapshot:
+        if self.sweeping and not self.late:
+            self.tree.belong_to("f" * 32)
+        return super().snapshot()
+
+    def builds_gone(self) -> Mapping[str, datetime]:
+        gone = super().builds_gone()
+        self.tree.belong_to("f" * 32)
+        return gone
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_tree_of_others_that_knows_no_image_of_ours_makes_no_leak(tmp_path: Path, late: bool) -> None:
+    stage = Stage(tmp_path)
+    image = leaked(stage)
+    sweep(LeakSweeper(stage.world, "leaks"), stage)  # at the next look it would be gone
+    seen = stage.store.sightings("one")
+    store = Replaced(stage.store.tree)
+    store.late = late
+    sweeper = LeakSweeper(replace(stage.world, store=store), "leaks")
+    sweeper.step()
+    stage.now += 3 * HOUR
+    sweeper.step()
+    sweeper.drain()
+    assert stage.store.tree.installation == "f" * 32
+    assert late or stage.store.sightings("one") == seen
+    assert image.id in stage.clouds["one"].images

@@ -88,6 +88,8 @@ def test_the_builder_id_is_made_once_and_nodepools_is_taken_over(tmp_path: Path)
     made = statedir.builder_id(tmp_path / "images")
     assert str(uuid.UUID(made)) == made
     assert statedir.builder_id(tmp_path / "images") == made
+    # nodepool-builder takes all of the file for the id.
+    assert (tmp_path / "images" / "builder_id.txt").read_text() == made
     (tmp_path / "images" / "builder_id.txt").write_text("nodepools-own\n")
     assert statedir.builder_id(tmp_path / "images") == "nodepools-own"
 

@@ -14,7 +14,13 @@ import pytest
 
 from builder.cloudimage import RAW_SHA256
 from builder.dib.output import inspect
-from builder.errors import ActionFailedError, CloudError, CloudUnavailableError, StoreUnavailableError
+from builder.errors import (
+    ActionFailedError,
+    CloudError,
+    CloudUnavailableError,
+    NotFoundError,
+    StoreUnavailableError,
+)
 from builder.model import (
     Artifact,
     Build,
@@ -106,7 +112,7 @@ def test_the_images_of_a_region_follow_each_other_without_a_further_call(stage: 
     stage.image("other")
     stage.published(1)
     stage.published(2, image="other")
-    code = run_once([Uploader(stage.world, "uploader")], stage.world.stopping)
+    code = run_once([Uploader(stage.world, "uploader")], stage.world)
     assert code == 0
     assert {i.properties["imagepool_image"] for i in stage.clouds["one"].images.values()} == {"img", "other"}
 
@@ -115,7 +121,7 @@ def test_a_single_run_brings_it_everywhere_and_gives_it_its_stable_name(stage: S
     stage.image(stable_name="img-current")
     stage.published(1)
     workers = (Uploader(stage.world, "uploader"), Promoter(stage.world, "promoter"))
-    assert run_once(workers, stage.world.stopping) == 0
+    assert run_once(workers, stage.world) == 0
     for cloud in stage.clouds.values():
         assert [image.name for image in cloud.images.values()] == ["img-current"]
 
@@ -590,6 +596,28 @@ def test_an_upload_begins_before_its_build_is_ready_and_is_ready_after_it(
     assert state_of(stage) is UploadState.READY
     (image,) = stage.clouds["one"].images.values()
     assert image.properties[RAW_SHA256] == "abc"  # what was not known yet when it was made
+
+
+def test_an_upload_whose_build_another_tree_does_not_know_waits_for_its_own(
+    stage: Stage, uploader: Uploader, unfinished: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploading, "HOLD_PAUSE", 0.01)
+    ours, asked = stage.store.installation_id(), threading.Event()
+    uploader.step()
+    stage.until(lambda: stage.phase() == "hold")
+
+    def none_there(image: str, build_id: str) -> Build:
+        asked.set()
+        raise NotFoundError("there is no such build")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.store, "get_build", none_there)
+        stage.store.tree.belong_to("f" * 32)
+        stage.store.put(unfinished.become(BuildState.READY, stage.now))
+        assert asked.wait(30)
+        stage.store.tree.belong_to(ours)
+    uploader.drain()
+    assert [each.state for each in stage.uploads()] == [UploadState.READY]
 
 
 def test_an_upload_whose_build_fails_goes_with_it(

@@ -12,10 +12,15 @@ from pathlib import Path
 
 from builder.cloud.transfer import Limiter
 from builder.config.model import Config, DiskImage, Provider, ProviderImage
+from builder.dib.engine import Product
+from builder.dib.job import Job
+from builder.dib.limits import Limits, Stop
 from builder.dib.output import artifacts
-from builder.model import Artifact, Build, BuildState, ImageFormat, Upload, UploadState
+from builder.dib.output.hashing import Disk
+from builder.model import Artifact, Build, BuildPhase, BuildState, Daemon, ImageFormat, Upload, UploadState
 from builder.ways import Capabilities
 from builder.workers.base import Active, Identity, World
+from builder.workers.presence import Presence
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.store import FakeStore
 
@@ -23,6 +28,18 @@ from tests.fakes.store import FakeStore
 DEADLINE = 30.0
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 HERE = Identity(hostname="here.test", builder_id="here", installation_id="")
+
+
+def daemon_of(hostname: str, builder_id: str, **more: object) -> Daemon:
+    """What a daemon with all roles shows of itself."""
+    facts: dict[str, object] = {
+        "hostname": hostname,
+        "builder_id": builder_id,
+        "roles": ("scheduler", "builder", "uploader", "janitor"),
+        "version": "1",
+        "started": NOW,
+    }
+    return Daemon(**{**facts, **more})  # type: ignore[arg-type]
 
 
 def build(number: int, state: BuildState = BuildState.READY, **more: object) -> Build:
@@ -56,6 +73,54 @@ def upload(
     return Upload(**{**facts, **more})  # type: ignore[arg-type]
 
 
+def make_image(
+    job: Job,
+    *,
+    on_phase: Callable[[BuildPhase], None],
+    on_bytes: Callable[[int, int], None],
+    on_disk: Callable[[Disk], None],
+    on_artifact: Callable[[Artifact], None],
+    stop: Stop,
+) -> Product:
+    """What the engine does, in no time: publishes one raw file of a build, with its proof."""
+    on_phase(BuildPhase.PACKAGES)
+    now = datetime.now(UTC)
+    proof = artifacts.Proof(
+        installation_id=job.installation_id,
+        image=job.image.name,
+        build_id=job.build_id,
+        created=now,
+        environment={},
+        tools={"dib": "1"},
+    )
+    publication = artifacts.Publication(job.images_dir, proof)
+    publication.begin()
+    content = job.build_id.encode() * 128
+    job.work_dir.mkdir(exist_ok=True)
+    file = job.work_dir / "image.raw"
+    file.write_bytes(content)
+    artifact = raw_artifact(content)
+    publication.add(file, ImageFormat.RAW, Limits())
+    on_phase(BuildPhase.CONVERT)
+    on_artifact(artifact)
+    publication.finish(job.work_dir / "none", None, (artifact,), now)
+    return Product(
+        artifacts=(artifact,), tools={"dib": "1"}, timings={}, inputs={}, work_bytes=4096, disk=None
+    )
+
+
+def raw_artifact(content: bytes) -> Artifact:
+    """A raw file of that content, as a record has it."""
+    return Artifact(
+        format=ImageFormat.RAW,
+        size=len(content),
+        virtual_size=len(content),
+        md5=hashlib.md5(content, usedforsecurity=False).hexdigest(),
+        sha256=hashlib.sha256(content).hexdigest(),
+        sha512=hashlib.sha512(content).hexdigest(),
+    )
+
+
 @dataclass
 class Stage:
     """What a test of a worker holds in its hands."""
@@ -67,7 +132,7 @@ class Stage:
     told: dict[str, Capabilities] = field(default_factory=dict)  #: what clouds said they can do
 
     def __post_init__(self) -> None:
-        image = DiskImage(name="img", elements=("fake",), formats=(ImageFormat.QCOW2,), schedule=None)
+        image = DiskImage(name="img", elements=("fake",), formats=(ImageFormat.QCOW2,), schedule=())
         self.config = Config(
             path=self.root / "imagepool.yaml",
             state_dir=self.root,
@@ -98,8 +163,10 @@ class Stage:
             limiter=Limiter(None),
             clock=lambda: self.now,
             active=Active(),
+            presence=Presence(self.store, daemon_of(HERE.hostname, HERE.builder_id)),
             stopping=threading.Event(),
         )
+        self.world.presence.show()
 
     def _capabilities(self, provider: Provider) -> Capabilities:
         self.told[provider.name] = self.clouds[provider.name].capabilities()
@@ -126,18 +193,23 @@ class Stage:
         for provider in self.config.providers:
             self.provider(provider, image_format=ImageFormat.RAW)
         content = bytes([number]) * 4096
-        artifact = Artifact(
-            format=ImageFormat.RAW,
-            size=len(content),
-            virtual_size=len(content),
-            md5=hashlib.md5(content, usedforsecurity=False).hexdigest(),
-            sha256=hashlib.sha256(content).hexdigest(),
-            sha512=hashlib.sha512(content).hexdigest(),
-        )
+        artifact = raw_artifact(content)
         record = build(number, state, **{"artifacts": (artifact,), "formats": ("raw",), **more})
         artifacts.path(self.config.images_dir, record.image, record.id, ImageFormat.RAW).write_bytes(content)
         self.store.put(record)
         return record
+
+    def next_life(self) -> Stage:
+        """The daemon dies and starts anew, on the same disk and the same tree."""
+        self.store.lose_session()
+        later = Stage(self.root, store=self.store.another_daemon(), clouds=self.clouds, now=self.now)
+        later.config = self.config
+        self.store.close()
+        return later
+
+    def files(self) -> set[str]:
+        """What is in the images directory, by name."""
+        return {each.name for each in self.config.images_dir.iterdir()}
 
     def until(self, ask: Callable[[], object]) -> None:
         """Wait for what other threads bring about."""

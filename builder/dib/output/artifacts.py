@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +37,8 @@ _FILE_MODE: Final = 0o640
 _DIRECTORY_MODE: Final = 0o750
 #: How the text of an OSError begins.
 _ERRNO: Final = re.compile(r"\[Errno (\d+)\]")
+#: What build.json tells of a file.
+_ARTIFACT_FIELDS: Final = ("format", "size", "virtual_size", "md5", "sha256", "sha512")
 #: Another file system, or one without links.
 _ELSEWHERE: Final = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK)
 
@@ -154,12 +156,16 @@ def _write_proof(file: Path, proof: Proof) -> None:
     if proof.started is not None:
         record["started"] = proof.started.isoformat()
     if proof.finished is not None:
-        record |= {"finished": proof.finished.isoformat(), "artifacts": list(map(asdict, proof.artifacts))}
+        record |= {"finished": proof.finished.isoformat(), "artifacts": list(map(_told, proof.artifacts))}
     if proof.disk is not None:
         record |= {"raw_sha256": proof.disk.sha256, "raw_size": proof.disk.size}
     with file.open("w") as stream:
         json.dump(record, stream, indent=1, sort_keys=True)
         stream.write("\n")
+
+
+def _told(artifact: Artifact) -> dict[str, Any]:
+    return {name: getattr(artifact, name) for name in _ARTIFACT_FIELDS}
 
 
 def _bring(file: Path, final: Path, limits: Limits, *, stays: bool) -> None:

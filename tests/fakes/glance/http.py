@@ -115,8 +115,8 @@ class FaultyHandler(BaseHTTPRequestHandler):
 
     @property
     def base(self) -> str:
-        """The server's own URL."""
-        return f"http://127.0.0.1:{self.server.server_address[1]}"
+        """The server's URL, as the client came to it."""
+        return f"http://{self.headers['Host']}"
 
     def _perform(self, work: Callable[[], None]) -> None:
         self.fault = self.state.next_fault(self.on, self.region or None)

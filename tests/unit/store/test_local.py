@@ -257,7 +257,9 @@ def test_nodes_arrive_as_they_were_sent(nodes: list[tuple[str, bytes | None]]) -
         )
         for path, data in nodes
     ]
-    assert list(wire.decode_nodes(wire.encode_nodes(sent))) == sent
+    encoded = b"".join(wire.encode_nodes(sent))
+    assert list(wire.decode_nodes(encoded)) == sent
+    assert wire.size_of(sent) == len(encoded)
 
 
 @given(st.binary(max_size=200))
