@@ -78,10 +78,10 @@ class Base(Command):
         """All records at this moment, for who only looks at them; that everything is frozen is noted."""
         return self._noted(self.context.snapshot(config))
 
-    def known(self) -> Known:
+    def known(self, *, uploads: bool = True) -> Known:
         """The same, and the names that the configuration has, without loading all of it where that can be
-        avoided."""
-        known = self.context.known()
+        avoided. Without `uploads` these may be missing, which is quicker."""
+        known = self.context.known(uploads=uploads)
         self._noted(known.snapshot)
         return known
 

@@ -206,18 +206,18 @@ class Context:
         finally:
             store.close()
 
-    def snapshot(self, config: Config) -> Snapshot:
+    def snapshot(self, config: Config, *, uploads: bool = True) -> Snapshot:
         """All records at this moment, for a command that only reads: from the daemon of this machine, or
-        else from ZooKeeper. Raises as `store`."""
-        told = self._ask(config.state_dir, config.fingerprint) if config.fingerprint else None
+        else from ZooKeeper. Raises as `store`. Without `uploads` these may be missing, which is quicker."""
+        told = self._ask(config.state_dir, config.fingerprint, uploads) if config.fingerprint else None
         return self._read(config) if told is None else told.snapshot
 
-    def known(self) -> Known:
+    def known(self, *, uploads: bool = True) -> Known:
         """The same, and the names that the configuration has; it is loaded only where no daemon answers.
 
         Raises as `store` and `config_for_records`.
         """
-        told = self._ask_unloaded()
+        told = self._ask_unloaded(uploads)
         if told is not None:
             return Known(snapshot=told.snapshot, images=told.images, providers=told.providers)
         config = self.config_for_records()
@@ -228,11 +228,11 @@ class Context:
         with self.store(config) as store:
             return store.snapshot()
 
-    def _ask(self, state_dir: Path, config: str) -> Told | None:
+    def _ask(self, state_dir: Path, config: str, uploads: bool) -> Told | None:
         servers = self._parts.environ.get(SERVERS_VARIABLE, "")
-        return self._parts.ask(state_dir, Question(config=config, servers=servers))
+        return self._parts.ask(state_dir, Question(config=config, servers=servers, uploads=uploads))
 
-    def _ask_unloaded(self) -> Told | None:
+    def _ask_unloaded(self, uploads: bool) -> Told | None:
         """What a daemon tells that has the very same configuration, which it need not be known to be sound;
         None as well when that can't be read, as those who load it will say."""
         environ = self._parts.environ
@@ -243,7 +243,7 @@ class Context:
             return None
         if self.secure is not None:
             secure = expand(secure, self.secure, environ, Problems())
-        return self._ask(state_dir_in(text, self.config_path), fingerprint(text, secure))
+        return self._ask(state_dir_in(text, self.config_path), fingerprint(text, secure), uploads)
 
     @contextmanager
     def own_store(self, config: Config) -> Iterator[Store]:

@@ -26,7 +26,7 @@ def request_row(waiting: Waiting, now: datetime) -> Row:
         "force": Flag(request.force),
         "urgent": Flag(request.urgent),
         "tick": Moment(request.tick),
-        "verdict": Cell(waiting.decision.verdict if waiting.decision is not None else None),
+        "verdict": Cell(waiting.verdict),
         "builder": Cell(assignment.hostname if assignment is not None else None),
         "reason": Paragraph(waiting.reason),
     }

@@ -44,7 +44,8 @@ class ConfigWatch:
     """Calls `on_change` in a thread of its own, once for each burst of changes to any of the files.
 
     It is the directories that are watched: a file that is replaced, as editors do, or reached through
-    a link that is set anew, as Kubernetes does, is noticed too. Nothing is polled.
+    a link that is set anew, as Kubernetes does, is noticed too. Nothing is polled. Make it before the files
+    are read: what changes between that and `start` is told as well.
     `on_change` must not raise. Use as a context manager, or `start` and `stop`.
     """
 
@@ -57,7 +58,7 @@ class ConfigWatch:
         self._observer = Observer()
         self._handler = _Handler(self._touched)
         self._watched: set[Path] = set()
-        self._marks: Mapping[Path, _Mark] = {}
+        self._marks = self._marks_now()
         self._event = threading.Condition()
         self._due = False
         self._stopping = False
@@ -71,17 +72,16 @@ class ConfigWatch:
         self.stop()
 
     def start(self) -> None:
-        """Begin to watch; changes from here on are told. Raises ConfigError when that is impossible."""
+        """Begin to watch; what changed since it was made is told. ConfigError when that is impossible."""
         try:
             self._watch_directories()
-            self._marks = self._marks_now()
             self._observer.start()
         except OSError as error:
             raise ConfigError(
                 [f"{self._paths[0]}: can't be watched for changes: {error.strerror or error}"],
                 hint="The limits are fs.inotify.max_user_watches and fs.inotify.max_user_instances.",
             ) from error
-        self._touched()  # what changed between the marks and the observer's start had no event
+        self._touched()  # what changed before the observer's start had no event
         self._thread.start()
 
     def stop(self) -> None:

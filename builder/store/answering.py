@@ -12,7 +12,8 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Final, Protocol, Self
 
@@ -37,8 +38,9 @@ _BACKLOG: Final = 64
 class Source(Protocol):
     """Where the nodes come from: a ZooKeeperStore with `watch`."""
 
-    def fresh_nodes(self, timeout: float) -> list[tuple[str, Stored | None]] | None:
-        """All nodes as they are now; None when that can't be had within `timeout` seconds.
+    def fresh_nodes(self, timeout: float, *, uploads: bool = True) -> list[tuple[str, Stored | None]] | None:
+        """All nodes, or all but those of uploads, as they are now; None when that can't be had within
+        `timeout` seconds.
 
         Raises StoreUnavailableError.
         """
@@ -120,16 +122,17 @@ class AnswerServer:
         finally:
             self._free.release()
 
-    def _answer(self, question: Question) -> tuple[bytes, ...]:
+    def _answer(self, question: Question) -> Iterable[bytes]:
         config = self._config()
-        if not config.fingerprint or question != Question(config=config.fingerprint, servers=self._servers):
+        meant = (question.config, question.servers)
+        if not config.fingerprint or meant != (config.fingerprint, self._servers):
             return (wire.encode_answer(Answer(refused="its configuration is another one")),)
         try:
-            nodes = self._source.fresh_nodes(_SETTLE)
+            nodes = self._source.fresh_nodes(_SETTLE, uploads=question.uploads)
         except StoreUnavailableError as error:
             return (wire.encode_answer(Answer(refused=error.message)),)
         if nodes is None:
             return (wire.encode_answer(Answer(refused="it does not know the latest from ZooKeeper")),)
-        data = wire.encode_nodes(nodes)
-        answer = Answer(images=tuple(config.diskimages), providers=tuple(config.providers), size=len(data))
-        return wire.encode_answer(answer), data
+        images, providers = tuple(config.diskimages), tuple(config.providers)
+        answer = Answer(images=images, providers=providers, size=wire.size_of(nodes))
+        return chain((wire.encode_answer(answer),), wire.encode_nodes(nodes))

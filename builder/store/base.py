@@ -21,12 +21,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
-from types import MappingProxyType, TracebackType
+from datetime import datetime
+from types import TracebackType
 from typing import Any, Final, Self
 
 from builder.cloudimage import Sighting
 from builder.model import (
+    CLOCKS_DIFFER,
+    NO_TICKS,
     Build,
     Cancellation,
     Daemon,
@@ -41,11 +43,6 @@ from builder.model import (
 #: What `restore_upload` takes at most: ids count uploads of one build to one provider, and to go on above
 #: one, ZooKeeper has to be brought to count so far.
 HIGHEST_UPLOAD_ID: Final = 100_000
-#: No times of the schedule.
-NO_TICKS: Final[Mapping[str, datetime]] = MappingProxyType({})
-#: How far ahead of a request a time may be remembered. One further on is of a broken clock, and counts for
-#: nothing: otherwise that entry of the schedule would stand still until then.
-CLOCKS_DIFFER: Final = timedelta(days=1)
 #: Digits of an id that is unique everywhere.
 _UNIQUE: Final = 32
 

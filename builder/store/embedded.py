@@ -38,8 +38,6 @@ from builder.store.wire import SERVERS_VARIABLE
 
 LOG = logging.getLogger(__name__)
 
-ENVIRONMENT_VARIABLE: Final = SERVERS_VARIABLE
-
 _HOST: Final = "127.0.0.1"
 _USER: Final = "imagepool"
 _INSTALLED: Final = Path("/usr/share/zookeeper")
@@ -73,7 +71,7 @@ def resolve(config: Config, environ: Mapping[str, str]) -> ZooKeeper | None:
     The variable says which servers; TLS and credentials are those the configuration or the embedded
     server has for the same servers. Raises UsageError for a variable of another form.
     """
-    text = environ.get(ENVIRONMENT_VARIABLE, "")
+    text = environ.get(SERVERS_VARIABLE, "")
     if not text:
         return config.zookeeper or find_endpoint(config.state_dir)
     hosts, chroot = _parse(text)
@@ -84,7 +82,7 @@ def resolve(config: Config, environ: Mapping[str, str]) -> ZooKeeper | None:
     if configured is not None and (configured.tls is not None or configured.username is not None):
         LOG.warning(
             "%s names other servers than the configuration: no TLS and no credentials are used for %s",
-            ENVIRONMENT_VARIABLE,
+            SERVERS_VARIABLE,
             hosts,
         )
     return ZooKeeper(hosts=hosts, chroot=chroot)
@@ -99,7 +97,7 @@ def _parse(text: str) -> tuple[str, str]:
         if all(0 < port < 65536 for port in ports) and not {".", ".."} & set(segments):
             return match["hosts"], match["chroot"]
     raise UsageError(
-        f"{ENVIRONMENT_VARIABLE} is {text!r}",
+        f"{SERVERS_VARIABLE} is {text!r}",
         hint='It has to be host:port[,host:port][/chroot], with ports from 1 to 65535 and no "." or ".." in'
         " the chroot.",
     )
@@ -239,7 +237,7 @@ class EmbeddedZooKeeper:
             self._lock_file = None
             raise RefusedError(
                 f"another daemon runs a ZooKeeper server in {self._directory}",
-                hint=f"Stop it first, or let this one use that server: set {ENVIRONMENT_VARIABLE} to what"
+                hint=f"Stop it first, or let this one use that server: set {SERVERS_VARIABLE} to what"
                 f" {self._directory / 'endpoint'} says.",
             )
 

@@ -129,13 +129,16 @@ class Mirror:
                 lambda: self._synced and not self._under_way, deadline - time.monotonic()
             )
 
-    def nodes(self) -> list[tuple[str, Stored | None]]:
-        """All nodes that a Snapshot shows, as last seen, and what they say if they are records."""
+    def nodes(self, *, uploads: bool = True) -> list[tuple[str, Stored | None]]:
+        """The nodes that a Snapshot shows, as last seen, and what they say if they are records; all of them,
+        or all but those of uploads."""
+        without = frozenset() if uploads else paths.OF_UPLOADS
         with self._changed:
             return [
                 (path, node.said)
                 for path, node in self._nodes.items()
-                if node.said is not None or node.place.kind in paths.MARKS
+                if (node.said is not None or node.place.kind in paths.MARKS)
+                and node.place.kind not in without
             ]
 
     def disconnected(self) -> None:

@@ -274,6 +274,8 @@ RECORDS: Final = frozenset(
 LEAVES: Final = frozenset({*RECORDS, Kind.IMAGE_CONTENDER, Kind.UPLOADS_CONTENDER} - {Kind.BUILD})
 #: Kinds that say something by being there.
 MARKS: Final = frozenset({Kind.IMAGE, Kind.IMAGE_CONTENDER, Kind.UPLOADS_CONTENDER})
+#: Kinds that are there because of uploads: nine nodes of ten.
+OF_UPLOADS: Final = frozenset({Kind.UPLOAD, Kind.UPLOADS_CONTENDER})
 #: Where what a Snapshot shows begins.
 ROOTS: Final = (IMAGES, OURS)
 

@@ -10,9 +10,9 @@ from kazoo.exceptions import BadVersionError, NoNodeError
 from kazoo.protocol.states import ZnodeStat
 
 from builder.errors import ConflictError, NotFoundError
-from builder.model import Request
+from builder.model import NO_TICKS, Request
 from builder.store import notes, paths
-from builder.store.base import NO_TICKS, joined, not_remembered
+from builder.store.base import joined, not_remembered
 from builder.store.bounds import bounded_signed, bounded_ticks
 from builder.store.fields import RecordError, Stored
 from builder.store.nodes import ATTEMPTS, Part, Step, checking, creating, setting

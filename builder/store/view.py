@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from builder.model import (
+    NO_TICKS,
     Build,
     Cancellation,
     Daemon,
@@ -26,7 +27,7 @@ from builder.model import (
     Upload,
     UploadCancellation,
 )
-from builder.store.base import NO_TICKS, builds_newest_first, uploads_newest_first
+from builder.store.base import builds_newest_first, uploads_newest_first
 from builder.store.paths import Kind, Place
 
 #: What a node can say: for a contender of `claim_lead`, its host name.

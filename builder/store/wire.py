@@ -1,6 +1,6 @@
 """How a daemon and a command on its machine talk: the question, the answer, and the nodes that follow it.
 
-    question    one line of JSON: {"imagepool": 1, "config": FINGERPRINT, "servers": SERVERS}
+    question    one line of JSON: {"imagepool": 1, "config": FINGERPRINT, "servers": SERVERS, "uploads": BOOL}
     answer      one line of JSON: {"imagepool": 1, "images": [...], "providers": [...], "bytes": N}, and then
                 the nodes, N bytes; or {"imagepool": 1, "refused": WHY}, and nothing more
     node        lengths of its path and its data, version, writing transaction, times of creation and last
@@ -17,6 +17,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any, Final
 
 from builder.store.fields import Stored
@@ -29,6 +30,7 @@ MOST_ASKED, MOST_ANSWERED, MOST_NODES = 4096, 1 << 20, 1 << 29
 
 _NODE: Final = struct.Struct("!IiiqQQ")
 _NOTHING: Final = -1
+_PIECE: Final = 1000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
@@ -41,10 +43,11 @@ class WireError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """Whose records are meant."""
+    """Whose records are meant, and which."""
 
     config: str  #: `Config.fingerprint`
     servers: str = ""  #: what names other ZooKeeper servers than the configuration does, if anything
+    uploads: bool = True  #: those of uploads as well, which are most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +62,14 @@ class Answer:
 
 def encode_question(question: Question) -> bytes:
     """The line to ask with."""
-    return _line({"config": question.config, "servers": question.servers})
+    return _line({"config": question.config, "servers": question.servers, "uploads": question.uploads})
 
 
 def decode_question(line: bytes) -> Question:
     """What is asked; WireError."""
     fields = _fields(line)
-    return Question(config=_text(fields, "config"), servers=_text(fields, "servers"))
+    config, servers, uploads = _text(fields, "config"), _text(fields, "servers"), fields.get("uploads")
+    return Question(config=config, servers=servers, uploads=uploads is not False)
 
 
 def encode_answer(answer: Answer) -> bytes:
@@ -86,18 +90,25 @@ def decode_answer(line: bytes) -> Answer:
     return Answer(images=_texts(fields, "images"), providers=_texts(fields, "providers"), size=size)
 
 
-def encode_nodes(nodes: Nodes) -> bytes:
-    """The nodes as they follow an answer."""
-    parts: list[bytes] = []
-    for path, said in nodes:
-        name = path.encode()
-        if said is None:
-            parts += (_NODE.pack(len(name), _NOTHING, 0, 0, 0, 0), name)
-        else:
-            times = (_milliseconds(said.created), _milliseconds(said.modified))
-            head = _NODE.pack(len(name), len(said.data), said.version, said.written_by, *times)
-            parts += (head, name, said.data)
-    return b"".join(parts)
+def size_of(nodes: Nodes) -> int:
+    """The bytes that `encode_nodes` will make of them."""
+    return sum(
+        _NODE.size + len(path.encode()) + (0 if said is None else len(said.data)) for path, said in nodes
+    )
+
+
+def encode_nodes(nodes: Nodes) -> Iterator[bytes]:
+    """The nodes as they follow an answer, piece by piece: all at once may be a lot of memory."""
+    left = iter(nodes)
+    while some := list(islice(left, _PIECE)):
+        yield b"".join(part for path, said in some for part in _encode_node(path.encode(), said))
+
+
+def _encode_node(path: bytes, said: Stored | None) -> tuple[bytes, ...]:
+    if said is None:
+        return _NODE.pack(len(path), _NOTHING, 0, 0, 0, 0), path
+    times = (_milliseconds(said.created), _milliseconds(said.modified))
+    return _NODE.pack(len(path), len(said.data), said.version, said.written_by, *times), path, said.data
 
 
 def decode_nodes(data: bytes) -> Iterator[tuple[str, Stored | None]]:

@@ -95,12 +95,12 @@ class ZooKeeperStore(Requests, Wishes, Standing, Unowned, Restoring):
         once.wait_synced(self._zookeeper.timeout)
         return once.snapshot()
 
-    def fresh_nodes(self, timeout: float) -> list[tuple[str, Stored | None]] | None:
-        """All nodes that a Snapshot shows, as they are now; None when that can't be had within `timeout`
-        seconds, or without `watch`. Raises StoreUnavailableError."""
+    def fresh_nodes(self, timeout: float, *, uploads: bool = True) -> list[tuple[str, Stored | None]] | None:
+        """All nodes that a Snapshot shows, or all but those of uploads, as they are now; None when that can't
+        be had within `timeout` seconds, or without `watch`. Raises StoreUnavailableError."""
         if self._mirror is None or not self.connected or not self._mirror.settle(timeout):
             return None
-        return self._mirror.nodes()
+        return self._mirror.nodes(uploads=uploads)
 
     def wait(self, seen: int, timeout: float | None = None) -> int:
         with self._changed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,13 +13,26 @@ from builder.config.model import ZooKeeper
 from builder.errors import StoreUnavailableError
 from builder.model import Build, BuildState
 from builder.store import bulk, mirror
+from builder.store.answering import AnswerServer
+from builder.store.asking import ask
 from builder.store.fields import Stored
 from builder.store.paths import Place
 from builder.store.reading import decode
 from builder.store.view import Record
+from builder.store.wire import Question
 from builder.store.zookeeper import ZooKeeperStore
-from tests.contract.records import a_build, a_cancellation, a_pause, a_request, an_upload
+from tests.contract.records import (
+    NOON,
+    a_build,
+    a_cancellation,
+    a_daemon,
+    a_full_upload,
+    a_pause,
+    a_request,
+    an_upload,
+)
 from tests.contract.worlds import PATIENCE, RealWorld, eventually
+from tests.unit.planning_world import config
 
 pytestmark = pytest.mark.real
 
@@ -143,3 +157,30 @@ def test_a_tree_that_takes_long_is_waited_for_as_long_as_it_comes(
         assert len(list(store.snapshot().uploads())) == len(builds) * len(PROVIDERS)
     finally:
         store.close()
+
+
+def test_the_daemon_tells_what_zookeeper_would(world: RealWorld, builds: list[Build], tmp_path: Path) -> None:
+    daemon, other = world.daemon(), world.command()
+    assert isinstance(daemon, ZooKeeperStore)
+    other.request_build(a_request("fedora"), ticks={"@after debian": NOON})
+    other.cancel_build(a_cancellation(builds[0]))
+    other.pause("ubuntu", a_pause())
+    other.pause_provider("one", a_pause())
+    other.freeze(a_pause())
+    other.forget_builder("5f0c", a_pause())
+    other.register(a_daemon())
+    upload = other.create_upload(a_full_upload(builds[1]))
+    assert other.claim_uploads(upload.image, upload.build_id, upload.provider) is not None
+    assert other.claim_image("debian") is not None
+    assert other.claim_lead("nb01.example") is not None
+    in_force = replace(config(), fingerprint="f00")
+    with AnswerServer(tmp_path, daemon, lambda: in_force, ""):
+        told = ask(tmp_path, Question(config="f00"))
+        assert told is not None
+        assert told.snapshot == (there := world.command().snapshot())
+        alone = ask(tmp_path, Question(config="f00", uploads=False))
+        assert alone is not None
+        assert list(alone.snapshot.builds()) == list(there.builds())
+        assert (list(alone.snapshot.uploads()), alone.snapshot.frozen) == ([], there.frozen)
+        daemon.close()
+        assert ask(tmp_path, Question(config="f00")) is None

@@ -192,4 +192,4 @@ def _make_certificates(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    print(virtual_environment())
+    sys.stdout.write(f"{virtual_environment()}\n")

@@ -39,7 +39,8 @@ from builder.model import (
     UploadState,
     UploadWish,
 )
-from builder.planning.actions import BuildDecision
+from builder.planning.actions import Breaker, BuildDecision
+from builder.planning.breakers import judge, testimonies
 from builder.planning.builds import decide_build
 
 #: Half past two in the afternoon, sixteen minutes after the tick of the default schedule.
@@ -422,3 +423,9 @@ def configs(draw: st.DrawFn) -> Config:
         spread=draw(st.sampled_from([timedelta(), HOUR])),
         upload_breaker=BreakerPolicy(failures=draw(st.integers(1, 3)), first=10 * MINUTE),
     )
+
+
+def breaker_of(provider: str, known: Snapshot, policy: BreakerPolicy, now: datetime) -> Breaker:
+    """The breaker of the provider of that name, configured or not."""
+    heard = (testimonies(each).get(provider) for each in known.images.values())
+    return judge(provider, [each for each in heard if each is not None], policy, now)

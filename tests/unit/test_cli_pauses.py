@@ -82,7 +82,7 @@ def test_who_froze_first_stays_on_record(world: World) -> None:
 @pytest.mark.parametrize(
     ("back", "said"),
     [
-        (("image", "unpause", IMAGE), "no longer paused by hand"),
+        (("image", "unpause", IMAGE), "were not paused by hand"),
         (("provider", "unpause", "north"), "were not paused"),
         (("unfreeze",), "nothing was frozen"),
     ],

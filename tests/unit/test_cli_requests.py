@@ -166,6 +166,24 @@ def test_that_no_builder_can_take_it_is_said_when_it_is_asked_for(world: World) 
     assert (
         done.code == 0 and "one waits: No builder can take it: host-a: it lacks the label arm64." in done.err
     )
+    (row,) = world.json("request", "list")
+    assert row["verdict"] == "no" and "it lacks the label arm64" in row["reason"]
+
+
+def test_what_follows_a_build_that_began_before_it_was_asked_for_does_not_run(world: World) -> None:
+    world.store.put(building(1, NOW - MINUTE, image="one"))
+    assert world.store.claim_image("one") is not None
+    world.store.request_build(replace(asked(), image="one"))
+    (row,) = world.json("request", "list")
+    assert row["verdict"] == "no" and "which follows" in row["reason"]
+
+
+def test_a_request_whose_build_runs_is_running(world: World) -> None:
+    request = world.store.request_build(replace(asked(), image="one"))
+    world.store.put(building(1, NOW - MINUTE, image="one", request=request))
+    assert world.store.claim_image("one") is not None
+    (row,) = world.json("request", "list")
+    assert row["verdict"] == "running" and "Build 00000001 runs" in row["reason"]
 
 
 # -- the list -------------------------------------------------------------------------------------

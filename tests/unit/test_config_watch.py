@@ -122,6 +122,13 @@ def test_reading_and_the_neighbours_are_no_change(main: Path, ear: Ear) -> None:
     assert not ear.wait_for(1, timeout=QUIET)
 
 
+def test_what_changes_before_anybody_listens_is_told(main: Path, ear: Ear) -> None:
+    watching = ConfigWatch([main], ear.hear, settle=SETTLE)
+    main.write_text("changed meanwhile")
+    with watching:
+        assert ear.wait_for(1)
+
+
 def test_nothing_is_told_after_the_end(watch: ConfigWatch, main: Path, ear: Ear) -> None:
     watch.stop()
     main.write_text("keep: 3")

@@ -10,7 +10,7 @@ import pytest
 from builder.config.model import Config
 from builder.model import FailureClass, ImageRecords, Snapshot, Upload, UploadPhase, UploadState
 from builder.planning.actions import Breaker, BreakerState, UploadDecision, Verdict
-from builder.planning.breakers import breaker_of, breakers
+from builder.planning.breakers import breakers
 from builder.planning.retry import backoff
 from builder.planning.uploads import claimable, decide_uploads
 from tests.unit.planning_world import (
@@ -20,6 +20,7 @@ from tests.unit.planning_world import (
     HOUR,
     MINUTE,
     NOW,
+    breaker_of,
     building,
     config,
     diskimage,

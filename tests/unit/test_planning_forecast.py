@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from builder.model import BuildPhase
 from builder.planning.actions import Trigger, Verdict
 from builder.planning.builds import decide_build
-from builder.planning.forecast import PlannedBuild, forecast, foresee
+from builder.planning.forecast import PlannedBuild, foresee
 from tests.unit.planning_world import (
     DAY,
     HOUR,
@@ -57,7 +57,7 @@ def brief(builds: tuple[PlannedBuild, ...]) -> list[tuple[str, object, object, s
 def test_tomorrows_build_is_foreseen_with_its_time_its_builder_and_where_it_goes() -> None:
     settings = config(diskimage(), provider("north"), provider("south", pause=True), provider("west"))
     known = snapshot(records(done(1)), paused_providers={"west": paused()})
-    (build,) = forecast(settings, known, NOW, UNTIL)
+    (build,) = foresee(settings, known, NOW, UNTIL).builds
     assert build == PlannedBuild(
         image=IMAGE,
         start=NEXT_TICK,
@@ -80,7 +80,7 @@ def test_with_one_worker_builds_follow_each_other_the_oldest_first() -> None:
         records(done(2, TICK - 3 * DAY), name="b"),
         records(done(3, TICK - 2 * DAY), name="c"),
     )
-    builds = forecast(settings, known, NOW, NOW + HOUR)
+    builds = foresee(settings, known, NOW, NOW + HOUR).builds
     assert [(b.image, b.start) for b in builds] == [
         ("b", NOW),
         ("c", NOW + 20 * MINUTE),
@@ -94,7 +94,7 @@ def test_two_builders_share_them() -> None:
         *(records(done(1, TICK - DAY), name=name) for name in "abcd"),
         daemons=(daemon(), daemon("machine-b", "host-b")),
     )
-    builds = forecast(settings, known, NOW, NOW + HOUR)
+    builds = foresee(settings, known, NOW, NOW + HOUR).builds
     assert sorted((b.start, b.hostname) for b in builds) == [
         (start, host) for start in (NOW, NOW + 20 * MINUTE) for host in ("host-a", "host-b")
     ]
@@ -106,7 +106,7 @@ def test_a_worker_that_is_busy_is_waited_for() -> None:
         records(runs, done(1, TICK - DAY), name="a", build_claimed=True),
         records(done(3, TICK - DAY), name="b"),
     )
-    first, second = forecast(config(diskimage("a"), diskimage("b")), known, NOW, NOW + HOUR)
+    first, second = foresee(config(diskimage("a"), diskimage("b")), known, NOW, NOW + HOUR).builds
     assert first.running
     assert (first.start, first.end, first.expected) == (NOW - 5 * MINUTE, NOW + 15 * MINUTE, 1200.0)
     assert (second.image, second.start, second.running) == ("b", NOW + 15 * MINUTE, False)
@@ -118,7 +118,7 @@ def test_an_image_that_follows_another_is_built_after_it() -> None:
         records(done(1), name="base"),
         records(done(2, TICK + 30 * MINUTE), name="leaf", ticks={"@after base": TICK + 10 * MINUTE}),
     )
-    builds = forecast(config(*images), known, NOW, UNTIL + HOUR)
+    builds = foresee(config(*images), known, NOW, UNTIL + HOUR).builds
     assert brief(builds) == [
         ("base", NEXT_TICK, NEXT_TICK + 20 * MINUTE, "host-a"),
         ("leaf", NEXT_TICK + 20 * MINUTE, NEXT_TICK + 40 * MINUTE, "host-a"),
@@ -128,29 +128,29 @@ def test_an_image_that_follows_another_is_built_after_it() -> None:
 def test_a_spread_schedule_is_foreseen_as_spread() -> None:
     settings = config(*map(diskimage, "abc"), spread=3 * HOUR)
     known = snapshot(*(records(done(1), name=name, ticks={"14 14 * * *": TICK}) for name in "abc"))
-    starts = [b.start for b in forecast(settings, known, NOW, UNTIL + 3 * HOUR)]
+    starts = [b.start for b in foresee(settings, known, NOW, UNTIL + 3 * HOUR).builds]
     assert starts == [NEXT_TICK, NEXT_TICK + HOUR, NEXT_TICK + 2 * HOUR]
 
 
 def test_each_tick_of_the_day_is_foreseen_once() -> None:
     image = diskimage(schedule=every("0 */6 * * *"))
-    builds = forecast(config(image), snapshot(records(done(1))), NOW, UNTIL)
+    builds = foresee(config(image), snapshot(records(done(1))), NOW, UNTIL).builds
     six = TICK.replace(hour=18, minute=0)
     assert [b.start for b in builds] == [six + n * 6 * HOUR for n in range(4)]
 
 
 def test_a_request_is_foreseen_at_once_and_a_retry_in_its_time() -> None:
     asked_for = snapshot(records(done(1), asked()))
-    assert forecast(config(diskimage()), asked_for, NOW, NOW + HOUR)[0].trigger is Trigger.MANUAL
+    assert foresee(config(diskimage()), asked_for, NOW, NOW + HOUR).builds[0].trigger is Trigger.MANUAL
     known = records(failed(2, NOW - MINUTE), done(1, TICK - DAY))
-    (build,) = forecast(config(diskimage()), snapshot(known), NOW, NOW + HOUR)
+    (build,) = foresee(config(diskimage()), snapshot(known), NOW, NOW + HOUR).builds
     assert build.start == decide(diskimage(), known, config(diskimage())).due
 
 
 def test_without_earlier_builds_the_time_is_a_guess_and_says_so() -> None:
     settings = config(diskimage("new"), diskimage("old", schedule=()))
     known = snapshot(records(done(1), name="old"))
-    (build,) = forecast(settings, known, NOW, NOW + HOUR)
+    (build,) = foresee(settings, known, NOW, NOW + HOUR).builds
     assert (build.image, build.expected, build.end - build.start) == ("new", None, 20 * MINUTE)
 
 
@@ -200,7 +200,7 @@ def test_two_hundred_images_are_foreseen_in_a_moment() -> None:
         daemons=tuple(daemon(f"m{n}", f"host-{n}", build_workers=2) for n in range(4)),
     )
     began = time.process_time()
-    builds = forecast(settings, known, NOW, NOW + 60 * HOUR)
+    builds = foresee(settings, known, NOW, NOW + 60 * HOUR).builds
     assert time.process_time() - began < 10
     assert len(builds) == 400
 

@@ -207,7 +207,7 @@ def test_what_is_forgotten_has_no_files() -> None:
     (decision,) = decide_uploads(world.config, world.snapshot, NOW)
     assert decision.verdict is Verdict.NO
     assert decision.reason == (
-        "The files of build 00000001 were on host-a, which is gone for good, as was said by ann"
+        "Nothing can be sent: the files of build 00000001 were on host-a, declared gone for good by ann"
         " at 2026-11-21 13:30 UTC: moving house; a new build is due."
     )
 

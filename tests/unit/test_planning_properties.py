@@ -33,7 +33,6 @@ from builder.model import (
     UploadState,
 )
 from builder.planning.actions import BreakerState, CleanupAction, CleanupKind, Trigger, Verdict
-from builder.planning.breakers import breaker_of
 from builder.planning.builds import decide_builds, next_try
 from builder.planning.cleanup import plan_cleanup
 from builder.planning.departed import plan_departed
@@ -51,6 +50,7 @@ from tests.unit.planning_world import (
     NOW,
     PROVIDERS,
     artifact,
+    breaker_of,
     build_id,
     builds,
     configs,

@@ -9,7 +9,6 @@ import pytest
 from builder.config.model import Provider
 from builder.model import Cancellation, Deletion, FailureClass, ImageFormat, ImageRecords, Pause, UploadState
 from builder.planning.actions import UploadDecision, Verdict
-from builder.planning.breakers import breaker_of
 from builder.planning.retry import delay
 from builder.planning.uploads import claimable, decide_upload, decide_uploads
 from builder.ways import Capabilities
@@ -22,6 +21,7 @@ from tests.unit.planning_world import (
     MINUTE,
     NOW,
     artifact,
+    breaker_of,
     build_id,
     building,
     config,

@@ -31,7 +31,7 @@ class ListBuilds(Lister):
 
     def table(self, options: argparse.Namespace) -> render.Table:
         """A row for each build."""
-        known, now = self.known(), self.context.now()
+        known, now = self.known(uploads=False), self.context.now()
         snapshot = known.snapshot
         image = options.image
         if image is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from builder.cli import asking, follow, lookup, text, waiting
 from builder.cli.base import Action, words_on_record
@@ -47,7 +48,7 @@ class BuildImage(Action):
             )
         # What a cloud takes matters to who waits for its uploads; it takes long to find out.
         config = self.context.config() if options.wait else self.context.config_for_records()
-        snapshot = self.context.snapshot(config)
+        snapshot = self.context.snapshot(config, uploads=options.wait)
         names = self._all(config, snapshot, options) or _named(config, snapshot, options.images)
         asking.against_freeze(snapshot, force=options.force)
         accepted = self._accepted(config, names, force=options.force)
@@ -108,7 +109,8 @@ class BuildImage(Action):
     def _tell_what_waits(self, config: Config, snapshot: Snapshot, asked: Mapping[str, Request]) -> None:
         """Say of what was asked for which of it no builder can take, and why."""
         for request in asked.values():
-            snapshot = snapshot.with_image(waiting.with_request(snapshot.image(request.image), request))
+            # Its own is not in the snapshot yet.
+            snapshot = snapshot.with_image(replace(snapshot.image(request.image), request=request))
         for each in waiting.of_all(config, snapshot, self.context.now()):
             if each.request.image in asked and each.stuck:
                 self.note(text.one_line(f"{each.request.image} waits: {each.reason}"))

@@ -71,8 +71,10 @@ class UnpauseImage(_Standing):
             store.unpause(name)
         by_file = name in config.diskimages and config.diskimages[name].pause
         still = f", but still paused by the configuration {config.path}" if by_file else ""
-        before = f" ({self.since(there)})" if there is not None else ""
-        self.say(f"builds of {name} are no longer paused by hand{before}{still}")
+        if there is None:
+            self.say(f"builds of {name} were not paused by hand{still}")
+        else:
+            self.say(f"builds of {name} are no longer paused by hand ({self.since(there)}){still}")
         return 0
 
 

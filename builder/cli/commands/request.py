@@ -10,7 +10,7 @@ from builder.cli.base import Action, Lister
 from builder.cli.render import Table, table
 from builder.config.model import Config
 from builder.errors import NotFoundError, RefusedError, UsageError
-from builder.model import Build, BuildState, ImageRecords, Request, Snapshot
+from builder.model import ImageRecords, Snapshot
 from builder.planning.actions import Verdict
 from builder.planning.builds import decide_build
 from builder.planning.words import short
@@ -80,7 +80,7 @@ class CancelRequest(Action):
     def _all(self, config: Config, store: Store, snapshot: Snapshot) -> int:
         wished = [name for name in sorted(snapshot.images) if snapshot.image(name).request is not None]
         for name in wished:
-            running = build_for(snapshot.image(name))
+            running = waiting.build_for(snapshot.image(name))
             if running is None:
                 self._withdraw(config, store, snapshot, name)
             else:
@@ -111,7 +111,7 @@ class CancelRequest(Action):
 
 def why_not(records: ImageRecords) -> RefusedError | NotFoundError | None:
     """Why there is nothing to withdraw of an image; None when there is."""
-    running = build_for(records)
+    running = waiting.build_for(records)
     if records.request is None:
         return NotFoundError(
             f"no build of {records.name} is asked for", hint="'imagepool request list' shows what is."
@@ -122,14 +122,3 @@ def why_not(records: ImageRecords) -> RefusedError | NotFoundError | None:
             hint=f"'imagepool build cancel {short(running.id)}' ends it.",
         )
     return None
-
-
-def build_for(records: ImageRecords) -> Build | None:
-    """The build that runs for the open request, None when none does."""
-    if records.request is None or not records.build_claimed:
-        return None
-    return next((b for b in records.builds if _serves(b, records.request)), None)
-
-
-def _serves(build: Build, request: Request) -> bool:
-    return build.state is BuildState.BUILDING and build.request == request

@@ -43,7 +43,7 @@ class Tree:
         self.up_to_date = True
         self.reachable = True
 
-    def fresh_nodes(self, timeout: float) -> list[tuple[str, Stored | None]] | None:
+    def fresh_nodes(self, timeout: float, *, uploads: bool = True) -> list[tuple[str, Stored | None]] | None:
         if not self.reachable:
             raise StoreUnavailableError("ZooKeeper can't be reached")
         return list(self.nodes()) if self.up_to_date else None
@@ -271,8 +271,8 @@ def test_any_bytes_are_nodes_or_an_error(data: bytes) -> None:
 
 
 def test_questions_and_answers_arrive_as_they_were_sent() -> None:
-    question = Question(config="ä", servers="a:1")
-    assert wire.decode_question(wire.encode_question(question)) == question
+    for question in (Question(config="ä", servers="a:1"), Question(config="", uploads=False)):
+        assert wire.decode_question(wire.encode_question(question)) == question
     for answer in (Answer(images=("a",), providers=("b", "c"), size=7), Answer(refused="no")):
         assert wire.decode_answer(wire.encode_answer(answer)) == answer
 
