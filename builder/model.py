@@ -10,15 +10,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
 NAME_LIMIT: Final = 128
+#: Clocks of machines differ, but by less than this. A time on record that is further ahead is of a broken
+#: clock, and counts for nothing: otherwise what it stands for would stand still until then.
+CLOCKS_DIFFER: Final = timedelta(days=1)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
 _BUILD_ID = re.compile(r"[0-9a-f]{32}\Z|[0-9]{10}\Z")
 _EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
+#: No times of the schedule.
+NO_TICKS: Final[Mapping[str, datetime]] = _EMPTY
 
 
 def _empty() -> Mapping[str, Any]:

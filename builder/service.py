@@ -42,6 +42,7 @@ from builder.model import Daemon
 from builder.serving.server import ArtifactServer
 from builder.store import embedded
 from builder.store.answering import AnswerServer
+from builder.store.wire import SERVERS_VARIABLE
 from builder.store.zookeeper import ZooKeeperStore
 from builder.workers import statedir
 from builder.workers.adopter import Adopter, look_back
@@ -67,6 +68,8 @@ CUT_GRACE: Final = 30.0
 CONNECT_PAUSE: Final = 5.0
 #: Seconds for a watch to tell of what we have just written; in vain, the workers wait for it.
 HOME_PATIENCE: Final = 5.0
+#: Seconds for the session of a daemon that has died to time out; ZooKeeper grants no more than 40 by default.
+TWIN_PATIENCE: Final = 45.0
 #: Roles that see to what this machine has on its disk.
 _TENDING: Final = frozenset({"builder", "janitor"})
 #: Seconds between two looks at workers that end, of which any may be the last.
@@ -100,8 +103,10 @@ class Service:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._configuration = Configuration(options.config_path, options.secure_path)
         self._commands: SimpleQueue[str] = SimpleQueue()
+        # Before the files are read: it may take hours until ZooKeeper is there and anybody listens.
+        self._watch = ConfigWatch(self._watched(), self._reload_soon)
+        self._configuration = Configuration(options.config_path, options.secure_path)
         self._draining = threading.Event()
         self._stopping = threading.Event()
         self._wake: Callable[[], None] = lambda: None  #: whoever waits for a change of the tree
@@ -196,7 +201,7 @@ class Service:
 
     def _answers(self, config: Config, store: ZooKeeperStore) -> AnswerServer:
         """What commands on this machine ask instead of ZooKeeper."""
-        servers = os.environ.get(embedded.ENVIRONMENT_VARIABLE, "")
+        servers = os.environ.get(SERVERS_VARIABLE, "")
         return AnswerServer(config.state_dir, store, self._configuration.current, servers)
 
     @contextmanager
@@ -222,6 +227,7 @@ class Service:
         )
         statedir.check_installation(config.state_dir, identity.installation_id)
         _wait_for_home(store, identity.installation_id)
+        statedir.check_twin(store, identity.builder_id, identity.hostname, TWIN_PATIENCE)
         world = World(
             store=store,
             identity=identity,
@@ -280,13 +286,12 @@ class Service:
         threads = [threading.Thread(target=w.run, name=w.name, daemon=True) for w in workers]
         for thread in threads:
             thread.start()
-        watch = ConfigWatch(self._watched(), self._reload_soon)
-        watch.start()
+        self._watch.start()
         try:
             while self._commands.get() != STOP:
                 self._reload(world)
         finally:
-            watch.stop()
+            self._watch.stop()
             self._stop(threads, world)
         return 0
 

@@ -14,7 +14,7 @@ from cliff.app import App
 from builder import __version__
 from builder.cli import logs, nodepool
 from builder.cli.context import CONFIG_VARIABLE, DEFAULT_CONFIG, SECURE_VARIABLE, Context, Parts
-from builder.cli.registry import COMMANDS, NODEPOOL, Entry, Registry
+from builder.cli.registry import COMMANDS, LAUNCHERS, NODEPOOL, Entry, Registry
 from builder.errors import UsageError
 
 DESCRIPTION: Final = "Keep a CI system's virtual-machine images fresh in every OpenStack region."
@@ -126,6 +126,11 @@ class Application(App):
         if below:
             raise UsageError(
                 f"'{self.NAME} {words[0]}' needs one of its commands", hint=f"There is: {', '.join(below)}."
+            )
+        if words[0] in LAUNCHERS:
+            raise UsageError(
+                f"there is no command {words[0]!r}: it is about servers, not images",
+                hint="nodepool-launcher's own `nodepool` has it.",
             )
         typed = " ".join(words[:2])
         close = difflib.get_close_matches(typed, [e.name for e in (*COMMANDS, *NODEPOOL)], n=3)

@@ -13,9 +13,10 @@ from enum import StrEnum
 
 from builder.cli import guard, text
 from builder.config.model import Config
-from builder.errors import NotFoundError
-from builder.model import Build, BuildState, Daemon, ImageRecords, Pause, Snapshot, Upload, UploadState
-from builder.planning.records import has_file, is_there, newest_ready, unwanted
+from builder.errors import NotFoundError, RefusedError
+from builder.model import Build, BuildState, Daemon, Pause, Snapshot, Upload, UploadState, name_problem
+from builder.planning.due import awaiting
+from builder.planning.records import has_file, newest_ready
 from builder.planning.words import counted, listed, short
 
 
@@ -80,7 +81,8 @@ def of_all(snapshot: Snapshot) -> tuple[BuilderStatus, ...]:
 
 
 def named(snapshot: Snapshot, name: str) -> BuilderStatus:
-    """The builder of that host name, id, or unique beginning of an id; else NotFoundError."""
+    """The builder of that host name, id, or unique beginning of an id; else NotFoundError. RefusedError for
+    one of whom no word can be put on record, for its id is none that we make."""
     known = [status for status in of_all(snapshot) if status.builder_id]
     found = (
         [s for s in known if s.builder_id == name]
@@ -88,6 +90,8 @@ def named(snapshot: Snapshot, name: str) -> BuilderStatus:
         or [s for s in known if name and str(s.builder_id).startswith(name)]
     )
     if len(found) == 1:
+        if problem := name_problem(str(found[0].builder_id)):
+            raise RefusedError(f"no word on {found[0].name} can be kept, for of its id: {problem}")
         return found[0]
     if found:
         fits = ", ".join(f"{s.builder_id} ({s.hostname}, {s.presence})" for s in found)
@@ -111,8 +115,7 @@ def _consequences(config: Config, snapshot: Snapshot, status: BuilderStatus) -> 
             " use, and goes only when successors are ready; nothing is uploaded from its files any more."
         )
     for build in ready:
-        records = snapshot.image(build.image)
-        if waiting := _waiting_for(config, records, build):
+        if waiting := _waiting_for(config, snapshot, build):
             yield (
                 f"{listed(waiting)} {'waits' if len(waiting) == 1 else 'wait'} for build {short(build.id)}"
                 f" of {build.image}, so a new one is due."
@@ -127,18 +130,12 @@ def _consequences(config: Config, snapshot: Snapshot, status: BuilderStatus) -> 
         yield f"{counted(len(moving), 'upload')} that it worked on will be failed, and cleaned up by others."
 
 
-def _waiting_for(config: Config, records: ImageRecords, build: Build) -> list[str]:
-    """The providers that list the image and still need the file of this build, its newest."""
-    newest = newest_ready(records)
+def _waiting_for(config: Config, snapshot: Snapshot, build: Build) -> list[str]:
+    """The providers that still need the file of this build, if it is its image's newest."""
+    newest = newest_ready(snapshot.image(build.image))
     if newest is None or newest.id != build.id:
         return []
-    return [
-        provider.name
-        for provider in config.providers_of(build.image)
-        if not provider.images[build.image].pause
-        and not is_there(records, build, provider.name)
-        and unwanted(records, build, provider.name) is None
-    ]
+    return [provider.name for provider in awaiting(config, snapshot, build)]
 
 
 def _moving(snapshot: Snapshot, status: BuilderStatus) -> list[Upload]:

@@ -119,6 +119,9 @@ NODEPOOL: Final = (
     Entry("config-validate", "config:ValidateConfig", "Check a configuration and report every problem"),
 )
 
+#: nodepool's commands about servers, which are nodepool-launcher's business.
+LAUNCHERS: Final = frozenset({"list", "delete", "hold", "request-list"})
+
 
 def _entry_point(entry: Entry) -> EntryPoint:
     return EntryPoint(entry.name, f"builder.cli.commands.{entry.target}", "imagepool")

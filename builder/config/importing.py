@@ -47,7 +47,7 @@ _VARIABLE = re.compile(r"%\((NODEPOOL_[A-Za-z0-9_]*)\)")
 _TEMPLATE = re.compile(r"{{|{%")
 
 Found = tuple[KeyPath, Kind, str]
-#: A mapping of the file, where it is, and the file's diskimages by name.
+#: Tells one kind of thing about a file.
 Rule = Callable[["_File"], Iterator[Found]]
 
 
@@ -58,7 +58,7 @@ def remarks(file: Document, secure: Document | None = None) -> tuple[Remark, ...
     """
     if not isinstance(file.data, dict):
         return ()
-    given = _File(file=file, data=file.data, secure=_mapping(secure.data if secure else None))
+    given = _File(data=file.data, secure=_mapping(secure.data if secure else None))
     found = chain.from_iterable(rule(given) for rule in _RULES)
     made = [_remark(file, path, kind, text) for path, kind, text in found]
     return tuple(sorted(made, key=lambda remark: (remark.line, remark.key)))
@@ -88,7 +88,6 @@ def without_effect(note: str) -> Remark:
 class _File:
     """The file as written, whatever is wrong with it."""
 
-    file: Document
     data: Mapping[str, Any]
     secure: Mapping[str, Any]
 
@@ -96,7 +95,7 @@ class _File:
         """The mappings in a list of the file, with their positions."""
         return _entries(self.data, key)
 
-    def line_of(self, entry: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    def ancestry(self, entry: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         """A diskimage and its ancestors, itself first; a parent that is missing, or a circle, ends it."""
         named = {other.get("name"): other for _, other in self.entries("diskimages")}
         seen: list[Any] = []
@@ -220,7 +219,7 @@ def _diskimages(given: _File) -> Iterator[Found]:
 
 
 def _when_built(given: _File, entry: Mapping[str, Any]) -> Iterator[tuple[str, Kind, str]]:
-    said = given.data.keys() | {key for image in given.line_of(entry) for key in image}
+    said = given.data.keys() | {key for image in given.ancestry(entry) for key in image}
     if not entry.get("abstract") and not said & {"rebuild-age", "schedule"}:
         yield (
             "",
@@ -231,7 +230,7 @@ def _when_built(given: _File, entry: Mapping[str, Any]) -> Iterator[tuple[str, K
 
 
 def _inherited(given: _File, entry: Mapping[str, Any]) -> Iterator[tuple[str, Kind, str]]:
-    parents = list(given.line_of(entry))[1:]
+    parents = list(given.ancestry(entry))[1:]
     if entry.get("pause") is False and any(parent.get("pause") for parent in parents):
         yield (
             "pause",

@@ -76,6 +76,10 @@ def fingerprint(text: str, secure: str) -> str:
 
 
 def state_dir_in(text: str, file: Path) -> Path:
-    """Where the state directory most likely is: a hint, for nothing is parsed."""
+    """Where the state directory most likely is: a hint, for nothing is parsed.
+
+    A wrong one costs who follows it the answer and nothing more: a daemon that listens there tells nothing
+    to those who mean another configuration (`fingerprint`).
+    """
     found = _STATE_DIR.search(text)
     return absolute(found["path"] if found else STATE_DIR, file)

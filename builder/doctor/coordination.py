@@ -8,11 +8,11 @@ from typing import Final
 
 from builder.config.model import Config
 from builder.findings import Finding, fine, problem, warning
-from builder.model import Build, Daemon, ImageRecords, Pause, Request, Snapshot
+from builder.model import Build, BuildState, Daemon, ImageRecords, Pause, Request, Snapshot
 from builder.planning.actions import Verdict
 from builder.planning.assignment import assign, why_nobody
 from builder.planning.builds import decide_builds
-from builder.planning.words import at, by_whom, counted, line
+from builder.planning.words import at, by_whom, counted, line, short
 
 #: Clocks may differ by so much before anybody notices.
 SKEW: Final = timedelta(seconds=60)
@@ -28,6 +28,7 @@ def look(config: Config, snapshot: Snapshot, now: datetime) -> Iterator[Finding]
     yield from clocks(snapshot, now)
     yield from _daemons(snapshot)
     yield from _builders(snapshot)
+    yield from _gone(snapshot)
     yield from _frozen(snapshot)
     yield from _paused(snapshot)
     yield from _requests(config, snapshot, now)
@@ -143,6 +144,26 @@ def _builders(snapshot: Snapshot) -> Iterator[Finding]:
                 f"{daemon.hostname} is stopping and begins nothing new",
                 hint="Others take over what waits; it goes on when it is started again.",
             )
+
+
+def _gone(snapshot: Snapshot) -> Iterator[Finding]:
+    """Builders of which no daemon runs, and who have files that somebody counts on or waits for."""
+    here = {*snapshot.forgotten, *(daemon.builder_id for daemon in snapshot.daemons)}
+    if not snapshot.daemons or None in here:
+        return  # said already; nobody knows whose files an older version has
+    held: dict[str, list[Build]] = {}
+    for records in snapshot.images.values():
+        for build in records.builds:
+            if build.state is BuildState.READY and build.builder_id and build.builder_id not in here:
+                held.setdefault(build.builder_id, []).append(build)
+    for builder_id, builds in sorted(held.items()):
+        yield warning(
+            "builders",
+            f"no daemon runs on {line(builds[0].builder or '') or builder_id}, which has the files of"
+            f" {counted(len(builds), 'ready build')}",
+            hint="Start it: nobody else can upload or delete these. If it won't come back, `imagepool builder"
+            f" forget {short(builder_id)}`.",
+        )
 
 
 def _hosts(daemons: Iterable[Daemon]) -> str:

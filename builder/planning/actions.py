@@ -9,18 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from types import MappingProxyType
-from typing import Final
 
 from builder.cloudimage import CloudImage
-from builder.model import Build, Cancellation, ImageFormat, Upload, UploadCancellation
-
-_NO_TICKS: Final[Mapping[str, datetime]] = MappingProxyType({})
-
-
-def _no_ticks() -> Mapping[str, datetime]:
-    # dataclasses take no unhashable default, which a mappingproxy is before Python 3.12.
-    return _NO_TICKS
+from builder.model import NO_TICKS, Build, Cancellation, ImageFormat, Upload, UploadCancellation
 
 
 class Verdict(StrEnum):
@@ -60,7 +51,7 @@ class BuildDecision:
     trigger: Trigger | None = None
     due: datetime | None = None
     skippable: bool = False
-    ticks: Mapping[str, datetime] = field(default_factory=_no_ticks)
+    ticks: Mapping[str, datetime] = field(default_factory=lambda: NO_TICKS)
     tick: datetime | None = None
     held: bool = False
     valid_until: datetime | None = field(default=None, compare=False)

@@ -12,8 +12,9 @@ from itertools import pairwise, takewhile
 from builder.model import Build, BuildState
 from builder.planning.actions import BuildDecision, Trigger, Verdict
 from builder.planning.due import Cause
+from builder.planning.records import NEVER
 from builder.planning.retry import INTERRUPTIONS, counts, curable, delay
-from builder.planning.ticks import NEVER, Case, Tick, TickState, made_since, next_due, tick_of
+from builder.planning.ticks import Case, Tick, TickState, made_since, next_due, tick_of
 from builder.planning.words import at, counted, failure
 
 

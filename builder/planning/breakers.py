@@ -16,17 +16,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from builder.config.model import BreakerPolicy, Config
 from builder.model import FailureClass, ImageRecords, Snapshot, Upload, UploadPhase, UploadState
 from builder.planning.actions import Breaker, BreakerState
-from builder.planning.records import ended, moving
+from builder.planning.records import NEVER, ended, moving
 from builder.planning.retry import backoff, failure_class
 from builder.planning.words import at, counted, failure, short
 
-_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 #: CONFIG: what clouds.yaml says is configuration too, and may be unreadable for a moment.
 _ALWAYS: Final = frozenset({FailureClass.AUTH, FailureClass.QUOTA, FailureClass.CONFIG})
 _UNREACHABLE: Final = frozenset({FailureClass.NETWORK, FailureClass.TIMEOUT})
@@ -40,13 +39,7 @@ class Testimony:
 
     uploads: tuple[Upload, ...] = ()
     running: tuple[Upload, ...] = ()
-    wished: datetime = _NEVER  #: when somebody last wished an upload there
-
-
-def breaker_of(provider: str, snapshot: Snapshot, policy: BreakerPolicy, now: datetime) -> Breaker:
-    """Whether uploads go to the provider of that name, configured or not."""
-    heard = (testimonies(records).get(provider) for records in snapshot.images.values())
-    return judge(provider, [each for each in heard if each is not None], policy, now)
+    wished: datetime = NEVER  #: when somebody last wished an upload there
 
 
 def breakers(config: Config, snapshot: Snapshot, now: datetime) -> Mapping[str, Breaker]:
@@ -68,10 +61,10 @@ def testimonies(records: ImageRecords) -> dict[str, Testimony]:
     for upload in moving(records):
         running[upload.provider].append(upload)
     for wish in (wish for build in records.builds for wish in build.wishes if wish.wanted):
-        wished[wish.provider] = max(wish.time, wished.get(wish.provider, _NEVER))
+        wished[wish.provider] = max(wish.time, wished.get(wish.provider, NEVER))
     return {
         name: Testimony(
-            uploads=tuple(uploads[name]), running=tuple(running[name]), wished=wished.get(name, _NEVER)
+            uploads=tuple(uploads[name]), running=tuple(running[name]), wished=wished.get(name, NEVER)
         )
         for name in sorted(uploads.keys() | wished.keys())
     }
@@ -81,7 +74,7 @@ def judge(provider: str, heard: Iterable[Testimony], policy: BreakerPolicy, now:
     """The breaker of a provider that follows from what the records of all images say of it."""
     heard = tuple(heard)
     uploads = (upload for testimony in heard for upload in testimony.uploads)
-    row = tuple(_row(uploads, max((each.wished for each in heard), default=_NEVER)))
+    row = tuple(_row(uploads, max((each.wished for each in heard), default=NEVER)))
     if len(row) < policy.failures:
         return Breaker(
             provider=provider,

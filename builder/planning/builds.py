@@ -12,10 +12,10 @@ from builder.planning.actions import BuildDecision, Trigger, Verdict
 from builder.planning.assignment import why_nobody
 from builder.planning.attempts import attempt
 from builder.planning.due import ages, cause_of, passed_over
-from builder.planning.records import newest_ready
+from builder.planning.records import NEVER, newest_ready
 from builder.planning.retry import INTERRUPTIONS, counts
 from builder.planning.schedule import delays as spread_delays
-from builder.planning.ticks import NEVER, Case, Tick, changes, next_due, ticks_of
+from builder.planning.ticks import Case, Tick, changes, next_due, ticks_of
 from builder.planning.words import at, by_whom, cancelled, frozen, listed, short, wish
 
 

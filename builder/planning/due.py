@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from builder.model import Build, Pause
+from builder.config.model import Config, Provider
+from builder.model import Build, Pause, Snapshot
 from builder.planning.actions import Trigger
 from builder.planning.records import is_there, newest_ready, unwanted
 from builder.planning.ticks import Case, Tick, TickState
@@ -83,38 +84,39 @@ def _format_missing(case: Case, ready: Build) -> Cause | None:
 def _files_lost(case: Case, ready: Build) -> Cause | None:
     """A provider needs the files of a build whose builder won't come back."""
     word: Pause | None = case.snapshot.forgotten.get(ready.builder_id or "")
-    waiting = _waiting(case, ready) if word is not None else []
+    waiting = awaiting(case.config, case.snapshot, ready) if word is not None else ()
     if word is None or not waiting:
         return None
-    where = listed(name for name, _ in waiting)
+    where = listed(provider.name for provider in waiting)
     why = f"It is needed now for {where}, but {gone_for_good(ready, word)}."
     return Cause(trigger=Trigger.FORMAT, why=why)
 
 
 def _file_gone(case: Case, ready: Build) -> Cause | None:
     """A provider that came after the file went needs it once more."""
-    gone = _waiting(case, ready) if ready.pruned else []
-    waiting = [(name, image_format) for name, image_format in gone if image_format in ready.pruned]
+    gone = awaiting(case.config, case.snapshot, ready) if ready.pruned else ()
+    waiting = [provider for provider in gone if provider.image_format in ready.pruned]
     if not waiting:
         return None
-    formats = listed(sorted({image_format for _, image_format in waiting}))
+    formats = listed(sorted({str(provider.image_format) for provider in waiting}))
     why = (
         f"The {formats} of the newest ready build {short(ready.id)} was deleted after its uploads,"
-        f" and is needed now for {listed(name for name, _ in waiting)}."
+        f" and is needed now for {listed(provider.name for provider in waiting)}."
     )
     return Cause(trigger=Trigger.FORMAT, why=why)
 
 
-def _waiting(case: Case, ready: Build) -> list[tuple[str, str]]:
-    """The providers that are to get a build and have it not, and the format of each."""
-    return [
-        (provider.name, str(provider.image_format))
-        for provider in case.config.providers_of(case.image.name)
-        if not provider.images[case.image.name].pause
-        and provider.name not in case.snapshot.paused_providers
-        and not is_there(case.records, ready, provider.name)
-        and unwanted(case.records, ready, provider.name) is None
-    ]
+def awaiting(config: Config, snapshot: Snapshot, ready: Build) -> tuple[Provider, ...]:
+    """The providers that are to get the newest ready build of its image, and have it not."""
+    records = snapshot.image(ready.image)
+    return tuple(
+        provider
+        for provider in config.providers_of(ready.image)
+        if not provider.images[ready.image].pause
+        and provider.name not in snapshot.paused_providers
+        and not is_there(records, ready, provider.name)
+        and unwanted(records, ready, provider.name) is None
+    )
 
 
 def _over_max_age(case: Case, ready: Build) -> Cause | None:

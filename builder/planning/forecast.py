@@ -59,13 +59,8 @@ class Outlook:
     others: tuple[BuildDecision, ...]
 
 
-def forecast(config: Config, snapshot: Snapshot, now: datetime, until: datetime) -> tuple[PlannedBuild, ...]:
-    """The builds that run, and those that will begin until a moment, by their start."""
-    return foresee(config, snapshot, now, until).builds
-
-
 def foresee(config: Config, snapshot: Snapshot, now: datetime, until: datetime) -> Outlook:
-    """What will be built until a moment, and what will not."""
+    """What runs, what will be built until a moment, and what will not."""
     return _Simulation(config, snapshot, now).run(until)
 
 

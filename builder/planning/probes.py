@@ -12,14 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Final
+from datetime import datetime, timedelta
 
 from builder.config.model import BreakerPolicy
 from builder.planning.actions import Breaker, UploadDecision, Verdict
+from builder.planning.records import NEVER
 from builder.planning.words import short
-
-_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
 def one_probe_each(
@@ -78,7 +76,7 @@ def _waits(
 
 
 def _urgency(decision: UploadDecision) -> tuple[datetime, datetime]:
-    return decision.tried or _NEVER, decision.in_service or _NEVER
+    return decision.tried or NEVER, decision.in_service or NEVER
 
 
 def _machine(decision: UploadDecision) -> str | None:

@@ -19,20 +19,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from builder.config.model import Config, DiskImage, Provider
 from builder.model import Build, ImageRecords, Snapshot, Upload, UploadState
 from builder.planning.actions import Promotion, Verdict
-from builder.planning.records import may_serve, newest_first, ready_uploads, unwanted
+from builder.planning.records import NEVER, may_serve, newest_first, ready_uploads, unwanted
 from builder.planning.retention import lasting_uploads, marks_of
 from builder.planning.words import at, frozen, listed, short
 
 #: So long an image keeps what it was given, whatever the configuration says meanwhile: daemons whose
 #: configurations differ, while a new one is rolled out, would rename it in turns as fast as they can.
 SETTLED: Final = timedelta(minutes=1)
-_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
 def plan_promotions(config: Config, snapshot: Snapshot, now: datetime) -> tuple[Promotion, ...]:
@@ -91,7 +90,7 @@ def _farewells(image: DiskImage, config: Config, records: ImageRecords, now: dat
 
 def _once_settled(promotion: Promotion, changed: tuple[Upload, ...], now: datetime) -> Promotion:
     """The promotion, later if any of the uploads that it takes something from got it just now."""
-    due = max(upload.serving or _NEVER for upload in changed) + SETTLED
+    due = max(upload.serving or NEVER for upload in changed) + SETTLED
     return promotion if due <= now else replace(promotion, verdict=Verdict.LATER, due=due)
 
 
@@ -124,7 +123,7 @@ class _Line:
         """What is newer has the greater place."""
         build = self.records.build(upload.build_id)
         # When it began: a build that is to go has another time of state.
-        return (build.began if build is not None else upload.started or _NEVER, upload.build_id)
+        return (build.began if build is not None else upload.started or NEVER, upload.build_id)
 
     def had_its_time(self, upload: Upload) -> bool:
         """Whether its build, or a newer one, has the marks in some provider."""

@@ -6,9 +6,13 @@ Ties are broken by id, so that every machine finds the same one.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Final
 
 from builder.model import Build, BuildState, ImageRecords, Upload, UploadState, UploadWish
+
+#: The time of what has not happened: before all others.
+NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
 def ready_builds(records: ImageRecords) -> tuple[Build, ...]:

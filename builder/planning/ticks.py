@@ -13,20 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
 from builder.config.model import Config, DiskImage, ScheduleEntry
-from builder.model import Build, BuildState, ImageRecords, Request, Snapshot
-from builder.planning.records import ready_builds, was_ready
+from builder.model import CLOCKS_DIFFER, Build, BuildState, ImageRecords, Request, Snapshot
+from builder.planning.records import NEVER, ready_builds, was_ready
 from builder.planning.schedule import last_tick, next_tick
 
-#: Clocks differ, but not by that much.
-FAR: Final = timedelta(days=1)
 #: Nobody acts at the very moment: until then a tick is not missed, however short `catch-up` is.
 PUNCTUAL: Final = timedelta(minutes=1)
-NEVER: Final = datetime.min.replace(tzinfo=UTC)
 _ZERO: Final = timedelta(0)
 
 
@@ -44,7 +41,7 @@ class Case:
 
     def sane(self, time: datetime) -> bool:
         """Whether a time of the past may have been told by a clock that is about right."""
-        return time <= self.now + FAR
+        return time <= self.now + CLOCKS_DIFFER
 
     @property
     def ready(self) -> Build | None:
@@ -112,7 +109,8 @@ def changes(case: Case) -> Iterator[datetime]:
     times = [
         time for records in known for build in records.builds for time in (build.fresh, build.state_time)
     ]
-    yield from (time - FAR for time in (*times, *case.records.ticks.values()) if not case.sane(time))
+    times += case.records.ticks.values()
+    yield from (time - CLOCKS_DIFFER for time in times if not case.sane(time))
     for entry in case.image.schedule:
         if entry.cron is not None:
             yield next_tick(entry, case.now - case.delay(entry)) + case.delay(entry)

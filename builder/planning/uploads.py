@@ -5,26 +5,33 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from types import MappingProxyType
 from typing import Final
 
 from builder.config.model import Config, DiskImage, Provider
-from builder.model import Build, BuildState, ImageRecords, Pause, Snapshot, Upload, UploadState
+from builder.model import NO_TICKS, Build, BuildState, ImageRecords, Pause, Snapshot, Upload, UploadState
 from builder.planning.actions import Breaker, BreakerState, UploadDecision, Verdict
 from builder.planning.breakers import breakers, trips
 from builder.planning.probes import one_probe_each
-from builder.planning.records import ended, moving, newest_first, newest_ready, ready_uploads, runs, unwanted
+from builder.planning.records import (
+    NEVER,
+    ended,
+    moving,
+    newest_first,
+    newest_ready,
+    ready_uploads,
+    runs,
+    unwanted,
+)
 from builder.planning.retry import backoff, counts, curable, delay
 from builder.planning.ways import unfit_format
-from builder.planning.words import at, by_whom, counted, failure, short
+from builder.planning.words import at, by_whom, counted, failure, frozen, gone_for_good, short
 from builder.ways import Capabilities
 
-_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 _UNKNOWN: Final[Mapping[str, Capabilities]] = MappingProxyType({})
 _NOBODY: Final[Mapping[str, Pause]] = MappingProxyType({})
 _NONE_CLAIMED: Final[frozenset[tuple[str, str]]] = frozenset()
-_NO_TICKS: Final[Mapping[str, datetime]] = MappingProxyType({})
 
 
 def decide_uploads(
@@ -84,7 +91,7 @@ def by_provider(records: ImageRecords) -> tuple[ImageRecords, dict[str, There]]:
         records,
         pause=None,
         request=None,
-        ticks=_NO_TICKS,
+        ticks=NO_TICKS,
         upload_cancellations=(),
         uploads=(),
         uploads_claimed=frozenset(),
@@ -180,7 +187,7 @@ def claimable(decisions: Iterable[UploadDecision], builder_id: str) -> tuple[Upl
 
 def age(decision: UploadDecision) -> datetime:
     """Since when the image in service there is: the older, the sooner it is somebody's turn."""
-    return decision.in_service or _NEVER
+    return decision.in_service or NEVER
 
 
 def _candidate(records: ImageRecords, provider: Provider) -> Build | None:
@@ -269,7 +276,7 @@ def _unwanted(case: _Case, build: Build) -> UploadDecision | None:
 def _paused(case: _Case) -> UploadDecision | None:
     name = case.provider.name
     if case.frozen is not None:
-        reason = f"Everything is frozen {by_whom(case.frozen)}; `imagepool unfreeze` lets it go on."
+        reason = frozen(case.frozen)
     elif case.pause is not None:
         again = f"`imagepool provider unpause {name}`"
         reason = f"Uploads to {name} are paused {by_whom(case.pause)}; {again} lets them go on."
@@ -289,11 +296,7 @@ def _unfit(case: _Case, build: Build) -> UploadDecision | None:
     elif build.artifact(wanted) is None:
         reason = f"Build {short(build.id)} has no {wanted}; one is due."
     elif gone := case.forgotten.get(build.builder_id or ""):
-        where = build.builder or "a machine"
-        reason = (
-            f"The files of build {short(build.id)} were on {where}, which is gone for good, as was said"
-            f" {by_whom(gone)}; a new build is due."
-        )
+        reason = f"Nothing can be sent: {gone_for_good(build, gone)}; a new build is due."
     elif wanted in build.pruned:
         reason = (
             f"The {wanted} file of build {short(build.id)} was deleted after its uploads; a new build is due."
@@ -309,7 +312,7 @@ def _unfit(case: _Case, build: Build) -> UploadDecision | None:
 def _tries(case: _Case, build: Build, uploads: tuple[Upload, ...]) -> tuple[Upload, ...]:
     """The failures that tell when the next try is, newest first: those since somebody last asked for it."""
     wish = build.wish(case.provider.name)
-    since = wish.time if wish is not None and wish.wanted else _NEVER
+    since = wish.time if wish is not None and wish.wanted else NEVER
     return tuple(u for u in uploads if u.state is UploadState.FAILED and counts(u) and ended(u) > since)
 
 

@@ -30,6 +30,8 @@ LOG = logging.getLogger(__name__)
 _PATIENCE: Final = 5.0
 #: Seconds for the view to become as new as ZooKeeper is; commands don't wait much longer either.
 _SETTLE: Final = 0.5
+#: Seconds until the next try, after a command could not be let in.
+_PAUSE: Final = 1.0
 #: Commands that are answered at once; those on top of them are sent to ZooKeeper.
 _AT_ONCE: Final = 4
 _BACKLOG: Final = 64
@@ -57,6 +59,7 @@ class AnswerServer:
         self._servers = servers
         self._listener: socket.socket | None = None
         self._thread: threading.Thread | None = None
+        self._stopped = threading.Event()
         self._free = threading.Semaphore(_AT_ONCE)
 
     def __enter__(self) -> Self:
@@ -90,6 +93,7 @@ class AnswerServer:
         listener, self._listener = self._listener, None
         if listener is None or self._thread is None:
             return
+        self._stopped.set()
         (self._state_dir / SOCKET).unlink(missing_ok=True)
         # Closing alone would not wake whoever waits in `accept`.
         listener.shutdown(socket.SHUT_RDWR)
@@ -103,8 +107,10 @@ class AnswerServer:
             except OSError as error:
                 if self._listener is None:
                     return
-                LOG.warning("commands on this machine are no more answered: %s", error)
-                return
+                # No file may be left to open, for instance, which passes.
+                LOG.warning("commands on this machine are not answered for now: %s", error)
+                self._stopped.wait(_PAUSE)
+                continue
             if self._free.acquire(blocking=False):
                 threading.Thread(target=self._serve, args=(connection,), name="answer", daemon=True).start()
             else:

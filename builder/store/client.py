@@ -7,6 +7,7 @@ What is worked around here:
   A write whose writer has long given up would then be carried out at the reconnect.
 - Its debug log shows requests in full, credentials included: its logger starts at INFO here.
 - A chroot is never made by kazoo itself.
+- ZooKeeper has no answer to a request that is larger than it takes: it hangs up, on all that is under way.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from kazoo.exceptions import (
     ConnectionClosedError,
     ConnectionLoss,
     KazooException,
+    MarshallingError,
     OperationTimeoutError,
     SessionExpiredError,
 )
@@ -49,6 +51,8 @@ NO_ANSWER: Final = (
     OperationTimeoutError,
     SessionExpiredError,
 )
+#: Bytes that one request may write: what a server takes (jute.maxbuffer), less what stands around them.
+MOST_WRITTEN: Final = 1_000_000
 #: States of a client that looks for a server.
 _ON_THE_WAY: Final = (KeeperState.CONNECTING,)
 
@@ -73,9 +77,13 @@ class _PinnedHandler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo
 
 
 class _RefusingClient(KazooClient):  # type: ignore[misc]  # kazoo has no types
-    """Refuses requests while there is no connection, as kazoo did before 2.7."""
+    """Refuses requests while there is no connection, as kazoo did before 2.7, and those that are too large:
+    MarshallingError."""
 
     def _call(self, request: Any, async_object: IAsyncResult) -> Any:
+        if _written_by(request) > MOST_WRITTEN:
+            async_object.set_exception(MarshallingError())
+            return False
         if self._state in _ON_THE_WAY:
             async_object.set_exception(ConnectionLoss())
             return False
@@ -86,6 +94,11 @@ class _RefusingClient(KazooClient):  # type: ignore[misc]  # kazoo has no types
                 self._queue.remove((request, async_object))
                 async_object.set_exception(ConnectionLoss())
         return sent
+
+
+def _written_by(request: Any) -> int:
+    """The bytes of data in a request, or in all of a transaction's."""
+    return sum(len(getattr(each, "data", None) or b"") for each in getattr(request, "operations", (request,)))
 
 
 def a_client(zookeeper: ZooKeeper, chroot: str) -> KazooClient:

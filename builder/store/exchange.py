@@ -68,7 +68,9 @@ def _read(path: str, text: Any, now: datetime) -> Build | Upload | str:
     place = paths.place(path)
     if place is None or not isinstance(text, str):
         raise RecordError("it is no node of an image")
-    stored = Stored(data=text.encode(), version=0, written_by=0, created=now, modified=now)
+    # JSON knows texts that no node can hold; what is left of them is no record.
+    data = text.encode(errors="replace")
+    stored = Stored(data=data, version=0, written_by=0, created=now, modified=now)
     match place.kind:
         case paths.Kind.PAUSE:
             return place.image

@@ -35,6 +35,8 @@ from builder.store.fields import (
 NODEPOOL_REQUEST: Final = ("nodepool", "asked through nodepool's request node")
 #: Who wished something when the node doesn't say.
 _SOMEBODY: Final = "somebody"
+#: Bytes of the times of a schedule, from which on what can't be read among them is not kept.
+_TICKS: Final = 500_000
 #: Characters of why a daemon takes no builds.
 _UNFIT: Final = 1000
 _SIGNATURE: Final = frozenset({"by", "time", "why"})
@@ -309,6 +311,8 @@ def _signed(value: Any, modified: datetime) -> dict[str, Any]:
 
 def _unread_ticks(data: bytes) -> dict[str, Any]:
     """What stands among the times of a schedule and is none that we can read."""
+    if len(data) > _TICKS:
+        return {}
     try:
         fields = Fields(data, "the times of a schedule")
     except RecordError:

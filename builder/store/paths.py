@@ -72,6 +72,7 @@ _BUILDS: Final = "builds"
 _PROVIDERS: Final = "providers"
 _UPLOADS: Final = "images"
 _UPLOAD_ID = re.compile(r"[0-9]{10}\Z")
+_CONTENDER = re.compile(r"__lock__-?[0-9]{10}\Z")
 _INSTALLATION_ID = re.compile(r"[0-9a-f]{32}\Z")
 
 
@@ -328,8 +329,11 @@ def _place_of_ours(rest: list[str]) -> Place | None:
             return Place(kind=Kind.PARENT)
         case ["schedule", name] if not name_problem(name):
             return Place(kind=Kind.TICKS, image=name)
-        case ["daemons" | "lead" as parent, _]:
-            return Place(kind=_OURS[parent])
+        case ["daemons", _]:
+            return Place(kind=Kind.DAEMON)
+        case ["lead", contender] if _CONTENDER.search(contender):
+            # What else may stand there stands in nobody's way: it never lets go.
+            return Place(kind=Kind.CANDIDATE)
         case ["paused-providers" | "forgotten" as parent, name] if not name_problem(name):
             return Place(kind=_OURS[parent], name=name)
     return None

@@ -30,6 +30,7 @@ from typing import Any, Final
 from kazoo.client import KazooClient, KazooState
 from kazoo.exceptions import (
     KazooException,
+    MarshallingError,
     NoAuthError,
     NoNodeError,
 )
@@ -37,7 +38,7 @@ from kazoo.interfaces import IAsyncResult
 from kazoo.security import ACL, OPEN_ACL_UNSAFE, make_digest_acl
 
 from builder.config.model import ZooKeeper
-from builder.errors import StoreUnavailableError
+from builder.errors import RefusedError, StoreUnavailableError
 from builder.store.base import Claim
 from builder.store.client import NO_ANSWER, a_client, connect, disconnect, make_chroot
 
@@ -141,8 +142,9 @@ class Session:
     # -- requests -----------------------------------------------------------------------------
 
     def call(self, operation: Operation) -> Any:
-        """The answer to one request. Raises StoreUnavailableError when there is none in time, and
-        kazoo's own exception for an answer that is an error (NoNodeError, BadVersionError...)."""
+        """The answer to one request. Raises StoreUnavailableError when there is none in time, RefusedError
+        when it writes more than ZooKeeper takes, and kazoo's own exception for an answer that is an error
+        (NoNodeError, BadVersionError...)."""
         return self.answer(self.submit(operation))
 
     def submit(self, operation: Operation) -> IAsyncResult:
@@ -173,6 +175,11 @@ class Session:
             raise StoreUnavailableError(
                 f"ZooKeeper ({self.zookeeper.hosts}) refuses access to the records",
                 hint="Check the user name and password for ZooKeeper, and who made the records.",
+            ) from error
+        except MarshallingError as error:
+            raise RefusedError(
+                "ZooKeeper takes no more than a megabyte at once, and this is more",
+                hint="Something that is very large got into a record, or stood there already.",
             ) from error
         except NO_ANSWER as error:
             raise self._unreachable() from error

@@ -123,7 +123,7 @@ def decode_nodes(data: bytes) -> Iterator[tuple[str, Stored | None]]:
             content = data[at : at + max(0, length)]
             at += max(0, length)
             times = (_moment(created), _moment(modified))
-        except (struct.error, UnicodeDecodeError, OverflowError) as error:
+        except (struct.error, ValueError, OverflowError) as error:
             raise WireError(f"broken nodes: {error}") from error
         if at > end or length < _NOTHING:
             raise WireError("broken nodes: one is longer than all of them")

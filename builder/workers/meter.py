@@ -38,14 +38,15 @@ class _Image:
     building: bool  #: here
     requested: bool
     config: Config
-    records: ImageRecords
+    name: str
+    records: ImageRecords | None  #: None: nothing is on record
     stands: tuple[Pause | None, Mapping[str, Pause]]
 
     def holds(self, config: Config, snapshot: Snapshot) -> bool:
         """Whether nothing has changed that it follows from."""
         return (
             self.config is config
-            and self.records is snapshot.images.get(self.records.name, self.records)
+            and self.records is snapshot.images.get(self.name)
             and self.stands == (snapshot.frozen, snapshot.paused_providers)
         )
 
@@ -120,7 +121,8 @@ class Meter(Worker):
             building=building,
             requested=records.request is not None,
             config=config,
-            records=records,
+            name=name,
+            records=snapshot.images.get(name),
             stands=(snapshot.frozen, snapshot.paused_providers),
         )
 

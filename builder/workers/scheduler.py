@@ -11,6 +11,7 @@ import logging
 from datetime import datetime, timedelta
 
 from builder.config.model import Config
+from builder.errors import ConflictError, RefusedError
 from builder.model import ImageRecords, Request, Snapshot
 from builder.planning.actions import BuildDecision, Verdict
 from builder.planning.builds import served
@@ -43,7 +44,7 @@ class Scheduler(Worker):
         decisions = self._planner.builds(config, snapshot, now)
         did = False
         for decision in decisions:
-            did |= self._apply(decision, snapshot.image(decision.image), now)
+            did |= self._guarded_apply(decision, snapshot.image(decision.image), now)
         later = [d.due for d in decisions if d.verdict is Verdict.LATER]
         later += [d.valid_until for d in decisions if d.valid_until is not None and d.valid_until > now]
         requests = [r for d in decisions if (r := snapshot.image(d.image).request) and not r.manual]
@@ -90,6 +91,15 @@ class Scheduler(Worker):
             self._follows = leader
 
     # -- requests -----------------------------------------------------------------------------
+
+    def _guarded_apply(self, decision: BuildDecision, records: ImageRecords, now: datetime) -> bool:
+        """Apply one; what can't be written of one image keeps no other waiting."""
+        try:
+            return self._apply(decision, records, now)
+        except (ConflictError, RefusedError) as error:
+            LOG.error("%s: its requests can't be kept as they should: %s", decision.image, error.message)
+            self.count_failure()
+            return False
 
     def _apply(self, decision: BuildDecision, records: ImageRecords, now: datetime) -> bool:
         request = records.request

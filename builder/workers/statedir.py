@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +17,12 @@ from pathlib import Path
 from typing import Final
 
 from builder.errors import RefusedError, UnavailableError
+from builder.model import Daemon
+from builder.store.base import Store
 
 INSTALLATION: Final = "installation"
+#: Seconds between two looks at who is alive.
+_LOOK: Final = 0.5
 
 
 @contextmanager
@@ -102,6 +107,29 @@ def builder_id(images_dir: Path) -> str:
             # nodepool-builder takes a line end for a part of the id.
             write_atomically(file, str(uuid.uuid4()), end="")
     return file.read_text().strip()
+
+
+def check_twin(store: Store, builder_id: str, hostname: str, patience: float) -> None:
+    """Refuse to be a second builder with the id of one that is alive on another machine, as a copy of a whole
+    machine is: each would take the other's files for its own, and miss them.
+
+    What this machine has left behind under an earlier name is gone within `patience` seconds, the time that
+    a session lasts. RefusedError says how to go on.
+    """
+    give_up, seen = time.monotonic() + patience, -1
+    while twin := _twin(store, builder_id, hostname):
+        if time.monotonic() >= give_up:
+            raise RefusedError(
+                f"a daemon on {twin.hostname} has the id of this builder, {builder_id}",
+                hint="Is this machine a copy of that one? Then remove the images directory here, with"
+                " builder_id.txt in it, and start again.",
+            )
+        seen = store.wait(seen, _LOOK)
+
+
+def _twin(store: Store, builder_id: str, hostname: str) -> Daemon | None:
+    alive = store.snapshot().daemons
+    return next((each for each in alive if each.builder_id == builder_id and each.hostname != hostname), None)
 
 
 def check_installation(state_dir: Path, installation_id: str) -> None:

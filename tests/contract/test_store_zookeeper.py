@@ -21,7 +21,7 @@ import pytest
 from kazoo.client import KazooClient
 
 from builder.config.model import ZooKeeper, ZooKeeperTls
-from builder.errors import StoreUnavailableError
+from builder.errors import RefusedError, StoreUnavailableError
 from builder.model import BuildState, UploadState
 from builder.store.zookeeper import ZooKeeperStore
 from tests.contract.records import (
@@ -322,6 +322,27 @@ class TestRequests:
 
 
 class TestStrangeNodes:
+    def test_what_is_too_large_is_refused_before_the_server_hangs_up(self, store: ZooKeeperStore) -> None:
+        build, heard = store.create_build(a_build()), list[str]()
+        store._session._client.add_listener(heard.append)
+        for write in (
+            lambda: store.update_build(replace(build, extra={"later": "x" * 1_100_000})),
+            lambda: store.request_build(a_request(extra={"later": "x" * 1_100_000})),
+        ):
+            with pytest.raises(RefusedError, match="no more than a megabyte"):
+                write()
+        assert store.get_build("debian", build.id) == build
+        assert store.get_request("debian") is None
+        assert heard == []
+
+    def test_marks_that_fill_their_node_with_what_nobody_reads_are_written_over(
+        self, store: ZooKeeperStore, raw: KazooClient
+    ) -> None:
+        put(raw, SCHEDULE, {"0 0 * * *": NOON.timestamp(), "odd": "x" * 1_048_400})
+        assert store.request_build(a_request(manual=False), ticks={"14 14 * * *": NOON}) is not None
+        marks = {"0 0 * * *": NOON.timestamp(), "14 14 * * *": NOON.timestamp()}
+        assert json.loads(raw.get(SCHEDULE)[0]) == marks
+
     def test_what_cannot_be_read_is_skipped_with_one_warning(
         self, store: ZooKeeperStore, raw: KazooClient, caplog: pytest.LogCaptureFixture
     ) -> None:

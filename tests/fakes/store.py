@@ -22,6 +22,7 @@ from typing import Any, Self, TypeVar
 from builder.cloudimage import Sighting
 from builder.errors import ConflictError, NotFoundError, RefusedError, StoreUnavailableError
 from builder.model import (
+    NO_TICKS,
     Build,
     Cancellation,
     Daemon,
@@ -35,7 +36,6 @@ from builder.model import (
 from builder.store import bounds, paths
 from builder.store.base import (
     HIGHEST_UPLOAD_ID,
-    NO_TICKS,
     Claim,
     Store,
     builds_newest_first,

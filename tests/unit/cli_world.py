@@ -6,7 +6,7 @@ import io
 import json
 from collections import defaultdict
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ from builder.cli.main import main
 from builder.config.model import Config
 from builder.errors import ConfigError
 from builder.model import ImageFormat
+from builder.ways import Capabilities
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.store import FakeStore
 from tests.unit.planning_world import NOW, config, diskimage, provider
@@ -34,6 +35,13 @@ class Result:
         return json.loads(self.out)
 
 
+class TimelessCloud(FakeCloud):
+    """A cloud whose clock stands as well: whoever asks twice is told the same."""
+
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities(), checked=NOW)
+
+
 @dataclass
 class World:
     """What the commands see; change it, run one, look at `store` and `clouds`."""
@@ -43,7 +51,7 @@ class World:
     now: datetime = NOW
     environ: dict[str, str] = field(default_factory=dict)
     #: By provider; `nowhere` are the clouds that clouds.yaml doesn't have.
-    clouds: defaultdict[str, FakeCloud] = field(default_factory=lambda: defaultdict(FakeCloud))
+    clouds: defaultdict[str, FakeCloud] = field(default_factory=lambda: defaultdict(TimelessCloud))
     nowhere: set[str] = field(default_factory=set)
 
     def format_of(self, cloud: str, region: str | None, /) -> ImageFormat:

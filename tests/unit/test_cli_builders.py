@@ -166,6 +166,13 @@ def test_where_everything_is_uploaded_nothing_is_due(world: World) -> None:
     assert "a new one is due" not in world.run("builder", "forget", "host-a").out
 
 
+def test_for_a_provider_that_is_paused_by_hand_no_new_build_is_due(world: World) -> None:
+    world.store.put(ready(1, NOW - DAY))
+    world.store.put(upload(1, UploadState.READY, NOW - DAY, to="south"))
+    world.store.pause_provider("north", BY_ANN)
+    assert "a new one is due" not in world.run("builder", "forget", "host-a").out
+
+
 def test_one_that_is_alive_is_not_forgotten(world: World) -> None:
     world.store.register(daemon())
     refused = world.run("builder", "forget", "host-a")
@@ -229,6 +236,15 @@ def test_a_builder_nobody_knows_is_3_and_leaves_no_trace(world: World, verb: str
 def test_wrong_words_are_2(world: World, words: tuple[str, ...]) -> None:
     world.store.put(ready(1, NOW - DAY))
     assert world.run("builder", *words).code == 2
+    assert not world.store.snapshot().forgotten
+
+
+@pytest.mark.parametrize("verb", ["forget", "recall"])
+@pytest.mark.parametrize("builder_id", ["../x", "a/b", "\ud800", "x" * 300])
+def test_no_word_is_kept_of_an_id_that_none_of_us_made(world: World, verb: str, builder_id: str) -> None:
+    world.store.put(ready(1, NOW - DAY, builder="odd", builder_id=builder_id))
+    refused = world.run("builder", verb, "odd")
+    assert refused.code == 4 and "no word on odd" in refused.err
     assert not world.store.snapshot().forgotten
 
 

@@ -87,6 +87,15 @@ def test_a_daemon_that_stops_is_told() -> None:
     assert "host-a is stopping" in worse(seen(daemons=(daemon(draining=True),)), "builders")[0]
 
 
+def test_a_builder_that_is_gone_with_files_is_told() -> None:
+    theirs = snapshot(records(ready(1, NOW - HOUR, builder="host-b", builder_id=ELSEWHERE)))
+    (said,) = worse(seen(theirs), "builders")
+    assert said == "no daemon runs on host-b, which has the files of 1 ready build"
+    assert not worse(seen(theirs, daemons=(daemon(), daemon("host-b", ELSEWHERE))), "builders")
+    assert not worse(seen(theirs, forgotten={ELSEWHERE: BY_ANN}), "builders")
+    assert not worse(seen(theirs, daemons=(daemon(), daemon("host-b", None))), "builders")
+
+
 # -- clocks ---------------------------------------------------------------------------------------
 
 

@@ -146,6 +146,12 @@ def test_a_mistyped_command_gets_a_suggestion() -> None:
     assert "image explain" in World().run("image").err
 
 
+@pytest.mark.parametrize("words", [("list",), ("delete", "1"), ("hold", "1"), ("request-list",)])
+def test_nodepools_commands_about_servers_are_sent_to_the_launcher(words: tuple[str, ...]) -> None:
+    done = World().run(*words)
+    assert done.code == 2 and "nodepool-launcher" in done.err and "Did you mean" not in done.err
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("form", ["{} --help", "{} -h", "help {}"])
 def test_every_command_has_help(name: str, form: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from dataclasses import replace
 from datetime import timedelta
@@ -357,6 +358,30 @@ def test_an_export_takes_the_place_of_another_and_is_for_its_owner_alone(
     assert [file.name for file in tmp_path.iterdir()] == ["export.json"]
 
 
+def test_an_export_through_a_link_leaves_the_link(world: World, tmp_path: Path) -> None:
+    file, link = tmp_path / "export.json", tmp_path / "link"
+    link.symlink_to(file)
+    assert world.run("export-image-data", str(link)).code == 0
+    assert link.is_symlink() and len(json.loads(file.read_text())) == 6
+
+
+def test_an_export_takes_the_place_of_no_device(world: World, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert world.run("export-image-data", str(pipe)).code == 0
+        assert len(json.loads(os.read(reader, 1 << 16))) == 6
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize("path", ["", "/"])
+def test_an_export_to_a_directory_can_not_be_written(world: World, path: str) -> None:
+    assert world.run("export-image-data", path).code == 1
+
+
 def test_an_import_makes_it_as_it_was(world: World, export: Path) -> None:
     empty = World()
     assert empty.run("import-image-data", str(export)).code == 0
@@ -390,6 +415,7 @@ def test_what_can_not_be_read_is_named_and_left_out(export: Path) -> None:
     data |= {
         f"{builds}/{build_id(1)}": "",  # nodepool leaves such behind
         f"{builds}/{build_id(8)}": '{"state": "odd"}',
+        f"{builds}/{build_id(9)}": "\ud800",
         f"{builds}/{build_id(2)}/providers/north/images/4294967295": '{"state": "ready"}',
         "/nodepool/nodes/0000000001": "{}",
         "/etc/passwd": 7,
@@ -401,7 +427,7 @@ def test_what_can_not_be_read_is_named_and_left_out(export: Path) -> None:
     assert {build.id for build in empty.store.snapshot().builds()} == {build_id(2), build_id(3)}
     # An upload whose build says nothing has nowhere to be.
     assert len(names(empty.store)) == 2
-    assert done.err.count("left out: ") == 6
+    assert done.err.count("left out: ") == 7
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "\udcff", "[" * 100_000])

@@ -75,7 +75,8 @@ def test_who_paused_a_provider_first_stays_on_record(world: World) -> None:
 def test_who_froze_first_stays_on_record(world: World) -> None:
     world.store.freeze(BY_ANN)
     again = world.run("freeze", "--reason", "me too")
-    assert again.code == 0 and f"already, {TOLD}" in again.out
+    assert again.code == 0 and f"already, {TOLD}" in again.out and "your reason doesn't go there" in again.out
+    assert "reason" not in world.run("freeze").out
     assert world.store.snapshot().frozen == BY_ANN
 
 

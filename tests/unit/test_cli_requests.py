@@ -97,6 +97,12 @@ def test_asking_in_wrong_words_is_2(world: World, words: tuple[str, ...]) -> Non
     assert not wished(world)
 
 
+@pytest.mark.parametrize("verb", [("image", "build"), ("request", "cancel")])
+def test_names_and_all_at_once_are_told_to_exclude_each_other(world: World, verb: tuple[str, ...]) -> None:
+    assert "not both" in world.run(*verb, "one", "--all").err
+    assert "not both" not in world.run(*verb).err
+
+
 # -- all ------------------------------------------------------------------------------------------
 
 

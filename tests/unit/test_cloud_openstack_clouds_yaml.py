@@ -30,6 +30,16 @@ def test_a_vendors_profile_knows_its_format(clouds_yaml: Path) -> None:
     assert image_format_of("rax", "IAD") is ImageFormat.VHD
 
 
+def test_a_port_of_statsd_that_is_none_keeps_nobody_from_the_clouds(
+    clouds_yaml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STATSD_HOST", "127.0.0.1")
+    monkeypatch.setenv("STATSD_PORT", "not a number")
+    write(clouds_yaml, plain={"auth": {}, "image_format": "raw"})
+
+    assert image_format_of("plain", None) is ImageFormat.RAW
+
+
 def test_what_changes_is_read_again(
     clouds_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,8 +13,6 @@ from builder.host import architectures
     ("kernels", "debians"),
     [("x86_64", "amd64"), ("aarch64", "arm64"), ("ppc64le", "ppc64el"), ("s390x", "s390x")],
 )
-def test_the_architecture_has_two_names(
-    monkeypatch: pytest.MonkeyPatch, kernels: str, debians: str
-) -> None:
+def test_the_architecture_has_two_names(monkeypatch: pytest.MonkeyPatch, kernels: str, debians: str) -> None:
     monkeypatch.setattr(platform, "machine", lambda: kernels)
     assert architectures() == {kernels, debians}

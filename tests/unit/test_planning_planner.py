@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -163,7 +164,7 @@ def _vanish(world: World) -> None:
     world.snapshot = replace(world.snapshot, images=dict(list(world.snapshot.images.items())[1:]))
 
 
-@settings(unhurried, max_examples=80)
+@settings(unhurried, max_examples=40)
 @given(st.data())
 def test_what_is_remembered_is_what_would_be_decided(data: st.DataObject) -> None:
     world, planner = World(configuration()), Planner()
@@ -235,3 +236,47 @@ def test_one_change_is_decided_at_the_cost_of_one_image(monkeypatch: pytest.Monk
     plan = planner.upload_plan(world.config, world.snapshot, world.now + MINUTE)
     assert decided == ["image-7"]
     assert sum(d.verdict is Verdict.RUNNING for d in plan.decisions()) == 1
+
+
+def test_who_waits_for_a_full_provider_is_passed_over() -> None:
+    names = ("a", "b", "c")
+    world = World(
+        config(*(diskimage(name) for name in names), *(provider(name, *names) for name in CLOUDS[:2]))
+    )
+    for name in names:
+        world.put(ImageRecords(name=name, builds=(replace(ready(1, NOW - HOUR), image=name),)))
+    plan, full, taken = Planner().upload_plan(world.config, world.snapshot, NOW), set(), []
+    for decision in plan.claimable(HERE, lambda name: name in full):
+        taken.append((decision.image, decision.provider))
+        if decision.provider == "north":
+            full.add("north")
+    assert taken == [("a", "north"), ("a", "south"), ("b", "south"), ("c", "south")]
+
+
+def test_what_is_later_comes_when_time_passes() -> None:
+    """A retry, a tick, and what retention keeps for a while."""
+    listed = provider("north", keep=1, keep_for=DAY)
+    world, planner = World(config(diskimage(keep=1, keep_for=DAY), listed)), Planner()
+    world.put(
+        records(
+            ready(3, NOW - HOUR),
+            ready(2, NOW - 2 * HOUR),
+            upload(3, UploadState.FAILED, NOW, kind=FailureClass.CLOUD, during=UploadPhase.SEND),
+            upload(2, UploadState.READY, NOW - HOUR, id="0000000002"),
+            upload(1, UploadState.READY, NOW - 2 * HOUR, id="0000000003"),
+        )
+    )
+    for _ in range(3 * 24 * 6):
+        world.check(planner)
+        world.now += 10 * MINUTE
+
+
+@pytest.mark.parametrize("happens", [_pause, _freeze, _forget, _tell, _configure, _vanish])
+def test_whatever_happens_is_seen_at_once(happens: Callable[[World], None]) -> None:
+    world, planner = World(configuration()), Planner()
+    for name in IMAGES:
+        build = ready(1, NOW - HOUR, ImageFormat.QCOW2, ImageFormat.RAW)
+        world.put(ImageRecords(name=name, builds=(replace(build, image=name),)))
+    for _ in range(3):
+        world.check(planner)
+        happens(world)

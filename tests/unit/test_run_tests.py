@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import importlib.util
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ from types import ModuleType
 
 import pytest
 
-SOURCE = Path(__file__).resolve().parents[2] / "tools" / "lib" / "run_tests.py"
+PROJECT = Path(__file__).resolve().parents[2]
+SOURCE = PROJECT / "tools" / "lib" / "run_tests.py"
 CASES = """\
 <testsuites><testsuite>
 <testcase classname="a" name="good"/>
@@ -68,3 +70,14 @@ def test_the_last_line_is_the_sum_and_the_exit_code_agrees(
     outcomes = [outcome(tool, f"env-{n}", *pair) for n, pair in enumerate(counts)]
     assert tool.report(outcomes) == code
     assert capsys.readouterr().out.splitlines()[-1] == last_line
+
+
+def test_every_kind_of_tests_is_run_and_every_benchmark_looked_at(tool: ModuleType) -> None:
+    kinds = {file.parent.name for file in (PROJECT / "tests").glob("*/test_*.py")}
+    assert kinds == {*tool.ENVIRONMENTS} - {tool.LINT}
+    tox = configparser.RawConfigParser()
+    tox.read(PROJECT / "tox.ini")
+    assert tox["tox"]["env_list"].split(", ") == [*tool.ENVIRONMENTS]
+    looked_at = tox["testenv:lint"]["commands"].split()
+    for program in (PROJECT / "tests" / "bench").iterdir():
+        assert looked_at.count(f"tests/bench/{program.name}") == 2, "ruff format, ruff check"

@@ -88,6 +88,17 @@ def test_a_request_is_told_and_that_it_is_served(stage: Stage, meter: Meter, tol
     assert told.last() == dict.fromkeys(requested, 0)
 
 
+def test_what_was_erased_is_told_to_be_gone(stage: Stage, meter: Meter, told: Told) -> None:
+    stage.store.request_build(Request(image="img", by="ann", why="new", time=NOW))
+    there = stage.store.snapshot()
+    meter.act(stage.config, there, NOW)
+    meter.act(stage.config, replace(there, images={}), NOW)
+    assert told.last() == {
+        "nodepool.image_build_requests": 0,
+        "nodepool.image.img.image_build_requests": 0,
+    }
+
+
 def test_a_build_here_from_begin_to_end(stage: Stage, meter: Meter, told: Told) -> None:
     meter.step()
     claim = stage.store.claim_image("img")

@@ -6,10 +6,12 @@ import logging
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from builder.config.model import DEFAULT_SCHEDULE
+from builder.errors import RefusedError
 from builder.model import BuildState, Failure, FailureClass, Pause, Request
 from builder.workers.builder import Builder
 from builder.workers.scheduler import DOUBT, Scheduler
@@ -32,6 +34,24 @@ def test_what_is_due_is_asked_for_once(stage: Stage) -> None:
     assert first is not None and not first.manual and "no ready build" in first.why
     assert not scheduler.step().did
     assert request(stage) == first
+
+
+def test_an_image_whose_request_can_not_be_kept_delays_no_other(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.image("other")
+    keep = stage.store.request_build
+
+    def request_build(wish: Request, **more: Any) -> Request | None:
+        if wish.image == "img":
+            raise RefusedError("ZooKeeper takes no more than a megabyte at once")
+        return keep(wish, **more)
+
+    monkeypatch.setattr(stage.store, "request_build", request_build)
+    scheduler = Scheduler(stage.world, "scheduler")
+    assert scheduler.step().did
+    assert request(stage) is None and stage.store.get_request("other") is not None
+    assert scheduler.failures == 1
 
 
 def test_what_is_not_due_any_more_is_taken_back_after_a_moment_of_doubt(stage: Stage) -> None:

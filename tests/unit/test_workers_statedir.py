@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,10 @@ from builder.doctor import daemon
 from builder.errors import RefusedError, UnavailableError
 from builder.findings import Level
 from builder.workers import statedir
+from tests.fakes.store import FakeStore
 from tests.unit.dib_world import need_root
 from tests.unit.planning_world import config
+from tests.unit.worker_world import daemon_of
 
 
 def test_one_daemon_has_it_and_the_next_is_refused_until_it_ends(tmp_path: Path) -> None:
@@ -120,3 +123,31 @@ def test_an_installation_that_can_not_be_read_is_told(tmp_path: Path) -> None:
     (tmp_path / statedir.INSTALLATION).mkdir()
     with pytest.raises(UnavailableError, match="can't be read"):
         statedir.known_installation(tmp_path)
+
+
+# -- a copy of a machine ----------------------------------------------------------------------------
+
+
+def test_a_copy_of_a_builder_that_is_alive_is_refused() -> None:
+    store = FakeStore()
+    store.another_daemon().register(daemon_of("there.test", "mine"))
+    with pytest.raises(RefusedError, match=r"there\.test has the id of this builder"):
+        statedir.check_twin(store, "mine", "here.test", patience=0)
+    statedir.check_twin(store, "another", "here.test", patience=0)
+
+
+def test_what_a_machine_left_behind_of_itself_is_no_copy() -> None:
+    store = FakeStore()
+    store.another_daemon().register(daemon_of("here.test", "mine"))
+    statedir.check_twin(store, "mine", "here.test", patience=0)
+
+
+def test_a_session_under_an_earlier_name_is_waited_for() -> None:
+    store = FakeStore()
+    left = store.another_daemon()
+    left.register(daemon_of("old.test", "mine"))
+    end = threading.Timer(0.1, left.close)
+    end.start()
+    statedir.check_twin(store, "mine", "here.test", patience=60)
+    assert not store.snapshot().daemons
+    end.join()

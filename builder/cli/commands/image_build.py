@@ -43,9 +43,8 @@ class BuildImage(Action):
         """File the requests, and follow them when asked to."""
         why = words_on_record("--why", options.why) or BY_HAND
         if bool(options.images) == options.all:
-            raise UsageError(
-                "which images? Give their names, or --all", hint="'imagepool image list' shows them."
-            )
+            which = "either names or --all, not both" if options.all else "give their names, or --all"
+            raise UsageError(f"which images? {which}", hint="'imagepool image list' shows them.")
         # What a cloud takes matters to who waits for its uploads; it takes long to find out.
         config = self.context.config() if options.wait else self.context.config_for_records()
         snapshot = self.context.snapshot(config, uploads=options.wait)

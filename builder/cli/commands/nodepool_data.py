@@ -117,9 +117,14 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, content: str) -> None:
-    """Write a file that only its owner can read, in the place of one that may be there."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a file that only its owner can read, in the place of one that may be there; what is there and no
+    file, such as /dev/stdout, is written to."""
     try:
+        if path.exists() and not path.is_file():
+            path.write_text(content, encoding="utf-8")
+            return
+        path = Path(os.path.realpath(path))
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:

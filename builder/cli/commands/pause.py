@@ -21,6 +21,10 @@ class _Standing(Action):
         why = words_on_record("--reason", options.reason)
         return Pause(by=self.context.who(), time=self.context.now(), why=why)
 
+    def stays(self, word: Pause) -> str:
+        """What becomes of the reason of somebody who was not the first."""
+        return "; that stays on record, and your reason doesn't go there" if word.why else ""
+
     def since(self, pause: Pause) -> str:
         """How long it has stood still, and on whose word."""
         seconds = (self.context.now() - pause.time).total_seconds()
@@ -46,7 +50,7 @@ class PauseImage(_Standing):
         snapshot = self.context.snapshot(config)
         name = lookup.image_name(snapshot, tuple(config.diskimages), options.image)
         if (first := snapshot.image(name).pause) is not None:
-            self.say(f"builds of {name} were paused already, {standstill.told(first)}")
+            self.say(f"builds of {name} were paused already, {standstill.told(first)}{self.stays(word)}")
             return 0
         with self.context.store(config) as store:
             store.pause(name, word)
@@ -97,7 +101,7 @@ class PauseProvider(_Standing):
         snapshot = self.context.snapshot(config)
         name = lookup.provider_name(snapshot, tuple(config.providers), options.provider)
         if (first := snapshot.paused_providers.get(name)) is not None:
-            self.say(f"uploads to {name} were paused already, {standstill.told(first)}")
+            self.say(f"uploads to {name} were paused already, {standstill.told(first)}{self.stays(word)}")
             return 0
         with self.context.store(config) as store:
             store.pause_provider(name, word)
@@ -143,7 +147,7 @@ class Freeze(_Standing):
         word = self.word(options)
         config = self.context.config_for_records()
         if (first := self.context.snapshot(config).frozen) is not None:
-            self.say(f"everything was frozen already, {standstill.told(first)}")
+            self.say(f"everything was frozen already, {standstill.told(first)}{self.stays(word)}")
             return 0
         with self.context.store(config) as store:
             store.freeze(word)

@@ -49,10 +49,8 @@ class CancelRequest(Action):
     def act(self, options: argparse.Namespace) -> int:
         """Withdraw them."""
         if bool(options.images) == options.all:
-            raise UsageError(
-                "which requests? Give the names of images, or --all",
-                hint="'imagepool request list' shows them.",
-            )
+            which = "either names or --all, not both" if options.all else "give the names of images, or --all"
+            raise UsageError(f"which requests? {which}", hint="'imagepool request list' shows them.")
         config = self.context.config_to_show(self.note)
         snapshot = self.context.snapshot(config)
         names = tuple(dict.fromkeys(options.images))

@@ -36,12 +36,17 @@ class _Reader:
             mark = _mark()
             if self._known is None or mark != self._mark:
                 self._known = None
-                self._known = openstack.config.OpenStackConfig(app_name="imagepool")
+                # With a port, openstacksdk leaves STATSD_PORT alone, which it takes for a number unseen.
+                self._known = openstack.config.OpenStackConfig(
+                    app_name="imagepool", statsd_config={"port": _STATSD_PORT}
+                )
                 self._mark = mark
             return copy.deepcopy(self._known)
 
 
 _READER: Final = _Reader()
+#: The usual one. We send metrics ourselves, so openstacksdk never does.
+_STATSD_PORT: Final = 8125
 
 _CLOUDS: Final = "OS_CLIENT_CONFIG_FILE"
 _SECURE: Final = "OS_CLIENT_SECURE_FILE"

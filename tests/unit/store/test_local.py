@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import stat
 import threading
@@ -26,6 +27,7 @@ from builder.store.asking import SOCKET, Told, ask
 from builder.store.fields import Stored
 from builder.store.wire import Answer, Question, WireError
 from tests.contract.records import NOON, a_full_build, a_full_upload
+from tests.contract.worlds import eventually
 from tests.unit.planning_world import config, diskimage, provider
 
 FINGERPRINT = "f" * 64
@@ -120,6 +122,22 @@ class TestWhatItTells:
         assert any(told)
         assert ask(tmp_path, QUESTION) is not None
 
+    def test_it_goes_on_when_it_could_not_let_one_in(
+        self, tmp_path: Path, daemon: AnswerServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        asking_for = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with asking_for:
+            lowest = os.dup(asking_for.fileno())
+            os.close(lowest)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+            try:
+                asking_for.connect(str(tmp_path / SOCKET))
+                eventually(lambda: "not answered for now" in caplog.text, "it could not let one in")
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        eventually(lambda: ask(tmp_path, QUESTION) is not None, "it answers again")
+
     def test_its_directory_may_have_a_long_name(self, tmp_path: Path, tree: Tree, in_force: Config) -> None:
         far = tmp_path / ("d" * 120)
         far.mkdir()
@@ -209,6 +227,9 @@ class TestWhenItDoesNotTell:
             b'{"imagepool": 1, "images": [], "providers": [], "bytes": 99999999999}\n',
             b'{"imagepool": 1, "images": [7], "providers": [], "bytes": 0}\n',
             b'{"imagepool": 1, "images": [], "providers": [], "bytes": 40}\n' + b"\xff" * 40,
+            b'{"imagepool": 1, "images": [], "providers": [], "bytes": 37}\n'
+            + wire._NODE.pack(1, 0, 0, 0, 1 << 60, 0)
+            + b"/",
             b"x" * (wire.MOST_ANSWERED + asking._CHUNK),
         ],
     )

@@ -106,6 +106,8 @@ def test_a_path_tells_whose_its_node_is() -> None:
         "/imagepool/frozen/deeper",
         "/imagepool/schedule/a b",
         "/imagepool/paused-providers/-x",
+        "/imagepool/lead/stray",
+        "/imagepool/lead/0000000000",
         f"{IMAGE}/other",
         f"{IMAGE}/cancel-uploads/deeper",
         f"/imagepool/gone/{ID}",

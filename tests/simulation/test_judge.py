@@ -1,0 +1,221 @@
+"""The judge of the simulation sees what is wrong: the code under test is broken, and it says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from builder.cloud import ownership
+from builder.cloud.transfer import finishing
+from builder.dib.output import artifacts
+from builder.dib.output.artifacts import Publication
+from builder.model import BuildState, Pause, UploadState
+from builder.planning import builds, cleanup, leaks, ticks, uploads
+from builder.store.base import Claim
+from builder.workers import cleaning, stopping
+from builder.workers.cleaning import Cleaner
+from builder.workers.leaks import LeakSweeper
+from tests.fakes import store as fake_store
+from tests.fakes.store import FakeClaim, FakeStore
+from tests.simulation.cloud import SimCloud
+from tests.simulation.world import Simulation, simulated
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[Simulation]:
+    """Two machines, two clouds, two diskimages, a day old."""
+    with simulated(tmp_path, seed=3, leak_sweep=timedelta(minutes=30)) as made:
+        made.foreign_images()
+        made.start()
+        made.run(hours=2)
+        made.promises.check()
+        yield made
+
+
+#: So much has to be broken before a story ends early.
+ENOUGH = 5
+
+
+def _live(world: Simulation, hours: float) -> None:
+    """So long at most, or until something is found broken for good."""
+    for _ in range(round(hours * 6)):
+        if len(world.promises.broken) > ENOUGH:
+            return
+        world.run(minutes=10)
+
+
+def _next_days(world: Simulation) -> None:
+    _live(world, 72)
+
+
+def _crash_in_a_build(world: Simulation) -> None:
+    world.run(hours=12, minutes=20)  # into the builds of 14:14
+    for machine in world.machines:
+        machine.crash()
+    world.run(minutes=5)
+    world.start()
+    _live(world, 2)
+
+
+def _pause(world: Simulation) -> None:
+    world.outside.pause_provider("region-1", Pause(by="ann", time=world.kernel.clock()))
+    world.promises.note_word()
+    _live(world, 14)
+
+
+def _freeze(world: Simulation) -> None:
+    world.outside.freeze(Pause(by="ann", time=world.kernel.clock()))
+    world.promises.note_word()
+    _live(world, 14)
+
+
+def _freeze_amid_work(world: Simulation) -> None:
+    for cloud in world.clouds.values():
+        cloud.pace.request = 50.0
+    world.run(hours=36, minutes=25)  # the third build is on its way, and the first will have to go
+    _freeze(world)
+
+
+def _forgetful(*_: object) -> None:
+    return None
+
+
+def _other_bytes(self: SimCloud, body) -> bytes:
+    return bytes(len(body.read(len(body))))
+
+
+Breaking = Callable[[pytest.MonkeyPatch], None]
+Story = Callable[[Simulation], None]
+
+
+def _sets(target: object, name: str, value: object) -> Breaking:
+    return lambda patch: patch.setattr(target, name, value)
+
+
+def _both(*breakings: Breaking) -> Breaking:
+    def both(patch: pytest.MonkeyPatch) -> None:
+        for breaking in breakings:
+            breaking(patch)
+
+    return both
+
+
+_claim = FakeStore._claim
+
+
+def _builds_for_all(self: FakeStore, path: str) -> Claim | None:
+    return FakeClaim(self, path) if path.endswith("/builds/lock") else _claim(self, path)
+
+
+def _no_reason(build, now, wish):
+    return build.become(BuildState.FAILED, now, ended=now, reason=None, artifacts=())
+
+
+def _newest_goes(config, records, now):
+    """What is newest is superseded."""
+    for upload in records.uploads:
+        if upload.state is UploadState.READY:
+            yield cleanup.CleanupAction(
+                kind=cleanup.CleanupKind.RETIRE_UPLOAD,
+                build=records.build(upload.build_id),
+                upload=upload,
+                verdict=cleanup.Verdict.NOW,
+                reason="It is there.",
+            )
+
+
+BROKEN: dict[str, tuple[Breaking, Story, str]] = {
+    "the janitor lets the last good image go": (
+        _both(
+            _sets(cleanup, "superseded_uploads", _newest_goes),
+            _sets(Cleaner, "_demand_successor", lambda *_: None),
+        ),
+        _next_days,
+        "the last good image there",
+    ),
+    "an upload's record goes, its image stays": (
+        _sets(Cleaner, "_delete_image", lambda *_: "nothing"),
+        _next_days,
+        "loses its record before its image",
+    ),
+    "whatever a cloud has and no record knows is a leak": (
+        _both(
+            _sets(leaks, "_is_none_of_ours", lambda image: False),
+            _sets(
+                leaks, "_judge", lambda case, image, seen: case.leak(image, seen, leaks.Verdict.NOW, "It.")
+            ),
+            _sets(ownership, "why_not_ours", lambda *_: None),
+            _sets(LeakSweeper, "_is_known", lambda *_: False),
+        ),
+        _next_days,
+        "which is none of ours",
+    ),
+    "an abandoned build has no reason": (
+        _both(
+            _sets(cleaning, "abandoned", _no_reason),
+            _sets(stopping, "abandoned", _no_reason),
+        ),
+        _crash_in_a_build,
+        "failed without a reason",
+    ),
+    "uploads don't know of pauses": (
+        _sets(uploads, "_paused", _forgetful),
+        _pause,
+        "while region-1 is paused",
+    ),
+    "the schedule is not remembered": (
+        _both(
+            _sets(ticks, "_mark", _forgetful),
+            _sets(fake_store, "not_remembered", lambda times, marks, now: times),
+        ),
+        _next_days,
+        "fire a second time",
+    ),
+    "a lock is everybody's": (_sets(FakeStore, "_claim", _builds_for_all), _next_days, "under a valid claim"),
+    "builds don't know of a freeze": (
+        _sets(builds, "_frozen", _forgetful),
+        _freeze,
+        "begins while everything is frozen",
+    ),
+    "a janitor does not know of a freeze": (
+        _sets(cleanup, "_unless_frozen", lambda action, freeze: action),
+        _freeze_amid_work,
+        "while everything is frozen",
+    ),
+    "a cloud's bytes are not looked at": (
+        _both(
+            _sets(SimCloud, "_receive", _other_bytes),
+            _sets(finishing, "verify", lambda *_: None),
+        ),
+        _next_days,
+        "its image has other bytes",
+    ),
+    "a build is ready before its files": (
+        _sets(Publication, "add", lambda *_, **more: None),
+        _next_days,
+        "becomes ready, but",
+    ),
+    "files stay": (_sets(artifacts, "delete", lambda *_: None), _next_days, "belongs to no build"),
+    "nobody uploads": (
+        _sets(uploads, "_due", lambda case, build, due, now, further="": case.decide(uploads.Verdict.NO, "")),
+        _next_days,
+        "is not in region-1",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_it_sees_that(what: str, world: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    breaking, live, expected = BROKEN[what]
+    breaking(monkeypatch)
+    live(world)
+    found = [*world.promises.broken, *world.promises.unsettled()]
+    assert any(expected in each for each in found), found[:5]
+
+
+def test_it_has_nothing_to_say_when_all_is_well(world: Simulation) -> None:
+    _next_days(world)
+    assert not [*world.promises.broken, *world.promises.unsettled()]
