@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -16,10 +16,17 @@ from builder.errors import ConfigError
 
 LOG = logging.getLogger(__name__)
 
-#: What can't change while the daemon runs: a configuration that changes one of these is not taken.
-FIXED: Final = ("state_dir", "images_dir", "work_dir", "zookeeper", "embedded_open")
+#: What can't change while the daemon runs, and its keys in the file; a configuration in which one of these
+#: is another is not taken.
+FIXED: Final[Mapping[str, str]] = {
+    "state_dir": "state-dir",
+    "images_dir": "images-dir",
+    "work_dir": "work-dir",
+    "zookeeper": "zookeeper-servers, -tls, -auth or -timeout",
+    "embedded_open": "embedded-zookeeper",
+}
 #: What keeps its old value until a restart; the rest of a changed configuration is taken.
-KEPT: Final = ("build_workers", "artifact_server")
+KEPT: Final[Mapping[str, str]] = {"build_workers": "build-workers", "artifact_server": "artifact-server"}
 
 
 class Configuration:
@@ -57,9 +64,9 @@ class Configuration:
         LOG.info("the changed configuration is in force")
         return True
 
-    def _changed(self, fresh: Config, names: Sequence[str]) -> list[str]:
-        changed = [name for name in names if getattr(fresh, name) != getattr(self._config, name)]
-        return [name.replace("_", "-") for name in changed]
+    def _changed(self, fresh: Config, names: Mapping[str, str]) -> list[str]:
+        """The keys of the file whose values are others now."""
+        return [key for name, key in names.items() if getattr(fresh, name) != getattr(self._config, name)]
 
 
 def _load(path: Path, secure: Path | None) -> Config:

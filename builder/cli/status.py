@@ -146,7 +146,8 @@ def _status(
         decision=plans.builds.get(name),
         assignment=plans.assignments.get(name),
         places=places,
-        reason=_reason(state, records, places) or _stuck(snapshot, diskimage, plans.builds.get(name)),
+        reason=_reason(state, snapshot, records, places)
+        or _stuck(snapshot, diskimage, plans.builds.get(name)),
     )
 
 
@@ -170,13 +171,15 @@ def newest_ended(records: ImageRecords) -> Build | None:
     return max(ended, key=lambda build: build.fresh, default=None)
 
 
-def _reason(state: ImageState, records: ImageRecords, places: tuple[Place, ...]) -> str | None:
+def _reason(
+    state: ImageState, snapshot: Snapshot, records: ImageRecords, places: tuple[Place, ...]
+) -> str | None:
     failed = newest_ended(records)
     if state is ImageState.BUILDING:
         return _nobody_works(records)
     if state is ImageState.FAILED and failed is not None:
         return text.summary(failed.reason) or "the build failed; its record doesn't say why"
-    behind = [(place, why) for place in places if (why := _why_behind(records, place))]
+    behind = [(place, why) for place in places if (why := _why_behind(snapshot, records, place))]
     where = ", ".join(place.provider for place, _ in behind)
     return f"{where}: {behind[0][1]}" if behind else None
 
@@ -188,13 +191,15 @@ def _stuck(snapshot: Snapshot, image: DiskImage | None, decision: BuildDecision 
     return why_nobody(image, snapshot)
 
 
-def _why_behind(records: ImageRecords, place: Place) -> str | None:
+def _why_behind(snapshot: Snapshot, records: ImageRecords, place: Place) -> str | None:
     """Why a provider doesn't get the newest ready build for now; None when it has it, or is to get it."""
     build = newest_ready(records)
     if place.current or build is None or place.decision is None:
         return None
     if (wish := unwanted(records, build, place.provider)) is not None:
         return f"build {words.short(build.id)} is kept away {words.by_whom(wish)}"
+    if (pause := snapshot.paused_providers.get(place.provider)) is not None:
+        return f"uploads are paused {words.by_whom(pause)}"
     if place.newest is None or place.newest.state is not UploadState.FAILED:
         return None
     return text.summary(place.newest.reason) or "the upload failed"

@@ -39,6 +39,8 @@ class Remark:
 
 
 _LAUNCHER: Final = "Only a launcher needs it; nodepool-launcher reads it from its own file."
+_NOT_OURS: Final = f"imagepool uploads to OpenStack alone. {_LAUNCHER}"
+_NO_IMAGES: Final = "imagepool uploads to OpenStack alone: the diskimages listed here are not uploaded there."
 #: As the loader words its problems: "file:line: key: what is wrong", with a key or without.
 _PROBLEM = re.compile(
     r"(?P<place>.*?:(?P<line>\d+)): (?:(?P<key>[a-z][\w.\[\]-]*): )?(?P<text>.*)", re.DOTALL
@@ -141,7 +143,7 @@ def _ignored(given: _File) -> Iterator[Found]:
     for position, entry in given.entries("providers"):
         here: KeyPath = ("providers", position)
         if _is_foreign(entry):
-            yield (*here, "driver"), Kind.IGNORED, "imagepool uploads to OpenStack alone. " + _LAUNCHER
+            yield (*here, "driver"), Kind.IGNORED, _NO_IMAGES if entry.get("diskimages") else _NOT_OURS
             continue
         for key in entry.keys() & _launchers(ProviderEntry):
             yield (*here, key), Kind.IGNORED, _LAUNCHER

@@ -195,7 +195,7 @@ def _not_due(case: Case, ticks: tuple[Tick, ...]) -> BuildDecision:
         have += f", and checked, unchanged at {at(ready.checked)}"
     follows = [entry.after for entry in case.image.schedule if entry.after is not None]
     after = f"when a build of {listed(follows)} becomes ready" if follows else ""
-    more = passed_over(case, ticks)
+    more = f"{_failed_since(case, ready)}{passed_over(case, ticks)}"
     if not times and not follows:
         clock = "it has neither a schedule nor a rebuild-age, so it is built when asked"
         return _no(case, f"{have}; {clock}.{more}")
@@ -210,6 +210,15 @@ def _not_due(case: Case, ticks: tuple[Tick, ...]) -> BuildDecision:
         due=due,
         reason=f"{have}; the next is due at {at(due)} {how}.{more}",
     )
+
+
+def _failed_since(case: Case, ready: Build) -> str:
+    """That a build was asked for and failed, or was cancelled: nothing that is due waits for another try."""
+    failed = [b for b in case.records.builds if b.state is BuildState.FAILED and b.began > ready.began]
+    if not failed:
+        return ""
+    newest = max(failed, key=lambda build: (build.began, build.id))
+    return f" Build {short(newest.id)} failed since, and is not tried again by itself."
 
 
 def _told_who(decision: BuildDecision, case: Case) -> BuildDecision:

@@ -10,7 +10,7 @@ from builder.config.model import Config, DiskImage
 from builder.errors import NotFoundError
 from builder.model import Build, BuildState, Daemon, ImageRecords, Snapshot, Upload, UploadState
 from builder.planning.actions import BuildDecision, CleanupAction, CleanupKind, Explanation, Verdict
-from builder.planning.assignment import BUILDER, Assignment, assign, running, why_not
+from builder.planning.assignment import BUILDER, Assignment, assign, running, why_nobody, why_not
 from builder.planning.builds import decide_builds
 from builder.planning.cleanup import plan_cleanup
 from builder.planning.departed import why_departed
@@ -59,7 +59,9 @@ def _next_build(config: Config, snapshot: Snapshot, now: datetime, name: str) ->
     decisions = decide_builds(config, snapshot, now)
     decision = next(each for each in decisions if each.image == name)
     reason = f"{decision.reason}{_changed(snapshot.image(name))}"
-    yield Explanation(what="next build", verdict=decision.verdict, due=decision.due, reason=reason)
+    stuck = decision.verdict is Verdict.NOW and why_nobody(image, snapshot) is not None
+    verdict = Verdict.NO if stuck else decision.verdict
+    yield Explanation(what="next build", verdict=verdict, due=decision.due, reason=reason)
     # A builder takes one image or another: who takes this one depends on all.
     assigned = assign(config, snapshot, now, decisions).get(name)
     load = running(snapshot)
@@ -77,7 +79,8 @@ def _builder(
     if why is not None:
         reason = f"It can't take it: {why}."
     elif assigned is None:
-        load = f"{busy} of {counted(daemon.build_workers, 'worker')} {'is' if busy == 1 else 'are'} busy now"
+        verb = "is" if daemon.build_workers == 1 else "are"
+        load = f"{busy} of {counted(daemon.build_workers, 'worker')} {verb} busy now"
         reason = f"It can take the next one; {load}."
         if decision.verdict is Verdict.LATER:
             verdict, due = Verdict.LATER, decision.due

@@ -40,7 +40,8 @@ from builder.errors import StoreUnavailableError
 LOG = logging.getLogger(__name__)
 # Below the session's, which is where anybody looks who wants to know more of the connection.
 _kazoo_log = logging.getLogger("builder.store.session.kazoo")
-_kazoo_log.setLevel(logging.INFO)
+if _kazoo_log.level == logging.NOTSET:  # else somebody has chosen, before we were needed
+    _kazoo_log.setLevel(logging.INFO)
 
 #: Errors that say nothing about the request, only that there is no (usable) session.
 NO_ANSWER: Final = (

@@ -34,7 +34,7 @@ def look_back(world: World) -> None:
     machine for gone for good. What was broken off is the janitor's.
     """
     config, here = world.config(), world.identity
-    _delete_gone(world, config)
+    delete_gone(world, config)
     lost = [
         build
         for build in world.store.snapshot().builds()
@@ -52,7 +52,9 @@ def look_back(world: World) -> None:
             delete_files(world, config, build)
 
 
-def _delete_gone(world: World, config: Config) -> None:
+def delete_gone(world: World, config: Config) -> None:
+    """Delete the files of builds whose records went while this machine counted as gone; only what is proven
+    to be ours, and known to have had a record."""
     here = world.identity.installation_id
     there = _on_disk(config, here)
     gone = world.store.builds_gone() if there else {}

@@ -14,6 +14,7 @@ from typing import Final
 
 from builder.config.model import Config
 from builder.model import Snapshot
+from builder.workers.adopter import delete_gone
 from builder.workers.base import Pass, Worker, World
 
 LOG = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class Keeper(Worker):
         if self._told is not None:
             LOG.info("ZooKeeper holds our installation again, the work goes on")
             self._told = None
-        self._come_back(snapshot)
+        self._come_back(config, snapshot)
         self.world.presence.show()
         return Pass()
 
@@ -81,7 +82,7 @@ class Keeper(Worker):
             )
         return self._told + REMINDER
 
-    def _come_back(self, snapshot: Snapshot) -> None:
+    def _come_back(self, config: Config, snapshot: Snapshot) -> None:
         """Take back that this builder is gone for good."""
         here = self.world.identity.builder_id
         word = snapshot.forgotten.get(here)
@@ -92,3 +93,4 @@ class Keeper(Worker):
                 word.by,
                 f" ({word.why})" if word.why else "",
             )
+            delete_gone(self.world, config)

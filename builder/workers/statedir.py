@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import time
 import uuid
@@ -19,6 +20,8 @@ from typing import Final
 from builder.errors import RefusedError, UnavailableError
 from builder.model import Daemon
 from builder.store.base import Store
+
+LOG = logging.getLogger(__name__)
 
 INSTALLATION: Final = "installation"
 #: Seconds between two looks at who is alive.
@@ -122,8 +125,10 @@ def check_twin(store: Store, builder_id: str, hostname: str, patience: float) ->
             raise RefusedError(
                 f"a daemon on {twin.hostname} has the id of this builder, {builder_id}",
                 hint="Is this machine a copy of that one? Then remove the images directory here, with"
-                " builder_id.txt in it, and start again.",
+                " builder_id.txt in it, and start again. If it shall take its place, stop that one first.",
             )
+        if seen < 0:
+            LOG.warning("a daemon on %s has the id of this builder; waiting for its end", twin.hostname)
         seen = store.wait(seen, _LOOK)
 
 

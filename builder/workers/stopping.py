@@ -56,7 +56,9 @@ class _Stop(ABC, Generic[Wish]):
 
     def __call__(self) -> Failure | None:
         """Why it shall stop, None to go on."""
-        if self._world.stopping.is_set() or (self._world.draining.is_set() and self._too_late()):
+        if self._world.draining.is_set() and self._too_late():
+            return interrupted("; it could not have ended within the `shutdown-grace`")
+        if self._world.stopping.is_set():
             return interrupted()
         wish = self._cancellation()
         return None if wish is None else cancelled(wish)
@@ -137,9 +139,9 @@ class UploadStop(_Stop[UploadCancellation]):
         return next((wish for wish in wishes if wish.upload == upload.name), None)
 
 
-def interrupted() -> Failure:
-    """The reason of what the daemon's own end cut short; it is due again at once."""
-    return Failure(failure_class=FailureClass.INTERRUPTED, message="the daemon was stopped")
+def interrupted(further: str = "") -> Failure:
+    """The reason of what the daemon's own end cut short, and `further` why; it is due again at once."""
+    return Failure(failure_class=FailureClass.INTERRUPTED, message=f"the daemon was stopped{further}")
 
 
 def severity(failure: Failure) -> int:

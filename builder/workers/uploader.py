@@ -166,7 +166,9 @@ class Uploader(Worker):
             uploads=uploads_newest_first([*store.list_uploads(decision.image, *pair), *others]),
             uploads_claimed=records.uploads_claimed - {pair},
         )
-        now, seen = self.world.clock(), snapshot.with_image(fresh)
+        # A pass over many providers takes its time, and a word to stop is to be heard in it.
+        now, latest = self.world.clock(), self.world.recent.snapshot(store)
+        seen = snapshot.with_image(fresh)
         return decide_upload(
             config.diskimages[decision.image],
             provider,
@@ -175,9 +177,9 @@ class Uploader(Worker):
             now,
             breaker=self._planner.breakers(config, seen, now)[decision.provider],
             capabilities=self.world.known_capabilities([provider]).get(provider.name),
-            frozen=snapshot.frozen,
-            pause=snapshot.paused_providers.get(provider.name),
-            forgotten=snapshot.forgotten,
+            frozen=latest.frozen,
+            pause=latest.paused_providers.get(provider.name),
+            forgotten=latest.forgotten,
         )
 
     # -- in a thread of its own ---------------------------------------------------------------

@@ -53,6 +53,7 @@ class Promises:
         self.broken: list[str] = []
         self.fired: dict[Tick, float] = {}
         self.was_ready: set[str] = set()  #: ids of cloud images that an upload was ready with
+        self._retired: set[str] = set()  #: ids of cloud images that went when another one was there
         self.wished_away: set[str] = set()  #: ids of builds, and names of uploads, that somebody let go
         self.stolen: set[str] = set()  #: ids of cloud images that somebody deleted behind our back
         self.lost_disks: set[str] = set()  #: builder ids whose files are gone
@@ -194,9 +195,22 @@ class Promises:
     def _on_new_state(self, before: Upload, after: Upload) -> None:
         if after.state not in UPLOAD_TRANSITIONS[before.state]:
             self.breaks(f"upload {after.name} goes from {before.state} to {after.state}")
-        retired = before.state is UploadState.READY and after.deletion is not None
-        if retired and self._is_frozen(UNDER_WAY) and self._here() is not None:
-            self.breaks(f"upload {after.name} is retired while everything is frozen")
+        by_itself = before.state is UploadState.READY and self._here() is not None
+        if by_itself and after.state is UploadState.DELETING:
+            self._on_retired(after)
+
+    def _on_retired(self, upload: Upload) -> None:
+        """From here on nobody takes it for a good one, so now it is that another has to be."""
+        if self._is_frozen(UNDER_WAY):
+            self.breaks(f"upload {upload.name} is retired while everything is frozen")
+        if upload.external_id is None or upload.external_id in self.stolen:
+            return
+        self._retired.add(upload.external_id)
+        image = self._world.clouds[upload.provider].images.get(upload.external_id)
+        if image is None or self._wished_away(image):
+            return
+        if not self._successor(self._world.clouds[upload.provider], image):
+            self.breaks(f"upload {upload.name} is retired, the last good one in {upload.provider}")
 
     def _wrong_image(self, upload: Upload) -> str | None:
         if upload.external_id in self.stolen:
@@ -230,7 +244,8 @@ class Promises:
         retired = record is None or record.state is UploadState.DELETING
         if retired and self._is_frozen(UNDER_WAY):
             self.breaks(f"{image.id} in {cloud.name} is deleted while everything is frozen")
-        if image.id in self.was_ready and not self._wished_away(image) and not self._successor(cloud, image):
+        good = image.id in self.was_ready - self._retired and not self._wished_away(image)
+        if good and not self._successor(cloud, image):
             self.breaks(f"{image.id} in {cloud.name} is deleted, the last good image there")
 
     def _owner(self, cloud: SimCloud, image: CloudImage) -> Upload | None:

@@ -134,7 +134,7 @@ BROKEN: dict[str, tuple[Breaking, Story, str]] = {
             _sets(Cleaner, "_demand_successor", lambda *_: None),
         ),
         _next_days,
-        "the last good image there",
+        "the last good one in",
     ),
     "an upload's record goes, its image stays": (
         _sets(Cleaner, "_delete_image", lambda *_: "nothing"),

@@ -103,6 +103,13 @@ def test_who_lets_it_go_on_learns_how_long_it_stood_still_and_for_whom(world: Wo
         assert f"after 1h 0m, {TOLD}" in world.run(*back).out
 
 
+def test_an_image_that_a_paused_provider_lacks_says_so_in_the_list(world: World) -> None:
+    world.store.put(ready(1, NOW - DAY))
+    world.store.pause_provider("north", BY_ANN)
+    (row,) = world.json("image", "list", "--sort-column", "image")
+    assert row["uploads_ready"] == 0 and row["reason"] == f"north: uploads are paused {TOLD}"
+
+
 # -- which ----------------------------------------------------------------------------------------
 
 

@@ -114,6 +114,12 @@ def test_providers_of_other_drivers_load_and_are_ignored(files: Files) -> None:
     assert files.load().providers == {}
 
 
+def test_a_provider_of_another_driver_that_lists_diskimages_is_told_to_get_none(files: Files) -> None:
+    provider = {"name": "aws", "driver": "aws", "diskimages": [{"name": "x"}], "pools": []}
+    found = said(files, yaml.safe_dump({"providers": [provider]}), Kind.IGNORED)
+    assert "are not uploaded there" in str(found["providers[0].driver"])
+
+
 def test_pause_false_below_a_paused_parent_differs(files: Files) -> None:
     found = said(
         files,

@@ -239,6 +239,15 @@ STORIES: dict[str, tuple[DiskImage, ImageRecords, BuildDecision]] = {
         now(Trigger.MANUAL, ASKED, NOW - MINUTE),
     ),
     # -- failures
+    "what a person asked for and failed is not tried again, and that is said": (
+        diskimage(schedule=()),
+        records(failed(2, NOW - MINUTE, request=asked()), ready(1, NOW - HOUR)),
+        no(
+            "The newest build 00000001 is ready since 2026-11-21 13:30 UTC;"
+            " it has neither a schedule nor a rebuild-age, so it is built when asked."
+            " Build 00000002 failed since, and is not tried again by itself."
+        ),
+    ),
     "after a failure it waits a while": (
         DAILY,
         records(failed(2, NOW - MINUTE), ready(1, YESTERDAY)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
@@ -192,16 +191,14 @@ def test_too_much_to_foresee_ends_early_and_says_when(monkeypatch: pytest.Monkey
     assert outlook.until == outlook.builds[-1].start
 
 
-def test_two_hundred_images_are_foreseen_in_a_moment() -> None:
+def test_two_hundred_images_are_foreseen() -> None:
     names = [f"image-{n:03}" for n in range(200)]
     settings = config(*map(diskimage, names), spread=2 * HOUR)
     known = snapshot(
         *(records(done(1), done(2, TICK - DAY), name=name) for name in names),
         daemons=tuple(daemon(f"m{n}", f"host-{n}", build_workers=2) for n in range(4)),
     )
-    began = time.process_time()
     builds = foresee(settings, known, NOW, NOW + 60 * HOUR).builds
-    assert time.process_time() - began < 10
     assert len(builds) == 400
 
 

@@ -18,12 +18,14 @@ from builder.model import (
     Failure,
     FailureClass,
     ImageFormat,
+    Pause,
     Request,
     UploadWish,
 )
 from builder.workers.adopter import Adopter, look_back
 from builder.workers.builder import Builder
 from builder.workers.janitor import Janitor
+from builder.workers.keeper import Keeper
 from builder.workers.unsettled import Open
 from tests.unit.worker_world import NOW, Stage, build, raw_artifact
 
@@ -77,6 +79,14 @@ def test_files_of_a_build_whose_record_was_removed_meanwhile_go(stage: Stage) ->
     removed = finished(stage, BuildState.READY)
     stage.store.delete_build(record_of(stage, removed))
     start(stage)
+    assert stage.files() == set()
+
+
+def test_they_go_too_when_the_machine_was_alive_all_the_while(stage: Stage) -> None:
+    removed = finished(stage, BuildState.READY)
+    stage.store.delete_build(record_of(stage, removed))
+    stage.store.forget_builder("here", Pause(by="ann", time=NOW))
+    Keeper(stage.world, "keeper", where="zk.test:2181").step()
     assert stage.files() == set()
 
 

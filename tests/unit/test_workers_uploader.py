@@ -28,6 +28,7 @@ from builder.model import (
     Failure,
     FailureClass,
     ImageFormat,
+    Pause,
     Upload,
     UploadCancellation,
     UploadPhase,
@@ -45,7 +46,7 @@ from builder.workers.uploader import SHARE_PAUSE, Uploader
 from builder.workers.uploading import DISCARD_LIMIT
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.store import FakeStore, FakeTree
-from tests.unit.worker_world import Stage, build, upload
+from tests.unit.worker_world import NOW, Stage, build, upload
 
 
 @pytest.fixture
@@ -124,6 +125,30 @@ def test_a_single_run_brings_it_everywhere_and_gives_it_its_stable_name(stage: S
     assert run_once(workers, stage.world) == 0
     for cloud in stage.clouds.values():
         assert [image.name for image in cloud.images.values()] == ["img-current"]
+
+
+class StoppedOnTheWay(FakeStore):
+    """A store in which everything is frozen, or a provider paused, once the first upload is claimed."""
+
+    def claim_uploads(self, image: str, build_id: str, provider: str) -> Claim | None:
+        """Claim it, and let somebody say a word."""
+        if provider == "two":
+            self.freeze(Pause(by="ann", time=NOW, why="the mirror is broken"))
+        return super().claim_uploads(image, build_id, provider)
+
+
+def test_a_freeze_is_heard_in_the_middle_of_a_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builder.workers.base.RECENT", 0.0)  # each look is a new one, as in a long pass
+    with staged(tmp_path, StoppedOnTheWay()) as stage:
+        only(stage, "one", "two")
+        stage.published(1)
+        stage.clouds["one"].hold("send")
+        uploader = Uploader(stage.world, "uploader")
+        uploader.step()
+        assert [state_of(stage, name) for name in ("one", "two")] == [UploadState.UPLOADING, None]
+        stage.clouds["one"].heal()
+        finish(uploader)
+        assert [state_of(stage, name) for name in ("one", "two")] == [UploadState.READY, None]
 
 
 def test_regions_that_hang_give_their_places_to_others(stage: Stage, uploader: Uploader) -> None:

@@ -67,7 +67,10 @@ class Import(Action):
         left_out = {**data.unreadable, **{u.name: "its build is not on record" for u in orphans}}
         for name, why in left_out.items():
             self.note(text.one_line(f"left out: {name}: {why}"))
-        self.say(f"{_amount(builds, uploads)} put on record from {options.path}")
+        if builds or uploads:
+            self.say(f"{_amount(builds, uploads)} put on record from {options.path}")
+        else:
+            self.say(f"all that {options.path} has is on record already, or was left out")
         return EXIT_LEFT_OUT if left_out else 0
 
     def _pause(self, path: Path) -> Pause:
