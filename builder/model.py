@@ -219,7 +219,8 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Pause:
-    """That something stands still until somebody lets it go on: whose wish, when, and why if they said so."""
+    """Somebody's word that something stands still (a pause, a freeze) or is gone for good (a forgotten
+    builder), until it is taken back: whose, when, and why if they said so."""
 
     by: str
     time: datetime

@@ -22,7 +22,6 @@ from builder.planning.actions import (
     BuildDecision,
     CleanupAction,
     Promotion,
-    UploadDecision,
     Verdict,
 )
 from builder.planning.promotion import promotions_of
@@ -80,16 +79,6 @@ class Planner:
         """The breaker of each configured provider, as `breakers.breakers` says."""
         return self._breakers.known(config, snapshot, now)
 
-    def uploads(
-        self,
-        config: Config,
-        snapshot: Snapshot,
-        now: datetime,
-        capabilities: Mapping[str, Capabilities] = _UNKNOWN,
-    ) -> tuple[UploadDecision, ...]:
-        """What `uploads.decide_uploads` says."""
-        return self.upload_plan(config, snapshot, now, capabilities).decisions()
-
     def upload_plan(
         self,
         config: Config,
@@ -97,7 +86,7 @@ class Planner:
         now: datetime,
         capabilities: Mapping[str, Capabilities] = _UNKNOWN,
     ) -> UploadPlan:
-        """The same without going through all of them: who may begin, and when the next one may."""
+        """The decisions of `uploads.decide_uploads`, who may begin, and when the next one may."""
         known = self.breakers(config, snapshot, now)
         circumstances = {
             name: Circumstances(

@@ -308,7 +308,13 @@ class UploadPlan:
     def claimable(
         self, builder_id: str, is_full: Callable[[str], bool] = lambda provider: False
     ) -> Iterator[UploadDecision]:
-        """What `uploads.claimable` says of the decisions, at the cost of as many as are taken.
+        """What the machine that holds files under `builder_id` can upload now, probes included, in a fair
+        order, at the cost of as many as are taken.
+
+        Providers take turns, and each upload that runs to one has been a turn of it, so a provider that
+        takes several at a time comes again only after those that have none. Each provider brings forward
+        the image that is missing or oldest there, and so does each turn. Whoever finds a provider's shares
+        taken goes on with the next: nothing in this order waits for what stands before it.
 
         `is_full`: whether a provider takes no more for now; then the others that wait for it are left out.
         """

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from types import MappingProxyType
@@ -160,29 +160,6 @@ def decide_upload(
     if not tries:
         return _due(case, case.build, min(case.build.state_time, now), now)
     return _after_failures(case, case.build, tries, config, now)
-
-
-def claimable(decisions: Iterable[UploadDecision], builder_id: str) -> tuple[UploadDecision, ...]:
-    """What the machine that holds files under `builder_id` can upload now, probes included, in a fair order.
-
-    Pass all decisions, those that are RUNNING too: providers take turns, and each upload that runs
-    to one has been a turn of it, so a provider that takes several at a time comes again only after
-    those that have none. Each provider brings forward the image that is missing or oldest there, and
-    so does each turn. Whoever finds a provider's shares taken goes on with the next: nothing in this
-    order waits for what stands before it.
-    """
-    every = tuple(decisions)
-    turns = Counter(d.provider for d in every if d.verdict is Verdict.RUNNING)
-    mine = [
-        d
-        for d in every
-        if d.verdict is Verdict.NOW and d.build is not None and d.build.builder_id == builder_id
-    ]
-    ordered: list[tuple[int, UploadDecision]] = []
-    for decision in sorted(mine, key=age):
-        ordered.append((turns[decision.provider], decision))
-        turns[decision.provider] += 1
-    return tuple(decision for _, decision in sorted(ordered, key=lambda pair: pair[0]))
 
 
 def age(decision: UploadDecision) -> datetime:

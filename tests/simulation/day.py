@@ -30,11 +30,12 @@ from builder.planning.breakers import breakers
 from builder.planning.builds import decide_builds
 from builder.planning.cleanup import plan_cleanup
 from builder.planning.promotion import plan_promotions
-from builder.planning.uploads import claimable, decide_uploads
+from builder.planning.uploads import decide_uploads
 from builder.workers.base import Worker
 from tests.simulation import store
 from tests.simulation.cloud import Pace
 from tests.simulation.world import Simulation, simulated
+from tests.unit.planning_world import claimable
 
 MINUTE = 60.0
 #: Seconds after midnight at which the daemons start, and at which all is due.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,9 +41,10 @@ from builder.model import (
     UploadState,
     UploadWish,
 )
-from builder.planning.actions import Breaker, BuildDecision
+from builder.planning.actions import Breaker, BuildDecision, UploadDecision, Verdict
 from builder.planning.breakers import judge, testimonies
 from builder.planning.builds import decide_build
+from builder.planning.uploads import age
 
 #: Half past two in the afternoon, sixteen minutes after the tick of the default schedule.
 NOW = datetime(2026, 11, 21, 14, 30, tzinfo=UTC)
@@ -429,3 +432,19 @@ def breaker_of(provider: str, known: Snapshot, policy: BreakerPolicy, now: datet
     """The breaker of the provider of that name, configured or not."""
     heard = (testimonies(each).get(provider) for each in known.images.values())
     return judge(provider, [each for each in heard if each is not None], policy, now)
+
+
+def claimable(decisions: Iterable[UploadDecision], builder_id: str) -> tuple[UploadDecision, ...]:
+    """`UploadPlan.claimable` said plainly, of all decisions, as test_planning_planner.py compares them."""
+    every = tuple(decisions)
+    turns = Counter(d.provider for d in every if d.verdict is Verdict.RUNNING)
+    mine = [
+        d
+        for d in every
+        if d.verdict is Verdict.NOW and d.build is not None and d.build.builder_id == builder_id
+    ]
+    ordered: list[tuple[int, UploadDecision]] = []
+    for decision in sorted(mine, key=age):
+        ordered.append((turns[decision.provider], decision))
+        turns[decision.provider] += 1
+    return tuple(decision for _, decision in sorted(ordered, key=lambda pair: pair[0]))

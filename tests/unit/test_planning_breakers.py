@@ -12,7 +12,7 @@ from builder.model import FailureClass, ImageRecords, Snapshot, Upload, UploadPh
 from builder.planning.actions import Breaker, BreakerState, UploadDecision, Verdict
 from builder.planning.breakers import breakers
 from builder.planning.retry import backoff
-from builder.planning.uploads import claimable, decide_uploads
+from builder.planning.uploads import decide_uploads
 from tests.unit.planning_world import (
     DAY,
     ELSEWHERE,
@@ -22,6 +22,7 @@ from tests.unit.planning_world import (
     NOW,
     breaker_of,
     building,
+    claimable,
     config,
     diskimage,
     provider,

@@ -40,7 +40,7 @@ from builder.planning.explain import explain
 from builder.planning.leaks import judge_leaks
 from builder.planning.promotion import plan_promotions
 from builder.planning.records import runs, unwanted
-from builder.planning.uploads import claimable, decide_uploads
+from builder.planning.uploads import decide_uploads
 from builder.planning.ways import choose
 from builder.ways import Capabilities
 from tests.unit.planning_world import (
@@ -53,6 +53,7 @@ from tests.unit.planning_world import (
     breaker_of,
     build_id,
     builds,
+    claimable,
     configs,
     decide,
     image_records,

@@ -10,7 +10,7 @@ from builder.config.model import Provider
 from builder.model import Cancellation, Deletion, FailureClass, ImageFormat, ImageRecords, Pause, UploadState
 from builder.planning.actions import UploadDecision, Verdict
 from builder.planning.retry import delay
-from builder.planning.uploads import claimable, decide_upload, decide_uploads
+from builder.planning.uploads import decide_upload, decide_uploads
 from builder.ways import Capabilities
 from tests.unit.planning_world import (
     DAY,
@@ -24,6 +24,7 @@ from tests.unit.planning_world import (
     breaker_of,
     build_id,
     building,
+    claimable,
     config,
     diskimage,
     doomed,
