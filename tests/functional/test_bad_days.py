@@ -474,7 +474,7 @@ def test_a_session_lost_in_mid_upload_costs_nothing(place: Installation, glance:
     glance.faults.append(then_changes(status="importing", region="RegionOne"))
     daemon = place.start()
     build = place.ready_build()
-    place.until(lambda s: (build.id, "one") in s.image("img").uploads_claimed)
+    place.until(lambda s: any(upload.phase == "wait" for upload in s.image("img").uploads_to("one")))
     with suspended(daemon.process.pid):
         place.until(lambda s: (build.id, "one") not in s.image("img").uploads_claimed)
     finish_importing(glance)
@@ -496,7 +496,7 @@ def test_the_private_zookeeper_may_die_in_mid_build_and_mid_upload(
     pause.unlink()
     place.use_private_zookeeper()
     build = place.ready_build()
-    place.until(lambda s: (build.id, "one") in s.image("img").uploads_claimed)
+    place.until(lambda s: any(upload.phase == "wait" for upload in s.image("img").uploads_to("one")))
     kill_private_zookeeper(place)
     finish_importing(glance)
     uploads = place.ready_uploads(build)
