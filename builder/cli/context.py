@@ -106,7 +106,7 @@ class Parts:
     server where the daemon would start one; `format_of(cloud, region)` is the format that clouds.yaml
     says, or a ConfigError; `ask(state_dir, question)` is what the daemon of this machine tells, if it does;
     `cloud(provider)` makes a Cloud that is not connected yet; `now()` is the time,
-    aware and in UTC.
+    aware and in UTC; `connect_timeout` is how many seconds a command tries to reach ZooKeeper.
     """
 
     load: Callable[[Path, Path | None, Mapping[str, str], ImageFormatOf], Config] = _load
@@ -116,6 +116,7 @@ class Parts:
     format_of: ImageFormatOf = _cloud_format
     cloud: Callable[[Provider], Cloud] = _cloud
     now: Callable[[], datetime] = _now
+    connect_timeout: float = 15.0
     environ: Mapping[str, str]
 
 
@@ -201,7 +202,7 @@ class Context:
         """
         store = self._parts.open_store(config, self._parts.environ, watch)
         try:
-            store.start()
+            store.start(self._parts.connect_timeout)
             yield store
         finally:
             store.close()
@@ -251,7 +252,7 @@ class Context:
         configured, a private server runs meanwhile. Raises as `store`, and ToolMissingError without one."""
         with self._parts.own_store(config, self._parts.environ) as store:
             try:
-                store.start()
+                store.start(self._parts.connect_timeout)
                 yield store
             finally:
                 store.close()

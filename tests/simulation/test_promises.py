@@ -39,7 +39,7 @@ from tests.simulation.world import HOUR, simulated
 EXAMPLES = int(os.environ.get("SIMULATION_EXAMPLES", "0"))
 #: Every run is the same, unless somebody wants to look further.
 PROFILE = settings(
-    max_examples=EXAMPLES or 16,
+    max_examples=EXAMPLES or 24,
     stateful_step_count=100,
     derandomize=not EXAMPLES,
     deadline=None,

@@ -343,7 +343,9 @@ class Unanswered(World):
 
     def parts(self) -> Parts:
         where = ZooKeeper(hosts=f"127.0.0.1:{self.port}", timeout=1.0)
-        return replace(super().parts(), open_store=lambda *_: ZooKeeperStore(where, watch=False))
+        return replace(
+            super().parts(), open_store=lambda *_: ZooKeeperStore(where, watch=False), connect_timeout=2.0
+        )
 
 
 @pytest.fixture
