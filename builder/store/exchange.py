@@ -15,6 +15,7 @@ from builder.model import Build, Snapshot, Upload
 from builder.store import codec, paths
 from builder.store.base import HIGHEST_UPLOAD_ID
 from builder.store.fields import RecordError, Stored
+from builder.store.reading import read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,17 +72,12 @@ def _read(path: str, text: Any, now: datetime) -> Build | Upload | str:
     # JSON knows texts that no node can hold; what is left of them is no record.
     data = text.encode(errors="replace")
     stored = Stored(data=data, version=0, written_by=0, created=now, modified=now)
-    match place.kind:
-        case paths.Kind.PAUSE:
-            return place.image
-        case paths.Kind.BUILD:
-            return codec.decode_build(stored, image=place.image, build_id=place.build_id)
-        case paths.Kind.UPLOAD if int(place.upload_id) <= HIGHEST_UPLOAD_ID:
-            return codec.decode_upload(
-                stored,
-                image=place.image,
-                build_id=place.build_id,
-                provider=place.provider,
-                upload_id=place.upload_id,
-            )
+    if place.kind is paths.Kind.PAUSE:
+        return place.image
+    known = place.kind is paths.Kind.BUILD or (
+        place.kind is paths.Kind.UPLOAD and int(place.upload_id) <= HIGHEST_UPLOAD_ID
+    )
+    record = read(place, stored) if known else None
+    if isinstance(record, Build | Upload):
+        return record
     raise RecordError("it is no pause, build or upload")

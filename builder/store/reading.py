@@ -17,22 +17,27 @@ LOG = logging.getLogger(__name__)
 def decode(place: Place, node: Stored) -> Record | None:
     """The record at a place; None, and a warning in the log, when it can't be read."""
     try:
-        if place.kind is Kind.BUILD:
-            return codec.decode_build(node, image=place.image, build_id=place.build_id)
-        if place.kind is Kind.UPLOAD:
-            return codec.decode_upload(
-                node,
-                image=place.image,
-                build_id=place.build_id,
-                provider=place.provider,
-                upload_id=place.upload_id,
-            )
-        return _NOTES[place.kind](node, place)
+        return read(place, node)
     except RecordError as error:
         # A build's node may be empty by right: nodepool keeps uploads below such.
         if node.data:
             LOG.warning("skipped: %s", error)
         return None
+
+
+def read(place: Place, node: Stored) -> Record:
+    """The record at a place; RecordError when it can't be read."""
+    if place.kind is Kind.BUILD:
+        return codec.decode_build(node, image=place.image, build_id=place.build_id)
+    if place.kind is Kind.UPLOAD:
+        return codec.decode_upload(
+            node,
+            image=place.image,
+            build_id=place.build_id,
+            provider=place.provider,
+            upload_id=place.upload_id,
+        )
+    return _NOTES[place.kind](node, place)
 
 
 _NOTES: Final[Mapping[Kind, Callable[[Stored, Place], Record]]] = {

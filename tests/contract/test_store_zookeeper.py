@@ -38,7 +38,7 @@ from tests.contract.records import (
     an_upload_cancellation,
 )
 from tests.contract.worlds import PATIENCE, RealWorld, eventually
-from tests.realparts.zookeeper import ZooKeeperServer, free_port
+from tests.realparts.zookeeper import ZooKeeperServer, free_port, tls_options
 
 pytestmark = pytest.mark.real
 
@@ -739,16 +739,7 @@ class TestTls:
         port = free_port()
         server = ZooKeeperServer(
             certificates / "zookeeper",
-            options={
-                "serverCnxnFactory": "org.apache.zookeeper.server.NettyServerCnxnFactory",
-                "secureClientPort": str(port),
-                "secureClientPortAddress": "127.0.0.1",
-                "ssl.keyStore.location": str(certificates / "keystore.pem"),
-                "ssl.keyStore.type": "PEM",
-                "ssl.trustStore.location": str(certificates / "ca.pem"),
-                "ssl.trustStore.type": "PEM",
-                "ssl.hostnameVerification": "false",
-            },
+            options=tls_options(certificates, port),
         )
         server.start()
         yield ZooKeeper(

@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from builder.config.model import ZooKeeper, ZooKeeperTls
-from tests.realparts.zookeeper import ZooKeeperServer, free_port
+from tests.realparts.zookeeper import ZooKeeperServer, free_port, tls_options
 
 ROOT = Path(__file__).resolve().parents[2]
 VIEW = Path(__file__).with_name("nodepool_view.py")
@@ -128,16 +128,7 @@ def tls_server(directory: Path, *, jvm: tuple[str, ...] = ()) -> Iterator[tuple[
     port = free_port()
     server = ZooKeeperServer(
         directory / "zookeeper",
-        options={
-            "serverCnxnFactory": "org.apache.zookeeper.server.NettyServerCnxnFactory",
-            "secureClientPort": str(port),
-            "secureClientPortAddress": "127.0.0.1",
-            "ssl.keyStore.location": str(directory / "keystore.pem"),
-            "ssl.keyStore.type": "PEM",
-            "ssl.trustStore.location": str(directory / "ca.pem"),
-            "ssl.trustStore.type": "PEM",
-            "ssl.hostnameVerification": "false",
-        },
+        options=tls_options(directory, port),
         jvm=jvm,
     )
     server.start()

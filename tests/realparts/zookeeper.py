@@ -27,6 +27,21 @@ JARS = Path("/usr/share/java")
 _START_TIMEOUT = 60.0
 
 
+def tls_options(directory: Path, port: int) -> dict[str, str]:
+    """What makes a server speak TLS at a port; it takes keystore.pem (its key, then its certificate) and
+    ca.pem from the directory."""
+    return {
+        "serverCnxnFactory": "org.apache.zookeeper.server.NettyServerCnxnFactory",
+        "secureClientPort": str(port),
+        "secureClientPortAddress": "127.0.0.1",
+        "ssl.keyStore.location": str(directory / "keystore.pem"),
+        "ssl.keyStore.type": "PEM",
+        "ssl.trustStore.location": str(directory / "ca.pem"),
+        "ssl.trustStore.type": "PEM",
+        "ssl.hostnameVerification": "false",
+    }
+
+
 def free_port() -> int:
     """A port of loopback that nobody listened on a moment ago."""
     with socket.socket() as probe:
