@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 
 from builder.config.model import Config, Provider
 from builder.dib.output import artifacts
@@ -21,6 +21,8 @@ from builder.workers.base import Pass, Worker, World
 
 #: How often every gauge is told again: a server that was started anew knows none.
 AGAIN: Final = timedelta(minutes=5)
+Record = TypeVar("Record", Build, Upload)
+
 #: Values of the state gauges.
 IDLE, BUILDING, UPLOADING, PAUSED = 0, 1, 2, 3
 #: The exit code of a failure that has none.
@@ -61,44 +63,54 @@ class Meter(Worker):
         self._since = world.clock()
         self._before: Snapshot | None = None
         self._images: dict[str, _Image] = {}
-        self._told: Mapping[str, int] = {}
+        self._totals: Mapping[str, int] = {}
         self._again = self._since
 
     def act(self, config: Config, snapshot: Snapshot, now: datetime) -> Pass:
         """Tell what is new."""
-        gauges = self._gauges(config, snapshot)
-        new = dict(gauges.items() - self._told.items())
+        new = self._look(config, snapshot)
         if now >= self._again:
-            new, self._again = gauges, now + AGAIN
+            new, self._again = self._all(), now + AGAIN
         events = [] if self._before is None else list(self._events(config, self._before, snapshot))
         metrics = [Metric(name=name, kind=Kind.GAUGE, value=value) for name, value in new.items()]
         if metrics or events:
             self._sink.send([*metrics, *events])
-        self._before, self._told = snapshot, gauges
+        self._before = snapshot
         return Pass(due=self._again)
 
     # -- gauges -------------------------------------------------------------------------------
 
-    def _gauges(self, config: Config, snapshot: Snapshot) -> dict[str, int]:
+    def _look(self, config: Config, snapshot: Snapshot) -> dict[str, int]:
+        """The gauges that have changed; an image costs something only when it has."""
         names = config.diskimages.keys() | snapshot.images.keys()
-        images = [self._image(config, snapshot, name) for name in sorted(names)]
-        gauges = {
+        new: dict[str, int] = {}
+        for gone in self._images.keys() - names:
+            del self._images[gone]
+        for name in sorted(names):
+            known = self._images.get(name)
+            if known is None or not known.holds(config, snapshot):
+                found = self._images[name] = self._look_at(config, snapshot, name)
+                new.update(_changed(found.gauges, {} if known is None else known.gauges))
+        totals = self._sums(config)
+        new.update(_changed(totals, self._totals))
+        self._totals = totals
+        return new
+
+    def _sums(self, config: Config) -> Mapping[str, int]:
+        images = self._images.values()
+        return {
             "nodepool.image_build_requests": sum(image.requested for image in images),
             f"{self._host}.build_workers": config.build_workers,
             f"{self._host}.upload_workers": config.upload_workers,
             f"{self._host}.current_builds": sum(image.building for image in images),
             f"{self._host}.current_uploads": sum(image.uploads for image in images),
         }
-        for image in images:
+
+    def _all(self) -> dict[str, int]:
+        gauges = dict(self._totals)
+        for image in self._images.values():
             gauges.update(image.gauges)
         return gauges
-
-    def _image(self, config: Config, snapshot: Snapshot, name: str) -> _Image:
-        """What is told of an image; found out anew only when something changed."""
-        known = self._images.get(name)
-        if known is None or not known.holds(config, snapshot):
-            known = self._images[name] = self._look_at(config, snapshot, name)
-        return known
 
     def _look_at(self, config: Config, snapshot: Snapshot, name: str) -> _Image:
         records = snapshot.image(name)
@@ -140,26 +152,24 @@ class Meter(Worker):
             if known is records:
                 continue
             for build in records.builds:
-                if build.builder_id == self.world.identity.builder_id and self._ended(
-                    known.build(build.id), build
-                ):
+                over = build.state in (BuildState.READY, BuildState.FAILED)
+                if over and self._made(build) and self._is_news(known.build(build.id), build):
                     yield from _build_metrics(config, build)
             earlier = {upload.name: upload for upload in known.uploads}
             for upload in records.uploads:
-                if self._sends(upload) and self._arrived(earlier.get(upload.name), upload):
+                there = upload.state is UploadState.READY
+                if there and self._sends(upload) and self._is_news(earlier.get(upload.name), upload):
                     yield from _upload_metrics(upload)
 
-    def _ended(self, before: Build | None, now: Build) -> bool:
-        """Whether a build has ended since the look before; one that was not there then, since the start."""
-        if now.ended is None or now.state not in (BuildState.READY, BuildState.FAILED):
+    def _is_news(self, before: Record | None, now: Record) -> bool:
+        """Whether it has ended since the look before; what was not there then, since the start."""
+        if now.ended is None:
             return False
         return now.ended >= self._since if before is None else before.state is not now.state
 
-    def _arrived(self, before: Upload | None, now: Upload) -> bool:
-        """The same for an upload that became ready."""
-        if now.ended is None or now.state is not UploadState.READY:
-            return False
-        return now.ended >= self._since if before is None else before.state is not now.state
+
+def _changed(gauges: Mapping[str, int], told: Mapping[str, int]) -> dict[str, int]:
+    return dict(gauges.items() - told.items())
 
 
 def _gets_nothing(provider: Provider, image: str, snapshot: Snapshot) -> bool:
