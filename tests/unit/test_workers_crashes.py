@@ -69,6 +69,10 @@ class Mortal(FakeStore):
 
         return call
 
+    def doom(self, step: int, accident: Callable[[], None], *, late: bool) -> None:
+        """Let the accident happen before that call from now on, or after it."""
+        self.calls, self.fatal, self.accident, self.late = 0, step, accident, late
+
     def die(self) -> None:
         """The process ends here."""
         self.dead = True
@@ -193,8 +197,7 @@ def test_killed_at_any_step_of_a_build_the_next_life_has_one_good_build(tmp_path
     for step in range(1, count + 1):
         stage = stage_of(tmp_path / str(step), FakeTree())
         ask(stage)
-        store = mortal(stage)
-        store.calls, store.fatal, store.late, store.accident = 0, step, late, store.die
+        mortal(stage).doom(step, mortal(stage).die, late=late)
         with pytest.raises(Killed):
             _builder(stage).step()
         published = {name for name in stage.files() if name.endswith(".raw")}
@@ -216,8 +219,7 @@ def test_a_session_lost_at_any_step_of_a_build_costs_nothing_that_was_built(
     for step in range(1, count + 1):
         stage = stage_of(tmp_path / str(step), FakeTree())
         ask(stage)
-        store = mortal(stage)
-        store.calls, store.fatal, store.late, store.accident = 0, step, late, store.lose_session
+        mortal(stage).doom(step, stage.store.lose_session, late=late)
         workers = [each for each in everybody(stage) if not isinstance(each, Uploader)]
         until_quiet(stage, *workers)
         check_build(stage)
@@ -240,8 +242,7 @@ def test_a_session_lost_at_any_step_while_others_clean_up_at_once(tmp_path: Path
             janitor.step()
             janitor.drain()
 
-        store = mortal(stage)
-        store.calls, store.fatal, store.late, store.accident = 0, step, False, accident
+        mortal(stage).doom(step, accident, late=False)
         workers = [each for each in everybody(stage) if not isinstance(each, Uploader)]
         until_quiet(stage, *workers)
         check_build(stage)
@@ -258,8 +259,7 @@ def test_killed_at_any_step_of_an_upload_the_next_life_has_one_good_image_in_eac
     for step in range(1, count + 1):
         stage = stage_of(tmp_path / str(step), FakeTree())
         _built(stage)
-        store = mortal(stage)
-        store.calls, store.fatal, store.late, store.accident = 0, step, late, store.die
+        mortal(stage).doom(step, mortal(stage).die, late=late)
         uploader = Uploader(stage.world, "uploader")
         try:
             uploader.step()
@@ -280,8 +280,7 @@ def test_a_session_lost_at_any_step_of_an_upload_costs_nothing_that_was_sent(
     for step in range(1, count + 1):
         stage = stage_of(tmp_path / str(step), FakeTree())
         _built(stage)
-        store = mortal(stage)
-        store.calls, store.fatal, store.late, store.accident = 0, step, late, store.lose_session
+        mortal(stage).doom(step, stage.store.lose_session, late=late)
         until_quiet(stage, *everybody(stage))
         check_uploads(stage)
         assert {u.state for u in stage.store.snapshot().image("img").uploads} == {UploadState.READY}
@@ -308,8 +307,7 @@ def test_a_session_lost_at_any_step_while_others_delete_the_image_and_die_over_i
                 if each.state is UploadState.UPLOADING:
                     stage.clouds[each.provider].images.pop(each.external_id or "", None)
 
-        store = mortal(stage)
-        store.calls, store.fatal, store.late, store.accident = 0, step, False, accident
+        mortal(stage).doom(step, accident, late=False)
         until_quiet(stage, *everybody(stage), pause=timedelta(minutes=1))
         check_uploads(stage)
 
