@@ -1,1 +1,1 @@
-"""The four roles of the daemon: scheduler, builder, uploader, janitor."""
+"""What a daemon does: the workers of its four roles, and those that look after the daemon itself."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -321,14 +322,14 @@ def test_a_build_that_ends_while_another_builds_the_image_anew_waits_and_keeps_n
 ) -> None:
     stage = stage_of(tmp_path, FakeTree())
     ask(stage)
-    other, claims = stage.store.another_daemon(), []
+    other, theirs_claim = stage.store.another_daemon(), ExitStack()
     monkeypatch.setattr(settle, "DOUBT", 0.01)
 
     def long_build(job: Job, **told: Any) -> Product:
         """The session is lost meanwhile, and another builder takes the request."""
         made = make_image(job, **told)
         stage.store.lose_session()
-        claims.append(other.claim_image("img"))
+        theirs_claim.enter_context(other.claim_image("img") or pytest.fail("the image is free"))
         (ours,) = other.list_builds("img")
         other.update_build(abandoned(ours, NOW, None))
         other.create_build(build(200, BuildState.BUILDING, builder_id="there"))
@@ -343,7 +344,7 @@ def test_a_build_that_ends_while_another_builds_the_image_anew_waits_and_keeps_n
     (theirs,) = [b for b in other.list_builds("img") if b.builder_id == "there"]
     end = BuildState.READY if theirs_ends_well else BuildState.FAILED
     other.update_build(theirs.become(end, NOW + timedelta(hours=1)))
-    claims[0].release()
+    theirs_claim.close()
     assert Adopter(stage.world, "adopter").step().did
     assert stage.world.unsettled.all() == {}
     if theirs_ends_well:
