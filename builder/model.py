@@ -8,7 +8,7 @@ must never grow: its readers raise TypeError on a fifth one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -122,6 +122,35 @@ class ImageFormat(StrEnum):
     VHD = "vhd"
     VHDX = "vhdx"
     VMDK = "vmdk"
+    AMI = "ami"  #: a root file system without partitions, which boots with its parts
+    AKI = "aki"  #: its kernel
+    ARI = "ari"  #: its ramdisk
+
+    @property
+    def parts(self) -> tuple[ImageFormat, ...]:
+        """What a file in this format can't be booted without. Each is a file of its own, and in a cloud an
+        image of its own, which is there before the one that needs it and goes after it."""
+        return (ImageFormat.AKI, ImageFormat.ARI) if self is ImageFormat.AMI else ()
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it only comes along with another format."""
+        return self in (ImageFormat.AKI, ImageFormat.ARI)
+
+    @property
+    def is_verbatim(self) -> bool:
+        """Whether its file is what diskimage-builder made, byte for byte."""
+        return self in (ImageFormat.RAW, ImageFormat.AMI)
+
+
+def parts_of(image_format: str | None) -> tuple[ImageFormat, ...]:
+    """`ImageFormat.parts` of a format on record, which may be one of which nobody here has heard."""
+    return ImageFormat(image_format).parts if image_format in tuple(ImageFormat) else ()
+
+
+def layouts_conflict(formats: Iterable[ImageFormat]) -> bool:
+    """Whether no single build can be made in all these formats: it is either a disk or a root file system."""
+    return len({each is ImageFormat.AMI for each in formats}) > 1
 
 
 class FailureClass(StrEnum):
@@ -368,6 +397,13 @@ class Build:
         """The file in that format, None if this build has none, or none yet."""
         return next((a for a in self.artifacts if a.format == image_format), None)
 
+    def files(self, image_format: ImageFormat) -> tuple[Artifact, ...]:
+        """What an upload in that format takes: its file first, then the parts of that; none as long as one
+        of them is missing."""
+        wanted = (image_format, *image_format.parts)
+        found = tuple(file for each in wanted if (file := self.artifact(each)) is not None)
+        return found if len(found) == len(wanted) else ()
+
     @property
     def interrupted(self) -> bool:
         """Whether it failed because its builder went away, or somebody took it for gone."""
@@ -406,6 +442,8 @@ class Upload:
     python_path: str = "auto"
     shell_type: str | None = None
 
+    #: The cloud's ids of the images of its format's parts, by format; complete once `external_id` is known.
+    parts: Mapping[str, str] = field(default_factory=_empty)
     region: str | None = None
     uploader: str | None = None  #: host name of the machine that sends
     uploader_id: str | None = None
@@ -441,6 +479,17 @@ class Upload:
     def name(self) -> str:
         """What the CLI calls it: "<build id>/<provider>/<upload id>", unique everywhere."""
         return f"{self.build_id}/{self.provider}/{self.id}"
+
+    @property
+    def external_ids(self) -> tuple[str, ...]:
+        """The ids of all images it has in the cloud, as far as it says, in the order in which they go."""
+        return (*((self.external_id,) if self.external_id is not None else ()), *self.parts.values())
+
+    @property
+    def names_all_images(self) -> bool:
+        """Whether its record has an id for each image that it must have; nodepool's commands, which write a
+        plain `deleting`, keep but one."""
+        return self.external_id is not None and self.parts.keys() >= {*parts_of(self.format)}
 
     @property
     def duration(self) -> float | None:

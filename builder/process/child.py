@@ -174,19 +174,22 @@ class Child:
         cwd: Path,
         on_line: Callable[[str], None],
         order: bytes | None = None,
+        text: bytes = b"",
     ) -> None:
         """Start `argv`; `on_line` gets each line of stdout and stderr, from a thread of its own.
 
-        Returns when the child has read all of `order` but for what a pipe holds (64 KiB). Raises
-        ToolMissingError when the program is missing.
+        Without an order, its standard input is `text`, to be read or not. With one, this returns when the
+        child has read all of it but for what a pipe holds (64 KiB). Raises ToolMissingError when the program
+        is missing.
         """
         guard = [find_tool("setpriv", package="util-linux"), "--pdeathsig", "KILL", "--"]
         self.argv = tuple(argv)
         self._lifeline = None if order is None else _Lifeline()
+        theirs = _readable(text) if self._lifeline is None else self._lifeline.theirs
         try:
             self._process = subprocess.Popen(
                 [*guard, find_tool(argv[0]), *argv[1:]],
-                stdin=subprocess.DEVNULL if self._lifeline is None else self._lifeline.theirs,
+                stdin=theirs,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 env=dict(env),
@@ -198,8 +201,7 @@ class Child:
                 self._lifeline.let_go()
             raise
         finally:
-            if self._lifeline is not None:
-                os.close(self._lifeline.theirs)
+            os.close(theirs)
         self._reader = threading.Thread(
             target=self._read, args=(on_line,), name=f"output-of-{self._process.pid}", daemon=True
         )
@@ -249,6 +251,11 @@ class Child:
         assert code is not None
         return code
 
+    def sweep(self) -> None:
+        """Kill what an ended child has left of its group; only at once after `wait` gave its exit code."""
+        # As long as any of them lives, no other group can have its number.
+        _signal_group(self.pid, signal.SIGKILL)
+
     def _let_go(self) -> bool:
         """Whether it ended by itself once it was left alone; a child without an order does not."""
         if self._lifeline is None:
@@ -262,6 +269,21 @@ class Child:
         with stream:
             while line := stream.readline(LINE_LIMIT):
                 on_line(line.decode(errors="replace").rstrip("\r\n"))
+
+
+def _readable(text: bytes) -> int:
+    """A descriptor that a text can be read from: no pipe, so that nobody waits for one who does not read."""
+    if not text:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.memfd_create("input", os.MFD_CLOEXEC)
+    try:
+        while text:
+            text = text[os.write(descriptor, text) :]
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 class _Lifeline:

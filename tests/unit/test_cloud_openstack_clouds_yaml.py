@@ -85,10 +85,11 @@ def test_an_unknown_region_is_told_with_those_there_are(glance: FakeGlance) -> N
         image_format_of("fake", "Mars")
 
 
-def test_a_format_nobody_can_make_is_refused(clouds_yaml: Path) -> None:
-    write(clouds_yaml, odd={"auth": {}, "image_format": "ami"})
+@pytest.mark.parametrize("word", ["ploop", "aki", "ari"])
+def test_a_format_nobody_can_make_alone_is_refused(clouds_yaml: Path, word: str) -> None:
+    write(clouds_yaml, odd={"auth": {}, "image_format": word})
 
-    with pytest.raises(ConfigError, match=r"'odd'.*'ami'"):
+    with pytest.raises(ConfigError, match=rf"'odd'.*'{word}'.*known: qcow2, raw, vhd, vhdx, vmdk, ami"):
         image_format_of("odd", None)
 
 

@@ -21,7 +21,9 @@ from builder.model import (
     ImageFormat,
     UploadState,
     is_build_id,
+    layouts_conflict,
     name_problem,
+    parts_of,
 )
 from tests.unit.planning_world import (
     HOUR,
@@ -193,3 +195,41 @@ def test_a_snapshot_goes_through_images_by_name_and_knows_nothing_of_others() ->
     assert [x.id for x in whole.builds()] == [build_id(2), build_id(1)]
     assert list(whole.uploads()) == [upload(2, UploadState.READY, NOW)]
     assert whole.image("c") == records(name="c")
+
+
+# -- three parts --------------------------------------------------------------------------------------
+
+
+def test_one_format_has_parts_and_a_word_nobody_knows_has_none() -> None:
+    assert [each for each in ImageFormat if each.parts] == [ImageFormat.AMI]
+    assert [each for each in ImageFormat if each.is_part] == list(ImageFormat.AMI.parts)
+    assert parts_of("ami") == (ImageFormat.AKI, ImageFormat.ARI)
+    assert parts_of("raw") == parts_of("iso") == parts_of(None) == ()
+
+
+def test_what_an_upload_takes_is_all_there_or_nothing() -> None:
+    whole = ready(1, NOW, ImageFormat.ARI, ImageFormat.AMI, ImageFormat.AKI)
+    assert [each.format for each in whole.files(ImageFormat.AMI)] == ["ami", "aki", "ari"]
+    for lost in ImageFormat.AMI, *ImageFormat.AMI.parts:
+        left = tuple(each for each in whole.artifacts if each.format is not lost)
+        assert replace(whole, artifacts=left).files(ImageFormat.AMI) == ()
+    assert [each.format for each in ready(1, NOW, ImageFormat.RAW).files(ImageFormat.RAW)] == ["raw"]
+
+
+@pytest.mark.parametrize(
+    ("formats", "conflict"),
+    [([], False), (["ami"], False), (["raw", "vhd"], False), (["raw", "ami"], True), (["ami", "ami"], False)],
+)
+def test_a_build_is_a_disk_or_a_root_file_system(formats: list[str], conflict: bool) -> None:
+    assert layouts_conflict(map(ImageFormat, formats)) is conflict
+
+
+def test_an_upload_names_its_images_in_the_order_in_which_they_go() -> None:
+    whole = upload(1, UploadState.READY, NOW, format="ami", external_id="r", parts={"aki": "k", "ari": "d"})
+    assert whole.external_ids == ("r", "k", "d")
+    assert whole.names_all_images
+    assert not replace(whole, parts={"aki": "k"}).names_all_images
+    assert not replace(whole, external_id=None).names_all_images
+    assert replace(whole, external_id=None).external_ids == ("k", "d")
+    plain = upload(1, UploadState.READY, NOW, format="raw", external_id="r")
+    assert plain.names_all_images and plain.external_ids == ("r",)

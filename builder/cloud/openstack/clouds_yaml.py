@@ -60,13 +60,15 @@ def image_format_of(cloud: str, region: str | None) -> ImageFormat:
     """
     settings = region_of(cloud, region, authenticate=False).config
     word = str(settings.get("image_format") or ImageFormat.QCOW2)
-    try:
+    known = [each for each in ImageFormat if not each.is_part]
+    if word.lower() in known:
         return ImageFormat(word.lower())
-    except ValueError:
-        known = ", ".join(ImageFormat)
-        raise ConfigError(
-            [f"clouds.yaml: cloud {cloud!r} wants image_format {word!r}, which can't be made; known: {known}"]
-        ) from None
+    raise ConfigError(
+        [
+            f"clouds.yaml: cloud {cloud!r} wants image_format {word!r}, which can't be made;"
+            f" known: {', '.join(known)}"
+        ]
+    )
 
 
 def config_files() -> tuple[Path, ...]:

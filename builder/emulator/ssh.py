@@ -1,0 +1,115 @@
+"""Logs in to a guest with OpenSSH's client, by a key that was made for it and is thrown away with it."""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from pathlib import Path
+from typing import Final
+
+from builder.process.child import Child, Completed, find_tool, run, wait_for
+
+PACKAGE: Final = "openssh-client"
+LOOPBACK: Final = "127.0.0.1"
+#: Seconds for one look whether a server answers; until one does, connections are taken and dropped.
+_LOOK: Final = 1.0
+#: Seconds for a server that answers to let somebody in. Ciphers are slow in an emulated machine.
+_LOG_IN: Final = 60
+_KEY_TIMEOUT: Final = 30.0
+#: What ssh says when it fails, so many lines are kept.
+_LINES: Final = 10
+
+
+def make_key(path: Path) -> str:
+    """Make a key pair, the private one in the file `path`; returns the public one.
+
+    Raises ToolMissingError, and OSError when ssh-keygen can't.
+    """
+    argv = [
+        find_tool("ssh-keygen", package=PACKAGE),
+        "-q",
+        "-t",
+        "ed25519",
+        "-N",
+        "",
+        "-C",
+        "imagepool",
+        "-f",
+    ]
+    done = run([*argv, str(path)], timeout=_KEY_TIMEOUT)
+    if done.code:
+        raise OSError(f"ssh-keygen: {done.stderr.strip() or done.stdout.strip()}")
+    return path.with_name(f"{path.name}.pub").read_text().strip()
+
+
+def banner(port: int) -> str:
+    """What whoever is behind a port of loopback says first, "" when nobody is there now.
+
+    Don't ask often as long as the guest has no network: the emulator holds on to each connection until it
+    has one, and then all reach the server at once, which may take it for an attack (PerSourcePenalties).
+    """
+    try:
+        with socket.create_connection((LOOPBACK, port), timeout=_LOOK) as connection:
+            return connection.recv(64).decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+class Login:
+    """One user on one guest; all commands go through one connection, as far as it lasts."""
+
+    def __init__(self, user: str, port: int, *, key: Path, directory: Path) -> None:
+        """Nothing is connected yet. `directory` is where the connection's socket is made."""
+        self.user = user
+        self._program = find_tool("ssh", package=PACKAGE)
+        self._directory = directory
+        self._socket = f"ssh-{user}"
+        self._words = [
+            *("-F", "none", "-i", str(key), "-p", str(port), "-l", user),
+            *("-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "LogLevel=ERROR"),
+            # The key was made a moment ago by a guest that nobody has seen before.
+            *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"),
+            *("-o", f"ConnectTimeout={_LOG_IN}", "-o", "ServerAliveInterval=15"),
+        ]
+        self._connection: Child | None = None
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What to type to log in by hand."""
+        return ("ssh", *self._words, LOOPBACK)
+
+    def run(self, command: str, *, timeout: float) -> Completed:
+        """Run a shell command; 255 means that nobody could log in. Raises TimeoutError."""
+        refusal = self._connect()
+        argv = [self._program, *self._words, "-S", self._socket, LOOPBACK, "--", command]
+        if refusal is not None:
+            # Another try would be one more for the server to count.
+            return Completed(tuple(argv), 255, "", refusal)
+        return run(argv, timeout=timeout, cwd=self._directory)
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._connection is not None:
+            self._connection.stop(0.0)
+        self._connection = None
+        (self._directory / self._socket).unlink(missing_ok=True)
+
+    def _connect(self) -> str | None:
+        """Have a connection that commands share; what was said if there is none."""
+        if self._connection is not None and self._connection.running:
+            return None
+        self.close()
+        said: deque[str] = deque(maxlen=_LINES)
+        child = Child(
+            [self._program, *self._words, "-N", "-M", "-S", self._socket, LOOPBACK],
+            env={},
+            cwd=self._directory,
+            on_line=said.append,
+        )
+        self._connection = child
+        shared = self._directory / self._socket
+        wait_for(lambda: shared.exists() or not child.running, timeout=_LOG_IN)
+        if shared.exists():
+            return None
+        child.stop(0.0)
+        return "\n".join(said)
