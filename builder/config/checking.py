@@ -7,8 +7,8 @@ is found in one go.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -19,6 +19,7 @@ from builder.config.problems import KeyPath, Place, Problems, looks_secret, show
 from builder.config.schema import FOREIGN_TAG, OPENSTACK_TAG
 
 FileT = TypeVar("FileT", bound=BaseModel)
+AnyFileT_co = TypeVar("AnyFileT_co", bound=BaseModel, covariant=True)
 
 _TAGS = ((OPENSTACK_TAG,), (FOREIGN_TAG,))
 _WANTED = {
@@ -40,23 +41,29 @@ _RANGES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checked(Generic[FileT]):
+class Checked(Generic[AnyFileT_co]):
     """A file that fits its schema, or what of it does; `document` has the places."""
 
-    content: FileT
+    content: AnyFileT_co
     document: Document
+    #: Of each list that entries were taken out of, which of those in the file are left.
+    left: Mapping[KeyPath, Sequence[int]] = field(default_factory=dict)
 
     def place(self, *path: str | int) -> Place:
-        """Where an entry is written."""
-        return self.document.place(path)
+        """Where an entry of `content` is written."""
+        return self.document.place(_path_in_file(path, self.left))
 
-    def names(self, key: str) -> frozenset[str]:
+    def is_cut(self, *path: str | int) -> bool:
+        """Whether entries were taken out of a list of `content`, because they don't fit."""
+        return _path_in_file(path, self.left) in self.left
+
+    def names(self, key: str, called: str = "name") -> frozenset[str]:
         """Every name the list `key` gives, those of entries that don't fit included."""
         data = self.document.data
         entries = data.get(key) if isinstance(data, dict) else None
         if not isinstance(entries, list):
             return frozenset()
-        named = (entry.get("name") for entry in entries if isinstance(entry, dict))
+        named = (entry.get(called) for entry in entries if isinstance(entry, dict))
         return frozenset(name for name in named if isinstance(name, str))
 
 
@@ -69,10 +76,11 @@ def check(document: Document, schema: type[FileT], problems: Problems, *, secret
     if not isinstance(data, dict):
         problems.add(document.place(()), f"the file must be a mapping of keys, not {shown(data)}")
         data = {}
+    left: dict[KeyPath, list[int]] = {}
     reported = False
     while True:
         try:
-            return Checked(content=schema.model_validate(data), document=document)
+            return Checked(content=schema.model_validate(data), document=document, left=left)
         except ValidationError as error:
             found = error.errors(include_url=False, include_context=True)
         # Taking out a name makes its entry incomplete; only the first round tells what people wrote.
@@ -80,17 +88,17 @@ def check(document: Document, schema: type[FileT], problems: Problems, *, secret
             _report(found, document, schema, problems, secret=secret)
             reported = True
         for path in _paths_to_remove(found):
-            _remove(data, path)
+            _remove(data, path, left)
 
 
 def keys_of(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Every key a file of that schema can have, with the path to it: "diskimages[].name". Where names of a
     kind are keys, that kind stands for them: "diskimages[].format-options.<format>.compat"."""
-    for name, field in schema.model_fields.items():
-        path = prefix + (field.alias or name)
+    for name, key in schema.model_fields.items():
+        path = prefix + (key.alias or name)
         yield path
-        for inner in _models_in(field.annotation):
-            yield from keys_of(inner, f"{path}{_entries(str(field.annotation).lower(), inner)}.")
+        for inner in _models_in(key.annotation):
+            yield from keys_of(inner, f"{path}{_entries(str(key.annotation).lower(), inner)}.")
 
 
 def _entries(annotation: str, inner: type[BaseModel]) -> str:
@@ -151,10 +159,10 @@ def _keys_at(schema: type[BaseModel], path: KeyPath) -> list[str]:
     model = schema
     for step in path:
         # A step that is no key is the number of an entry, or a name in a mapping of entries.
-        field = next((field for field in model.model_fields.values() if field.alias == step), None)
-        if field is not None:
-            model = next(_models_in(field.annotation), model)
-    return [field.alias or name for name, field in model.model_fields.items()]
+        key = next((key for key in model.model_fields.values() if key.alias == step), None)
+        if key is not None:
+            model = next(_models_in(key.annotation), model)
+    return [key.alias or name for name, key in model.model_fields.items()]
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -174,8 +182,20 @@ def _paths_to_remove(found: list[ErrorDetails]) -> list[KeyPath]:
     return sorted(paths, key=lambda path: [(isinstance(step, str), step) for step in path], reverse=True)
 
 
-def _remove(data: dict[str, Any], path: KeyPath) -> None:
+def _remove(data: dict[str, Any], path: KeyPath, left: dict[KeyPath, list[int]]) -> None:
     parent: Any = data
     for step in path[:-1]:
         parent = parent[step]
-    del parent[path[-1]]
+    last = path[-1]
+    if isinstance(last, int):
+        del left.setdefault(_path_in_file(path[:-1], left), list(range(len(parent))))[last]
+    del parent[last]
+
+
+def _path_in_file(path: KeyPath, left: Mapping[KeyPath, Sequence[int]]) -> KeyPath:
+    """The path that an entry has in the file, of its path in what is left of it."""
+    found: KeyPath = ()
+    for step in path:
+        kept = left.get(found, ()) if isinstance(step, int) else ()
+        found = (*found, kept[step] if isinstance(step, int) and step < len(kept) else step)
+    return found

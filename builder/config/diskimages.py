@@ -12,7 +12,7 @@ from typing import Final, Literal, TypeVar
 
 from builder.config import schedules
 from builder.config.checking import Checked
-from builder.config.inheritance import Recipe, merge_all, recipe_of
+from builder.config.inheritance import Recipe, merge_all
 from builder.config.model import (
     DEFAULT_SCHEDULE,
     DiskImage,
@@ -22,9 +22,12 @@ from builder.config.model import (
     Sharing,
     credentials_in,
 )
-from builder.config.problems import KeyPath, Place, Problems, looks_secret, suggestion
-from builder.config.rendering import check_templates, render_recipe, render_text
+from builder.config.naming import named_recipes
+from builder.config.platforms import Platforms
+from builder.config.problems import KeyPath, Place, Problems, looks_secret, secret_texts, suggestion
+from builder.config.rendering import check_templates, render_recipe
 from builder.config.schema import ConfigFile, FormatEntry, SecureFile
+from builder.config.sources import Sources
 from builder.config.template import names_for
 from builder.config.values import (
     BadValueError,
@@ -34,11 +37,12 @@ from builder.config.values import (
     glance_text_problem,
     image_format,
     label_problem,
+    layout_problem,
     project_id_problem,
     promotion,
     seconds,
 )
-from builder.model import ImageFormat, name_problem
+from builder.model import ImageFormat
 
 #: What diskimage-builder reads the release from.
 RELEASE_VARIABLE: Final = "DIB_RELEASE"
@@ -58,6 +62,7 @@ class Defaults:
     rebuild_age: timedelta | None = None
     keep: int = DiskImage.keep
     keep_for: timedelta | None = None
+    targets: frozenset[str] = frozenset()  #: every name that `notify` gives
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,18 +84,18 @@ def build_defaults(file: Checked[ConfigFile], problems: Problems) -> Defaults:
         rebuild_age=None if content.rebuild_age is None else seconds(content.rebuild_age),
         keep=content.keep or Defaults.keep,
         keep_for=None if content.keep_days is None else days(content.keep_days),
+        targets=file.names("notify"),
     )
 
 
 def build_diskimages(
-    file: Checked[ConfigFile], platforms: Mapping[str, Platform], defaults: Defaults, problems: Problems
+    sources: Sources, known: Platforms, defaults: Defaults, problems: Problems
 ) -> DiskImages:
-    """Every diskimage of the file that is to be built, and what else is known of names."""
-    recipes = _named_recipes(file, platforms, problems)
-    written = file.names("diskimages") | recipes.keys()
+    """Every diskimage of the files that is to be built, and what else is known of names."""
+    recipes, platforms = named_recipes(sources, known, problems), known.platforms
+    written = sources.names("diskimages") | recipes.keys()
     merged = merge_all(recipes, written, problems)
     abstract = frozenset(name for name, recipe in recipes.items() if recipe.entry.abstract)
-    known_platforms = file.names("platforms")
     images: dict[str, DiskImage] = {}
     for name, recipe in merged.items():
         if name in abstract:
@@ -98,7 +103,7 @@ def build_diskimages(
             continue
         platform_name = recipe.entry.platform
         if platform_name is not None and platform_name not in platforms:
-            _unknown_platform(recipe, known_platforms, problems)
+            _unknown_platform(recipe, known, problems)
             continue
         platform = None if platform_name is None else platforms[platform_name]
         rendered = render_recipe(recipe, names_for(platform, name), problems)
@@ -175,29 +180,11 @@ def _with_secret_environment(image: DiskImage, variables: Mapping[str, str]) -> 
     )
 
 
-def _named_recipes(
-    file: Checked[ConfigFile], platforms: Mapping[str, Platform], problems: Problems
-) -> Mapping[str, Recipe]:
-    """Every diskimage as written, by its rendered name; of two of the same name, the first."""
-    recipes: dict[str, Recipe] = {}
-    for position in range(len(file.content.diskimages or [])):
-        recipe = recipe_of(file, position)
-        platform = platforms.get(recipe.entry.platform or "")
-        name = render_text(recipe.entry.name, recipe.where("name"), names_for(platform), problems)
-        problem = None if name is None else name_problem(name)
-        if problem:
-            problems.add(recipe.where("name"), problem)
-        elif name in recipes:
-            problems.add(recipe.where("name"), f"there are two diskimages named {name!r}")
-        elif name is not None:
-            recipes[name] = replace(recipe, entry=recipe.entry.model_copy(update={"name": name}))
-    return recipes
-
-
-def _unknown_platform(recipe: Recipe, known: frozenset[str], problems: Problems) -> None:
+def _unknown_platform(recipe: Recipe, known: Platforms, problems: Problems) -> None:
     name = recipe.entry.platform or ""
-    if name not in known:
-        problems.add(recipe.where("platform"), f"there is no platform {name!r}{suggestion(name, known)}")
+    if name not in known.written and known.complete:
+        hint = suggestion(name, known.written)
+        problems.add(recipe.where("platform"), f"there is no platform {name!r}{hint}")
 
 
 def _diskimage(
@@ -211,7 +198,7 @@ def _diskimage(
         platform=platform,
         elements=_elements(recipe, problems),
         environment=MappingProxyType(environment),
-        secret_names=frozenset(n for n, v in environment.items() if looks_secret(n) or credentials_in(v)),
+        secret_names=_secret_names(environment, platform),
         formats=_formats(recipe, "formats", problems),
         schedule=_schedule(recipe, defaults, problems),
         rebuild_age=_either(_timedelta(entry.rebuild_age), defaults.rebuild_age),
@@ -235,6 +222,7 @@ def _diskimage(
         max_age=_timedelta(entry.max_age),
         catch_up=_either(_timedelta(entry.catch_up), defaults.catch_up),
         requires=_requires(recipe, platform, problems),
+        notify=_notify(recipe, defaults, problems),
     )
 
 
@@ -244,6 +232,17 @@ def _either(value: ValueT | None, otherwise: ValueT) -> ValueT:
 
 def _timedelta(value: float | None) -> timedelta | None:
     return None if value is None else seconds(value)
+
+
+def _secret_names(environment: Mapping[str, str], platform: Platform | None) -> frozenset[str]:
+    """The variables that hold a secret by their names, by credentials in a URL, or because what a secret
+    variable of the platform holds was rendered into them."""
+    secrets = secret_texts(platform.variables) if platform else frozenset[str]()
+    return frozenset(
+        name
+        for name, value in environment.items()
+        if looks_secret(name) or credentials_in(value) or any(secret in value for secret in secrets)
+    )
 
 
 def _elements(recipe: Recipe, problems: Problems) -> tuple[str, ...]:
@@ -273,6 +272,8 @@ def _formats(recipe: Recipe, key: str, problems: Problems) -> tuple[ImageFormat,
             formats.add(image_format(text))
         except BadValueError as problem:
             problems.add(recipe.where(key, position), str(problem))
+    if key == "formats" and (conflict := layout_problem(sorted(formats))):
+        problems.add(recipe.where(key), conflict)
     return tuple(sorted(formats))
 
 
@@ -391,6 +392,15 @@ def _requires(recipe: Recipe, platform: Platform | None, problems: Problems) -> 
         if problem := label_problem(label):
             problems.add(recipe.where("requires", position), problem)
     return frozenset(labels)
+
+
+def _notify(recipe: Recipe, defaults: Defaults, problems: Problems) -> tuple[str, ...] | None:
+    names = recipe.entry.notify
+    for position, name in enumerate(names or ()):
+        if name not in defaults.targets:
+            hint = suggestion(name, defaults.targets) or "; there are none"
+            problems.add(recipe.where("notify", position), f"`notify` has no {name!r}{hint}")
+    return None if names is None else tuple(names)
 
 
 def _dib_cmd(recipe: Recipe, problems: Problems) -> tuple[str, ...]:

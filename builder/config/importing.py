@@ -6,7 +6,7 @@ Works on the file as written: whether it can be used at all is the loader's to s
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
@@ -53,14 +53,21 @@ Found = tuple[KeyPath, Kind, str]
 Rule = Callable[["_File"], Iterator[Found]]
 
 
-def remarks(file: Document, secure: Document | None = None) -> tuple[Remark, ...]:
+def remarks(
+    file: Document, secure: Document | None = None, included: Sequence[Document] = ()
+) -> tuple[Remark, ...]:
     """What is ignored in a file, what differs, and what in it needs attention although it can be used.
 
-    In the order of the file. Nothing, for a file that is no mapping.
+    In the order of the file; of what it includes only what its own entries inherit counts. Nothing, for a
+    file that is no mapping.
     """
     if not isinstance(file.data, dict):
         return ()
-    given = _File(data=file.data, secure=_mapping(secure.data if secure else None))
+    given = _File(
+        data=file.data,
+        secure=_mapping(secure.data if secure else None),
+        included=tuple(_mapping(document.data) for document in included),
+    )
     found = chain.from_iterable(rule(given) for rule in _RULES)
     made = [_remark(file, path, kind, text) for path, kind, text in found]
     return tuple(sorted(made, key=lambda remark: (remark.line, remark.key)))
@@ -92,6 +99,7 @@ class _File:
 
     data: Mapping[str, Any]
     secure: Mapping[str, Any]
+    included: tuple[Mapping[str, Any], ...] = ()
 
     def entries(self, key: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         """The mappings in a list of the file, with their positions."""
@@ -99,14 +107,25 @@ class _File:
 
     def ancestry(self, entry: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         """A diskimage and its ancestors, itself first; a parent that is missing, or a circle, ends it."""
-        named = {other.get("name"): other for _, other in self.entries("diskimages")}
+        named = self._named()
+        entry = named.get(str(entry.get("name")), entry)
         seen: list[Any] = []
         while entry.get("name") not in seen:
             yield entry
             seen.append(entry.get("name"))
-            if entry.get("parent") not in named:
+            parent = named.get(str(entry.get("parent")))
+            if entry.get("parent") is None or parent is None:
                 return
-            entry = named[entry["parent"]]
+            entry = parent
+
+    def _named(self) -> Mapping[str, Mapping[str, Any]]:
+        """The diskimages by name, which may be anything, with what included files say of them."""
+        named: dict[str, Mapping[str, Any]] = {}
+        for data in (*self.included, self.data):
+            for _, entry in _entries(data, "diskimages"):
+                name = str(entry.get("name"))
+                named[name] = {**named.get(name, {}), **entry}
+        return named
 
 
 def _remark(file: Document, path: KeyPath, kind: Kind, text: str) -> Remark:

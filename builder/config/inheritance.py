@@ -11,9 +11,11 @@ from typing import Any, Final
 
 from builder.config.checking import Checked
 from builder.config.problems import KeyPath, Place, Problems, suggestion
-from builder.config.schema import ConfigFile, DiskImageEntry
+from builder.config.schema import DiskImageEntry, Library
 
-_NOT_INHERITED: Final = frozenset({"name", "abstract", "parent"})
+_NOT_INHERITED: Final = frozenset({"name", "abstract", "parent", "platforms"})
+#: What is laid over the same diskimage of an included file leaves all but its name as it is there.
+_NOT_LAID_OVER: Final = frozenset({"name", "platforms"})
 _ADDED_UP: Final = frozenset({"elements"})
 _OVERLAID: Final = frozenset({"env_vars", "metadata", "format_options"})
 
@@ -35,7 +37,7 @@ class Recipe:
         return self.places.get(path, self.place)
 
 
-def recipe_of(file: Checked[ConfigFile], position: int) -> Recipe:
+def recipe_of(file: Checked[Library], position: int) -> Recipe:
     """The diskimage at a position of the file, by itself."""
     images = file.content.diskimages or []
     entry = images[position]
@@ -117,13 +119,18 @@ class _Merger:
             self._problems.add(self._recipes[child].where("parent"), message)
 
 
-def _overlay(parent: Recipe, child: Recipe) -> Recipe:
+def laid_over(included: Recipe, own: Recipe) -> Recipe:
+    """A diskimage of an included file with what the including file says of it, as a child over its parent."""
+    return _overlay(included, own, _NOT_LAID_OVER)
+
+
+def _overlay(parent: Recipe, child: Recipe, left_out: frozenset[str] = _NOT_INHERITED) -> Recipe:
     """The child with everything it does not say itself taken from its parent."""
     fields: dict[str, Any] = {}
     places = dict(child.places)
     for name in DiskImageEntry.model_fields:
         inherited, own = getattr(parent.entry, name), getattr(child.entry, name)
-        if name in _NOT_INHERITED or inherited is None:
+        if name in left_out or inherited is None:
             continue
         if own is None:
             fields[name] = inherited

@@ -6,17 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from builder.config.budget import AbandonedError, budget
 from builder.config.checking import Checked, check
 from builder.config.directories import build_directories
 from builder.config.diskimages import build_defaults, build_diskimages, with_formats, with_secrets
 from builder.config.document import Document, read_document
 from builder.config.model import ArtifactServer, BreakerPolicy, BuildLimits, Config, RetryPolicy
 from builder.config.notes import notes_of
+from builder.config.notifying import build_targets
 from builder.config.platforms import build_platforms
 from builder.config.problems import Problems
 from builder.config.providers import ImageFormatOf, bandwidth, build_providers, wanted_formats
 from builder.config.schema import BreakerEntry, ConfigFile, LimitsEntry, RetryEntry, SecureFile
 from builder.config.servers import build_zookeeper
+from builder.config.sources import read_sources
 from builder.config.text import fingerprint
 from builder.config.values import BadValueError, label_problem, listening, seconds, size, url_prefix
 
@@ -34,15 +37,31 @@ def load(
     Raises ConfigError with every problem found, each as "file:line: key: what is wrong".
     """
     problems = Problems()
+    try:
+        with budget():
+            return _load(path, image_format_of, environ, secure, problems)
+    except AbandonedError:
+        problems.raise_any()
+        raise
+
+
+def _load(
+    path: Path,
+    image_format_of: ImageFormatOf,
+    environ: Mapping[str, str],
+    secure: Path | None,
+    problems: Problems,
+) -> Config:
     document, secrets = read_document(path, environ, problems), _read_secure(secure, path, environ, problems)
     file = check(document, ConfigFile, problems, secret=False)
     secret = check(secrets, SecureFile, problems, secret=True)
+    sources = read_sources(file, environ, problems)
 
     directories = build_directories(file, problems)
     zookeeper = build_zookeeper(file, secret, problems)
-    platforms = build_platforms(file, problems)
+    platforms = build_platforms(sources, problems)
     defaults = build_defaults(file, problems)
-    diskimages = build_diskimages(file, platforms, defaults, problems)
+    diskimages = build_diskimages(sources, platforms, defaults, problems)
     images = with_secrets(diskimages, secret, problems)
     providers = build_providers(file, diskimages, image_format_of, problems)
     build_retry = _retry(file, "build-retries", file.content.build_retries, Config.build_retry, problems)
@@ -51,6 +70,7 @@ def load(
     breaker = _breaker(file, problems)
     server = _artifact_server(file, problems)
     labels = _labels(file, problems)
+    targets = build_targets(file, secret, problems)
     content = file.content
     upload_bandwidth = bandwidth(file, content.upload_bandwidth, problems, "upload-bandwidth")
     sizes = {
@@ -73,7 +93,7 @@ def load(
         log_retention=_number(content.build_log_retention, Config.log_retention),
         zookeeper=zookeeper,
         embedded_open=content.embedded_zookeeper == "open",
-        platforms=platforms,
+        platforms=platforms.platforms,
         diskimages=with_formats(images, wanted_formats(providers)),
         abstract=diskimages.abstract,
         providers=providers,
@@ -97,8 +117,11 @@ def load(
         cache_limit=sizes["cache-limit"],
         disk_reserve=sizes["disk-reserve"],
         stall_timeout=seconds(content.stall_timeout or Config.stall_timeout.total_seconds()),
-        notes=notes_of(file, images),
-        fingerprint=fingerprint(document.text, secrets.text),
+        notify=targets,
+        notes=notes_of(sources, images),
+        fingerprint=fingerprint(
+            document.text, secrets.text, [each.document.text for each in sources.included]
+        ),
     )
 
 

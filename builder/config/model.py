@@ -44,8 +44,8 @@ def masked_credentials(text: str) -> str:
 class Platform:
     """A distribution, a release, an architecture, and the variables that go with them.
 
-    `mirror` and `security_mirror` are None (diskimage-builder's own default), "host" (whatever the
-    builder's package manager uses for that distribution) or a URL.
+    `mirror`, `security_mirror` and `updates_mirror` are None (diskimage-builder's own default), "host"
+    (whatever the builder's package manager uses for that distribution) or a URL.
     """
 
     name: str
@@ -54,6 +54,8 @@ class Platform:
     architecture: str = "amd64"
     mirror: str | None = None
     security_mirror: str | None = None
+    updates_mirror: str | None = None
+    keep_mirrors: bool = False  #: whether the finished image goes on using them
     properties: Mapping[str, str] = field(default_factory=_empty)  #: of every image made on it
     variables: Mapping[str, Any] = field(default_factory=_empty)
 
@@ -137,6 +139,9 @@ class DiskImage:
     keep_formats: tuple[ImageFormat, ...] = ()
     skip_unchanged: bool = False  #: a due build is left out when nothing that goes into it has changed
     max_age: timedelta | None = None  #: however unchanged, a build older than that is made anew
+
+    #: The names of those who are told how its builds end, of Config.notify; None: all of them.
+    notify: tuple[str, ...] | None = None
 
     @property
     def shown_environment(self) -> Mapping[str, str]:
@@ -235,6 +240,20 @@ class ArtifactServer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NotifyTarget:
+    """Who is told how builds end: a program, or a web server that takes a POST."""
+
+    name: str
+    command: tuple[str, ...] = ()  #: program and arguments; () where there is a `webhook`
+    webhook: str | None = field(default=None, repr=False)  #: a URL, which may be a secret by itself
+    webhook_is_secret: bool = False  #: it is never shown
+    secret: str | None = field(default=None, repr=False)  #: what messages to the webhook are signed with
+    secret_file: Path | None = None  #: what holds that, where there is no `secret`
+    events: frozenset[str] = frozenset({"ready", "failed"})  #: the states of ended builds it wants to know of
+    timeout: timedelta = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """Everything the configuration says, once per load, never changed afterwards."""
 
@@ -275,9 +294,16 @@ class Config:
     cache_limit: int = 20 << 30  #: bytes that the cache directory may take
     disk_reserve: int = 2 << 30  #: bytes that a build must leave free on each disk it writes to
     stall_timeout: timedelta = timedelta(seconds=120)  #: an upload that moves no byte for so long is cut
+    notify: Mapping[str, NotifyTarget] = field(default_factory=_empty)  #: by name
     notes: tuple[str, ...] = ()  #: keys accepted without effect, each as "file:line: key: why"
     #: Tells its text from that of others (`config.text.fingerprint`); "" when it was not loaded from one.
     fingerprint: str = field(default="", repr=False, compare=False)
+
+    def told_of(self, image: str, event: str) -> tuple[NotifyTarget, ...]:
+        """Who is told that a build of an image, which may be configured no more, has come to that state."""
+        known = self.diskimages.get(image)
+        names = self.notify if known is None or known.notify is None else known.notify
+        return tuple(t for name, t in self.notify.items() if name in names and event in t.events)
 
     def providers_of(self, image: str) -> tuple[Provider, ...]:
         """Every provider that lists the diskimage, in the order of the file."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from builder.errors import ConfigError
 KeyPath = tuple[str | int, ...]
 
 _SHOWN_LENGTH = 60
+#: A template in one place may fail for each of a thousand platforms.
+_TOLD_AT_ONE_PLACE = 3
+#: Characters of a secret that are looked for in other texts: shorter ones may be part of anything.
+_LEAST_SECRET = 6
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _SECRET_PARTS = (
     *("PASSWORD", "PASSWD", "PASSPHRASE", "TOKEN", "SECRET", "CREDENTIAL"),
@@ -46,11 +51,26 @@ class Problems:
         """Note what is wrong at a place; the same thing said twice counts once."""
         self._found[(place, message)] = None
 
+    def told_of(self, place: Place) -> bool:
+        """Whether anything is wrong with what a place is about already."""
+        return any((known.file, known.path) == (place.file, place.path) for known, _message in self._found)
+
     def raise_any(self) -> None:
         """Raise ConfigError with every problem noted so far; do nothing when there is none."""
         if self._found:
-            in_order = sorted(self._found, key=lambda entry: (entry[0].file, entry[0].line))
-            raise ConfigError([_one_line(f"{place}{message}") for place, message in in_order])
+            told = sorted(self._told(), key=lambda entry: (entry[0].file, entry[0].line))
+            raise ConfigError([_one_line(f"{place}{message}") for place, message in told])
+
+    def _told(self) -> Iterator[tuple[Place, str]]:
+        """Every problem, but of many at one place only the first, and how many there are besides."""
+        counts: Counter[Place] = Counter()
+        for place, message in self._found:
+            counts[place] += 1
+            if counts[place] <= _TOLD_AT_ONE_PLACE:
+                yield place, message
+        for place, count in counts.items():
+            if count > _TOLD_AT_ONE_PLACE:
+                yield place, f"and {count - _TOLD_AT_ONE_PLACE} more such problems"
 
 
 def _one_line(text: str) -> str:
@@ -106,6 +126,25 @@ def looks_secret(name: str) -> bool:
     """Whether a variable or key of that name probably holds a secret."""
     upper = name.upper().replace("-", "_")
     return any(part in upper for part in _SECRET_PARTS)
+
+
+def secret_texts(values: Mapping[str, object]) -> frozenset[str]:
+    """The texts and numbers in values whose names look secret, at any depth, long enough to be told from
+    ordinary words."""
+    found = (text for name, value in values.items() for text in _secrets_of(value, looks_secret(str(name))))
+    return frozenset(text for text in found if len(text) >= _LEAST_SECRET)
+
+
+def _secrets_of(value: object, is_secret: bool) -> Iterator[str]:
+    match value:
+        case dict():
+            for name, inner in value.items():
+                yield from _secrets_of(inner, is_secret or looks_secret(str(name)))
+        case list() | tuple():
+            for inner in value:
+                yield from _secrets_of(inner, is_secret)
+        case str() | int() | float() if is_secret and not isinstance(value, bool):
+            yield str(value).strip()
 
 
 def text_problem(text: str) -> str | None:

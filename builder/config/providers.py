@@ -18,16 +18,19 @@ from builder.config.values import (
     days,
     image_format,
     image_name_format_problem,
+    layout_problem,
     seconds,
     size,
     url_prefix,
 )
 from builder.errors import ConfigError
-from builder.model import ImageFormat, name_problem
+from builder.model import ImageFormat, layouts_conflict, name_problem
 from builder.ways import AUTO, Way
 
 #: Less is no limit but a mistake in the unit.
 _LEAST_BANDWIDTH: Final = 1024
+#: The shipped element that makes a root file system without partitions, which boots with its parts.
+_ROOT_ALONE: Final = "ami"
 
 #: Tells the format a cloud's region wants, from (cloud, region); raises ConfigError.
 ImageFormatOf = Callable[[str, str | None], ImageFormat]
@@ -91,15 +94,17 @@ class _Maker:
         self._diskimages = diskimages
         self._image_format_of = image_format_of
         self._problems = problems
+        self._formats: dict[str, list[ImageFormat]] = {}  #: by diskimage: those wanted so far
 
     def provider(self, position: int, entry: ProviderEntry) -> Provider:
         """The provider at a position of the file."""
+        wanted = self._format(position, entry)
         return Provider(
             name=entry.name,
             cloud=entry.cloud,
             region=entry.region_name,
-            image_format=self._format(position, entry),
-            image_name_format=self._name_format(position, entry),
+            image_format=wanted,
+            image_name_format=self._name_format(position, entry, wanted),
             upload_timeout=self._timeout(entry),
             upload_method=self._method(position, entry),
             download_url=self._download_url(position, entry),
@@ -112,7 +117,7 @@ class _Maker:
                 if entry.post_upload_hook_timeout is None
                 else seconds(entry.post_upload_hook_timeout)
             ),
-            images=MappingProxyType(self._images(position, entry)),
+            images=MappingProxyType(self._images(position, entry, wanted)),
         )
 
     def _format(self, position: int, entry: ProviderEntry) -> ImageFormat:
@@ -129,10 +134,11 @@ class _Maker:
                 self._problems.add(self._file.place("providers", position, "cloud"), f"{text}{hint}")
         return Provider.image_format
 
-    def _name_format(self, position: int, entry: ProviderEntry) -> str:
+    def _name_format(self, position: int, entry: ProviderEntry, wanted: ImageFormat) -> str:
         if entry.image_name_format is None:
             return Provider.image_name_format
-        problem = image_name_format_problem(entry.image_name_format)
+        images = [image.name for image in entry.diskimages or ()]
+        problem = image_name_format_problem(entry.image_name_format, images, wanted)
         if problem:
             self._problems.add(self._file.place("providers", position, "image-name-format"), problem)
         return entry.image_name_format
@@ -171,12 +177,13 @@ class _Maker:
             return Provider.upload_timeout
         return seconds(entry.image_upload_timeout)
 
-    def _images(self, position: int, entry: ProviderEntry) -> dict[str, ProviderImage]:
+    def _images(self, position: int, entry: ProviderEntry, wanted: ImageFormat) -> dict[str, ProviderImage]:
         images: dict[str, ProviderImage] = {}
         for index, image in enumerate(entry.diskimages or []):
             problem = self._image_problem(image.name)
             if image.name in images:
                 problem = f"diskimage {image.name!r} is listed twice"
+            problem = problem or self._layout_problem(image.name, wanted)
             if problem:
                 place = self._file.place("providers", position, "diskimages", index, "name")
                 self._problems.add(place, problem)
@@ -184,6 +191,24 @@ class _Maker:
             images[image.name] = self._image(position, index, entry, image)
         self._check_stable_names(position, images)
         return images
+
+    def _layout_problem(self, image: str, wanted: ImageFormat) -> str | None:
+        """Why a diskimage can't be made in the format of a provider, too; None when it can."""
+        base = self._diskimages.images.get(image)
+        if base and _ROOT_ALONE in base.elements and wanted is not ImageFormat.AMI:
+            return (
+                f"it is wanted as {wanted} here, but its element {_ROOT_ALONE} makes a root file system "
+                f"and no disk: give this provider image-format: {ImageFormat.AMI}, or the diskimage other "
+                "elements"
+            )
+        known = self._formats.setdefault(image, [*base.formats] if base else [])
+        if layouts_conflict(known):
+            return None  # that is a problem of its own already
+        problem = layout_problem([*known, wanted])
+        if problem is None:
+            known.append(wanted)
+            return None
+        return f"it is wanted as {wanted} here: {problem}"
 
     def _check_stable_names(self, position: int, images: Iterable[str]) -> None:
         """Of two diskimages with one stable name or tag, nobody could tell which a cloud's image is."""

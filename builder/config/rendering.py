@@ -9,15 +9,20 @@ from typing import Any, Final
 from builder.config.inheritance import Recipe
 from builder.config.problems import KeyPath, Place, Problems, text_problem
 from builder.config.schema import DiskImageEntry
-from builder.config.template import TemplateTextError, check_syntax, render
+from builder.config.template import TemplateTextError, check_syntax, render, render_items
 
 #: Not templates: the name is rendered before, parent and platform say what to render over, and the
 #: rest is chosen from few words.
-_PLAIN: Final = frozenset({"name", "parent", "platform", "format_options", "if_unchanged", "visibility"})
+_PLAIN: Final = frozenset(
+    {"name", "parent", "platform", "platforms", "format_options", "if_unchanged", "visibility"}
+)
+#: Where the items of a list that an item comes to stand in its place.
+_SPLICED: Final = "elements"
 
 
 def render_recipe(recipe: Recipe, names: Mapping[str, Any], problems: Problems) -> Recipe:
-    """The recipe with every text rendered. An item of a list that renders to nothing is left out.
+    """The recipe with every text rendered. An item of a list that renders to nothing is left out; where
+    an element is an expression that gives a list, its items stand.
 
     A text that can't be rendered is a problem where it is written, and left out too.
     """
@@ -74,11 +79,24 @@ def _render_list(
     kept: list[tuple[str, Place]] = []
     for position, text in enumerate(texts):
         place = recipe.where(name, position)
-        rendered = render_text(text, place, names, problems)
+        items = _render_items(text, place, names, problems) if name == _SPLICED else None
+        results = [render_text(text, place, names, problems)] if items is None else items
         # Only a template may come to nothing; an element that is written empty is a mistake.
-        if rendered is not None and (rendered.strip() or not text.strip()):
-            kept.append((rendered.strip(), place))
+        kept += [(r.strip(), place) for r in results if r is not None and (r.strip() or not text.strip())]
     return kept
+
+
+def _render_items(text: str, place: Place, names: Mapping[str, Any], problems: Problems) -> list[str] | None:
+    """The items of the list that a text comes to; None when it comes to none."""
+    try:
+        items = render_items(text, names)
+    except TemplateTextError as problem:
+        problems.add(place, str(problem))
+        return []
+    for item in items or ():
+        if unsound := text_problem(item):
+            problems.add(place, unsound)
+    return items
 
 
 def _check_text(text: str, place: Place, problems: Problems) -> None:

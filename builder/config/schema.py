@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from builder.config.problems import shown
@@ -18,6 +18,11 @@ from builder.config.problems import shown
 MAX_SECONDS: Final = 3_153_600_000
 #: Builds that one entry of a schedule makes due are done before it comes true again, which is once a day.
 MAX_SPREAD: Final = 86_400
+#: An hour, in which anybody can be told anything.
+MAX_TELLING: Final = 3_600
+
+#: The mirror that the machine's own package manager uses.
+HOST_MIRROR: Final = "host"
 
 OPENSTACK_TAG: Final = "<openstack>"
 FOREIGN_TAG: Final = "<other driver>"
@@ -116,6 +121,17 @@ class ArtifactServerEntry(Entry):
     url: str
 
 
+class NotifyEntry(Entry):
+    """`notify[]`."""
+
+    name: str
+    command: list[str] | None = None
+    webhook: str | None = None
+    secret_file: str | None = None
+    events: list[Literal["ready", "failed"]] | None = None
+    timeout: Annotated[float, Field(gt=0, le=MAX_TELLING)] | None = None
+
+
 class LimitsEntry(Entry):
     """`build-limits`."""
 
@@ -148,17 +164,52 @@ def _options_below_formats(value: object) -> object:
     return value
 
 
-class PlatformEntry(Entry):
-    """`platforms[]`."""
+class MatrixRow(Entry):
+    """`platforms[].matrix[]`: what is laid over the platform's own keys."""
 
-    name: str
-    distribution: str
     release: Release
-    architecture: str | None = None
-    mirror: str | None = None
-    security_mirror: str | None = None
+    architectures: list[str] | None = None
     properties: dict[str, Property] | None = None
     variables: dict[str, Any] | None = None
+
+
+class PlatformEntry(Entry):
+    """`platforms[]`; what every platform needs may stand in its matrix, or in an included file."""
+
+    name: str
+    distribution: str | None = None
+    release: Release | None = None
+    architecture: str | None = None
+    matrix: list[MatrixRow] | None = None
+    mirror: str | None = None
+    security_mirror: str | None = None
+    updates_mirror: str | None = None
+    keep_mirrors: bool | None = None
+    properties: dict[str, Property] | None = None
+    variables: dict[str, Any] | None = None
+
+
+class DistributionEntry(Entry):
+    """`mirrors`, for one distribution."""
+
+    main: str | None = None
+    security: str | None = None
+    updates: str | None = None
+    keep: bool | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_one_text(cls, value: object) -> object:
+        """A text alone is the main mirror, and `host` that of security updates as well."""
+        if isinstance(value, str):
+            return {"main": value, **({"security": value} if value == HOST_MIRROR else {})}
+        if isinstance(value, dict):
+            return value
+        raise PydanticCustomError(
+            "mirrors",
+            "must be a URL, '{host}' or a mapping of main, security, updates and keep, not {value}",
+            {"host": HOST_MIRROR, "value": shown(value)},
+        )
 
 
 class DiskImageEntry(Entry):
@@ -168,6 +219,7 @@ class DiskImageEntry(Entry):
     abstract: bool | None = None
     parent: str | None = None
     platform: str | None = None
+    platforms: Texts | None = None
     elements: list[str] | None = None
     env_vars: dict[str, str] | None = None
     formats: list[str] | None = None
@@ -197,6 +249,7 @@ class DiskImageEntry(Entry):
     if_unchanged: Literal["skip", "build"] | None = None
     max_age: Seconds | None = None
     requires: Texts | None = None
+    notify: list[str] | None = None
 
 
 class ProviderImageEntry(Entry):
@@ -269,9 +322,17 @@ AnyProviderEntry = Annotated[
 ]
 
 
-class ConfigFile(Entry):
+class Library(Entry):
+    """What may stand in an included file."""
+
+    platforms: list[PlatformEntry] | None = None
+    diskimages: list[DiskImageEntry] | None = None
+
+
+class ConfigFile(Library):
     """The whole file."""
 
+    include: Texts | None = None
     state_dir: str | None = None
     images_dir: str | None = None
     work_dir: str | None = None
@@ -307,8 +368,8 @@ class ConfigFile(Entry):
     build_log_limit: Size | None = None
     cache_limit: Size | None = None
     disk_reserve: Size | None = None
-    platforms: list[PlatformEntry] | None = None
-    diskimages: list[DiskImageEntry] | None = None
+    mirrors: dict[str, DistributionEntry | None] | None = None
+    notify: list[NotifyEntry] | None = None
     providers: list[AnyProviderEntry] | None = None
     labels: Ignored = None
     webapp: Ignored = None
@@ -323,6 +384,14 @@ class SecureImageEntry(Entry):
     env_vars: dict[str, str] | None = None
 
 
+class SecureNotifyEntry(Entry):
+    """`notify[]` of the secure file."""
+
+    name: str
+    webhook: str | None = None
+    secret: str | None = None
+
+
 class SecureFile(Entry):
     """The secure file: what not everybody who may read the configuration may read."""
 
@@ -331,3 +400,4 @@ class SecureFile(Entry):
     zookeeper_auth: AuthEntry | None = None
     zookeeper_timeout: Seconds | None = None
     diskimages: list[SecureImageEntry] | None = None
+    notify: list[SecureNotifyEntry] | None = None

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 from builder.config.model import (
     MASK,
@@ -14,6 +15,7 @@ from builder.config.model import (
     Config,
     DiskImage,
     FormatOptions,
+    NotifyTarget,
     Platform,
     Provider,
     ProviderImage,
@@ -22,7 +24,7 @@ from builder.config.model import (
     ZooKeeper,
     masked_credentials,
 )
-from builder.config.problems import looks_secret
+from builder.config.problems import looks_secret, secret_texts
 from builder.config.schedules import NEVER
 
 
@@ -60,11 +62,22 @@ def as_data(config: Config) -> dict[str, Any]:
         "cache-limit": config.cache_limit,
         "disk-reserve": config.disk_reserve,
         "stall-timeout": _seconds(config.stall_timeout),
+        **_given("notify", [_target(target) for target in config.notify.values()]),
         "platforms": [_platform(platform) for platform in config.platforms.values()],
         "diskimages": [_diskimage(image) for image in config.diskimages.values()],
         "providers": [_provider(provider) for provider in config.providers.values()],
     }
     return {key: _without_credentials(value) for key, value in data.items()}
+
+
+def platform_data(platform: Platform) -> dict[str, Any]:
+    """A platform with the keys of the file, as in `as_data`."""
+    return {key: _without_credentials(value) for key, value in _platform(platform).items()}
+
+
+def diskimage_data(image: DiskImage) -> dict[str, Any]:
+    """A diskimage with the keys of the file, as in `as_data`."""
+    return {key: _without_credentials(value) for key, value in _diskimage(image).items()}
 
 
 def _without_credentials(value: Any) -> Any:
@@ -97,6 +110,7 @@ def _server(host_and_port: str, chroot: str) -> dict[str, Any]:
 
 
 def _platform(platform: Platform) -> dict[str, Any]:
+    secrets = secret_texts(platform.variables)
     return {
         "name": platform.name,
         "distribution": platform.distribution,
@@ -104,12 +118,15 @@ def _platform(platform: Platform) -> dict[str, Any]:
         "architecture": platform.architecture,
         **_given("mirror", platform.mirror),
         **_given("security-mirror", platform.security_mirror),
-        **_given("properties", _masked(platform.properties)),
-        **_given("variables", _masked(platform.variables)),
+        **_given("updates-mirror", platform.updates_mirror),
+        **_given("keep-mirrors", platform.keep_mirrors),
+        **_given("properties", _masked(platform.properties, secrets)),
+        **_given("variables", _masked(platform.variables, secrets)),
     }
 
 
 def _diskimage(image: DiskImage) -> dict[str, Any]:
+    secrets = secret_texts(image.platform.variables) if image.platform else frozenset[str]()
     return {
         "name": image.name,
         **_given("platform", image.platform.name if image.platform else None),
@@ -123,11 +140,11 @@ def _diskimage(image: DiskImage) -> dict[str, Any]:
         "pause": image.pause,
         "keep": image.keep,
         **_given("keep-days", _days(image.keep_for)),
-        "dib-cmd": shlex.join(image.dib_cmd),
+        "dib-cmd": shlex.join([_masked_in(word, secrets) for word in image.dib_cmd]),
         "username": image.username,
         "python-path": image.python_path,
         **_given("shell-type", image.shell_type),
-        "metadata": _masked(image.metadata),
+        "metadata": _masked(image.metadata, secrets),
         **_sharing(image.sharing),
         **_given("stable-name", image.stable_name),
         **_given("stable-tag", image.stable_tag),
@@ -138,6 +155,7 @@ def _diskimage(image: DiskImage) -> dict[str, Any]:
         "if-unchanged": "skip" if image.skip_unchanged else "build",
         **_given("max-age", _seconds(image.max_age) if image.max_age else None),
         "requires": sorted(image.requires),
+        **({} if image.notify is None else {"notify": list(image.notify)}),
     }
 
 
@@ -213,6 +231,21 @@ def _artifact_server(config: Config) -> dict[str, Any] | None:
     return {"listen": f"{host}:{server.port}", "url": server.url}
 
 
+def _target(target: NotifyTarget) -> dict[str, Any]:
+    webhook = target.webhook
+    if webhook is not None and target.webhook_is_secret:
+        # What is shown can be loaded again, and so it is a URL.
+        webhook = f"{urlsplit(webhook).scheme}://{MASK}"
+    return {
+        "name": target.name,
+        **_given("command", list(target.command)),
+        **_given("webhook", webhook),
+        **_given("secret-file", str(target.secret_file or "")),
+        "events": sorted(target.events),
+        "timeout": _seconds(target.timeout),
+    }
+
+
 def _days(duration: timedelta | None) -> float | None:
     return duration / timedelta(days=1) if duration else None
 
@@ -230,8 +263,24 @@ def _given(key: str, value: Any) -> dict[str, Any]:
     return {key: value} if value else {}
 
 
-def _masked(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: MASK if looks_secret(name) else value for name, value in values.items()}
+def _masked(values: Mapping[str, Any], secrets: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """The values with those masked whose names look secret, at any depth, and those with a secret in them."""
+    return {
+        name: MASK if looks_secret(str(name)) else _masked_in(value, secrets)
+        for name, value in values.items()
+    }
+
+
+def _masked_in(value: Any, secrets: frozenset[str]) -> Any:
+    if isinstance(value, list):
+        return [_masked_in(item, secrets) for item in value]
+    if isinstance(value, str):
+        for secret in sorted(secrets, key=len, reverse=True):
+            value = value.replace(secret, MASK)
+        return value
+    if str(value) in secrets:
+        return MASK
+    return _masked(value, secrets) if isinstance(value, dict) else value
 
 
 def _seconds(duration: timedelta) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os.path
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,8 @@ _VARIABLE = re.compile(r"%\(((?:NODEPOOL|IMAGEPOOL)_[A-Za-z0-9_]*)\)")
 _STATE_DIR = re.compile(
     r"^state-dir:[ \t]+(?P<quote>[\"']?)(?P<path>[^\"'#\n\r]+?)(?P=quote)[ \t]*(?:#.*)?$", re.MULTILINE
 )
+#: The entry with all lines that may belong to it.
+_INCLUDE = re.compile(r"^include:(?P<files>[^\n]*(?:\n(?:[ \t-][^\n]*|#[^\n]*|\]?(?=\n)))*)", re.MULTILINE)
 
 
 def read_text(file: Path, *, secret: bool = False) -> str:
@@ -69,9 +71,11 @@ def absolute(written: str, file: Path) -> Path:
     return Path(os.path.normpath(file.absolute().parent / written))
 
 
-def fingerprint(text: str, secure: str) -> str:
-    """What tells a configuration from others: of its text, expanded, and its secure file's, "" for none."""
-    parts = [hashlib.sha256(part.encode(errors="surrogatepass")).digest() for part in (text, secure)]
+def fingerprint(text: str, secure: str, included: Sequence[str] = ()) -> str:
+    """What tells a configuration from others: of its text, expanded, its secure file's, "" for none, and
+    those of the files it includes."""
+    texts = (text, secure, *included)
+    parts = [hashlib.sha256(part.encode(errors="surrogatepass")).digest() for part in texts]
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
@@ -83,3 +87,14 @@ def state_dir_in(text: str, file: Path) -> Path:
     """
     found = _STATE_DIR.search(text)
     return absolute(found["path"] if found else STATE_DIR, file)
+
+
+def includes_in(text: str, file: Path) -> tuple[Path, ...]:
+    """Which files it most likely includes: a hint as well, and a wrong one costs as little."""
+    found = _INCLUDE.search(text)
+    if not found:
+        return ()
+    lines = (line.partition(" #")[0].strip() for line in found["files"].splitlines())
+    written = (name for line in lines if not line.startswith("#") for name in line.strip("[]").split(","))
+    names = (name.strip().removeprefix("- ").strip(" \"'[]") for name in written)
+    return tuple(absolute(name, file) for name in names if name)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import string
+from collections.abc import Iterable
 from datetime import timedelta
 from decimal import Decimal
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from builder.config.problems import suggestion
-from builder.model import ImageFormat
+from builder.model import ImageFormat, layouts_conflict
 
 #: Characters of a name, a tag or an id in Glance.
 GLANCE_TEXT: Final = 255
@@ -36,11 +37,26 @@ class BadValueError(Exception):
 
 
 def image_format(text: str) -> ImageFormat:
-    """The format of that name; raises BadValueError."""
+    """The format of that name; raises BadValueError, also for what only comes along with another."""
+    whole = next((each for each in ImageFormat if text in each.parts), None)
+    if whole is not None:
+        raise BadValueError(f"{text} is a part of {whole} and comes along with it: name {whole}")
     try:
         return ImageFormat(text)
     except ValueError:
-        raise BadValueError(f"unknown format {text!r}{suggestion(text, list(ImageFormat))}") from None
+        known = [each for each in ImageFormat if not each.is_part]
+        raise BadValueError(f"unknown format {text!r}{suggestion(text, known)}") from None
+
+
+def layout_problem(formats: Iterable[ImageFormat]) -> str | None:
+    """Why one build can't be made in all these formats; None when it can."""
+    formats = tuple(dict.fromkeys(formats))
+    if not layouts_conflict(formats):
+        return None
+    return (
+        f"{' and '.join(formats)} can't come out of one build: {ImageFormat.AMI} is a root file system"
+        " without partitions; make two diskimages of it"
+    )
 
 
 def size(value: str) -> int:
@@ -128,8 +144,9 @@ def element_problem(name: str) -> str | None:
     return f"{name!r} is no element name: use letters, digits, '.', '_', '+' and '-'"
 
 
-def image_name_format_problem(text: str) -> str | None:
-    """Why a text can't be `image-name-format`; None when it can."""
+def image_name_format_problem(text: str, images: Iterable[str], wanted: ImageFormat) -> str | None:
+    """Why a text can't be `image-name-format` of a provider that gets these diskimages in the `wanted`
+    format; None when it can."""
     try:
         parts = list(string.Formatter().parse(text))
     except ValueError as error:
@@ -141,14 +158,25 @@ def image_name_format_problem(text: str) -> str | None:
             return f"unknown field {{{name}}}{suggestion(name, IMAGE_NAME_FIELDS)}"
         if conversion or not _FORMAT_SPEC.match(spec or ""):
             return f"{{{name}}} is all that is needed, without conversion or width"
-    return _formatted_name_problem(text)
+    # A part's image is called as the whole, with "-" and its format behind (cloud/transfer/newimage.py).
+    suffix = max((len(f"-{part}") for part in wanted.parts), default=0)
+    found = [_formatted_name_problem(text, image, suffix) for image in images] or [
+        _formatted_name_problem(text, "image", suffix)
+    ]
+    return next((problem for problem in found if problem), None)
 
 
-def _formatted_name_problem(text: str) -> str | None:
+def _formatted_name_problem(text: str, image: str, suffix: int) -> str | None:
+    """`suffix`: how many characters the names of an image's parts have on top of its own."""
     try:
-        name = text.format(image_name="image", upload_id="0000000001", timestamp=1_700_000_000)
+        name = text.format(image_name=image, upload_id="0000000001", timestamp=1_700_000_000)
     except (ValueError, TypeError) as error:
         return f"{text!r} can't be filled in: {error}"
-    if not name.strip() or len(name) > GLANCE_TEXT:
-        return f"an image's name in a cloud has 1 to {GLANCE_TEXT} characters, this makes {len(name)}"
-    return None
+    length = len(name) + suffix
+    if name.strip() and length <= GLANCE_TEXT:
+        return None
+    parts = f", {suffix} of them for its parts" if suffix else ""
+    return (
+        f"an image's name in a cloud has 1 to {GLANCE_TEXT} characters, this makes {length} of"
+        f" {image!r}{parts}"
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +22,8 @@ from watchdog.events import (
 from watchdog.observers import Observer
 
 from builder.errors import ConfigError
+
+LOG = logging.getLogger(__name__)
 
 #: An editor or a configuration manager writes in several steps; this long after the last one it is done.
 SETTLE_SECONDS: Final = 0.2
@@ -46,13 +50,19 @@ class ConfigWatch:
     It is the directories that are watched: a file that is replaced, as editors do, or reached through
     a link that is set anew, as Kubernetes does, is noticed too. Nothing is polled. Make it before the files
     are read: what changes between that and `start` is told as well.
-    `on_change` must not raise. Use as a context manager, or `start` and `stop`.
+    `find` tells which files they are; after each burst it is asked again, for one may include others.
+    Neither it nor `on_change` may raise. Use as a context manager, or `start` and `stop`.
     """
 
     def __init__(
-        self, paths: Sequence[Path], on_change: Callable[[], None], *, settle: float = SETTLE_SECONDS
+        self,
+        find: Callable[[], Sequence[Path]],
+        on_change: Callable[[], None],
+        *,
+        settle: float = SETTLE_SECONDS,
     ) -> None:
-        self._paths = tuple(path.absolute() for path in paths)
+        self._find = find
+        self._paths = self._found()
         self._on_change = on_change
         self._settle = settle
         self._observer = Observer()
@@ -97,11 +107,15 @@ class ConfigWatch:
 
     def _watch_directories(self) -> None:
         """Watch where each file is, and where it really is when it is a link."""
-        wanted = {place.parent for path in self._paths for place in (path, path.resolve())}
+        # Not Path.resolve, which raises where links lead in a circle.
+        wanted = {place.parent for path in self._paths for place in (path, Path(os.path.realpath(path)))}
         for directory in sorted(wanted - self._watched):
             if directory.is_dir():
                 self._observer.schedule(self._handler, str(directory), recursive=False)
                 self._watched.add(directory)
+
+    def _found(self) -> tuple[Path, ...]:
+        return tuple(path.absolute() for path in self._find())
 
     def _marks_now(self) -> Mapping[Path, _Mark]:
         return {path: _mark(path) for path in self._paths}
@@ -113,10 +127,15 @@ class ConfigWatch:
 
     def _tell(self) -> None:
         while self._wait_for_quiet():
+            self._paths = self._found()
+            # Before the marks are taken: what changes after that has an event.
+            try:
+                self._watch_directories()
+            except OSError as error:
+                LOG.warning("not all changes of the configuration will be noticed: %s", error)
             marks = self._marks_now()
             if marks != self._marks:
                 self._marks = marks
-                self._watch_directories()
                 self._on_change()
 
     def _wait_for_quiet(self) -> bool:

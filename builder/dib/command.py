@@ -171,6 +171,8 @@ def _places(image: str, *, output: Path, work_dir: Path, cache_dir: Path) -> Map
         "DIB_LOCKFILES": str(cache_dir / "locks"),
         # Base trees (our element base-cache) appear whole, and are for every image that fits them.
         "DIB_BASE_CACHE": str(cache_dir / "base-cache"),
+        # So are the repositories of our element cache-git, which locks each of them.
+        "DIB_CACHE_GIT_DIR": str(cache_dir / "cache-git"),
     }
 
 
@@ -254,6 +256,9 @@ def _assignments(command: Command, values: Mapping[str, str]) -> list[str]:
 
 def _conversions(output: str, image: DiskImage) -> list[str]:
     raw = Path(f"{output}.{ImageFormat.RAW}")
+    if ImageFormat.AMI in image.formats:
+        # Kernel and ramdisk lie beside it already.
+        return [shlex.join(["mv", str(raw), f"{output}.{ImageFormat.AMI}"])]
     lines = [
         shlex.join(convert.arguments(raw, Path(f"{output}.{wanted}"), wanted, _options(image, wanted)))
         for wanted in image.formats

@@ -64,7 +64,7 @@ def render_here(
         work_dir=work_dir,
         cache_dir=cache_dir,
         elements_dirs=elements_dirs,
-        mirrors={} if platform is None else mirrors.mirror_environment(platform),
+        mirrors={} if platform is None else mirrors.mirror_environment(platform, given=image.environment),
         proxies=command.proxies(environ),
         programs=tools.programs(image.dib_cmd[0]),
     )

@@ -1,134 +1,131 @@
-"""Find the package mirrors this host itself uses, so that images can be built from the same ones."""
+"""Point diskimage-builder at a platform's package mirrors, and tell which of them it can't be pointed at."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
-from urllib.parse import urlsplit
 
-from builder.config.model import Platform
+from builder.config.model import DiskImage, Platform
+from builder.dib.hostmirrors import HostMirrors, host_mirrors
+from builder.host import architectures
 
 HOST: Final = "host"
-_OPTIONS = re.compile(r"\[[^]]*\]")
+#: That the finished image goes on using the mirrors; read by our element distribution-mirrors.
+KEEP: Final = "DIB_KEEP_MIRRORS"
+#: Debian's releases with one suite: no security updates, no updates before a point release (the element
+#: debian-minimal, 10-debian-minimal.bash).
+ONE_SUITE: Final = ("testing", "unstable")
+#: Architectures that Ubuntu has on its main mirrors; the others are on those for ports.
+_ON_UBUNTUS_MAIN: Final = frozenset({"amd64", "x86_64", "i386", "i686"})
+#: Distributions whose elements here, those made from nothing or from containers, read no mirror themselves.
+_READ_BY_OURS: Final = frozenset({"almalinux", "centos", "fedora"})
+#: Elements that read it for them; those of diskimage-builder take the distribution's own cloud image.
+_READERS: Final = frozenset({"distribution-mirrors", "centos", "fedora"})
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
-class HostMirrors:
-    """URLs of a distribution's mirrors; None where the host names none."""
+class _Chosen:
+    """The mirrors of a platform, "host" looked up; None is diskimage-builder's default."""
 
-    main: str | None = None
-    security: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Source:
-    """A package source of apt: one URL, one suite."""
-
-    url: str
-    suite: str
+    main: str | None
+    security: str | None
+    updates: str | None
 
 
-def mirror_environment(platform: Platform, root: Path = Path("/")) -> Mapping[str, str]:
+def mirror_environment(
+    platform: Platform, root: Path = Path("/"), given: Mapping[str, str] = _NONE
+) -> Mapping[str, str]:
     """The variables that point diskimage-builder at the platform's mirrors.
 
-    Empty where diskimage-builder's defaults stay: nothing is configured, or "host" is and this host
-    runs another distribution. `root` is where the host's file system starts.
+    Empty where diskimage-builder's defaults stay: nothing is configured, or "host" is and this host runs
+    another distribution. `root` is where the host's file system starts; `given` are the image's own
+    variables, of which the components of Debian's sources are one.
     """
-    host = HostMirrors()
-    if HOST in (platform.mirror, platform.security_mirror):
-        host = host_mirrors(platform.distribution, root)
-    main = host.main if platform.mirror == HOST else platform.mirror
-    security = host.security if platform.security_mirror == HOST else platform.security_mirror
-    environment = {}
-    if main:
-        environment["DIB_DISTRIBUTION_MIRROR"] = main
-    # Only Debian's elements take a security mirror; the others use the main one for everything.
-    if security and platform.distribution == "debian":
-        environment["DIB_DEBIAN_SECURITY_MIRROR"] = security
+    chosen = _chosen(platform, root)
+    environment: dict[str, str] = {}
+    if chosen.main:
+        environment["DIB_DISTRIBUTION_MIRROR"] = chosen.main
+    if platform.distribution == "debian" and platform.release not in ONE_SUITE:
+        # The other distributions' elements take one mirror for everything.
+        if chosen.security:
+            environment["DIB_DEBIAN_SECURITY_MIRROR"] = chosen.security
+        if _has_updates_apart(chosen) and chosen.main and chosen.security:
+            environment["DIB_APT_SOURCES_CONF"] = _debian_sources(platform.release, chosen, given)
+    if environment and platform.keep_mirrors:
+        environment[KEEP] = "1"
     return environment
 
 
-def host_mirrors(distribution: str, root: Path = Path("/")) -> HostMirrors:
-    """What the host's apt uses for its own distribution, if that is `distribution` ("debian"...).
+def unused(image: DiskImage, root: Path = Path("/")) -> tuple[str, ...]:
+    """What the elements of an image can't do of what its platform says about mirrors, a sentence for each.
 
-    Both apt formats are read. Sources of third parties are told apart by suite and URL.
+    "host" is a wish for whatever there is: that a host names no such mirror is not told here.
     """
-    release = _os_release(root)
-    codename = release.get("VERSION_CODENAME", "")
-    if release.get("ID") != distribution or not codename:
-        return HostMirrors()
-    sources = tuple(_sources(root))
-    main = [s.url for s in sources if s.suite == codename]
-    security = [s.url for s in sources if s.suite in (f"{codename}-security", f"{codename}/updates")]
-    return HostMirrors(main=_best(main, distribution), security=_best(security, distribution))
+    if image.platform is None:
+        return ()
+    chosen = _chosen(image.platform, root)
+    return (*_unread(image, image.platform, chosen), *_unused_apart(image.platform, chosen))
 
 
-def _best(urls: list[str], distribution: str) -> str | None:
-    """The first URL that has the distribution in it, as mirrors do (".../debian", ".../ubuntu")."""
-    return next((url for url in urls if distribution in url), None)
+def _unread(image: DiskImage, platform: Platform, chosen: _Chosen) -> Iterator[str]:
+    if chosen.main and platform.distribution in _READ_BY_OURS and not _READERS.intersection(image.elements):
+        yield (
+            f"platform {platform.name}: mirror is not used by {image.name}: of {platform.distribution}, only"
+            " the element distribution-mirrors reads it"
+        )
 
 
-def _os_release(root: Path) -> Mapping[str, str]:
-    for name in ("etc/os-release", "usr/lib/os-release"):
-        try:
-            lines = (root / name).read_text().splitlines()
-        except FileNotFoundError:
+def _unused_apart(platform: Platform, chosen: _Chosen) -> Iterator[str]:
+    where = f"platform {platform.name}"
+    one_suite = platform.distribution == "debian" and platform.release in ONE_SUITE
+    for key, wished, url in (
+        ("security-mirror", platform.security_mirror, chosen.security),
+        ("updates-mirror", platform.updates_mirror, chosen.updates),
+    ):
+        if wished in (None, HOST) or url == chosen.main:
             continue
-        pairs = (line.partition("=") for line in lines if "=" in line)
-        return {key.strip(): value.strip().strip("\"'") for key, _, value in pairs}
-    return {}
+        if one_suite:
+            yield f"{where}: {key} is not used: {platform.release} has one suite alone"
+        elif platform.distribution != "debian":
+            yield f"{where}: {key} is not used: of {platform.distribution}, everything comes from one mirror"
+        elif key == "updates-mirror" and not (chosen.main and chosen.security):
+            yield f"{where}: {key} is not used: it takes mirror and security-mirror beside it"
 
 
-def _sources(root: Path) -> Iterator[_Source]:
-    apt = root / "etc/apt"
-    files = [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*"))]
-    for file in files:
-        if not file.is_file():
-            continue
-        text = file.read_text(errors="replace")
-        if file.suffix == ".list":
-            yield from _one_line(text)
-        elif file.suffix == ".sources":
-            yield from _deb822(text)
+def _chosen(platform: Platform, root: Path) -> _Chosen:
+    host = HostMirrors()
+    if HOST in (platform.mirror, platform.security_mirror, platform.updates_mirror) and _same_kind(platform):
+        host = host_mirrors(platform.distribution, root)
+    return _Chosen(
+        main=host.main if platform.mirror == HOST else platform.mirror,
+        security=host.security if platform.security_mirror == HOST else platform.security_mirror,
+        updates=host.updates if platform.updates_mirror == HOST else platform.updates_mirror,
+    )
 
 
-def _one_line(text: str) -> Iterator[_Source]:
-    for line in text.splitlines():
-        words = _OPTIONS.sub(" ", line.partition("#")[0]).split()
-        if len(words) >= 3 and words[0] == "deb":
-            yield from _usable([words[1]], [words[2]])
+def _same_kind(platform: Platform) -> bool:
+    """Whether the host's mirrors have the platform's architecture."""
+    if platform.distribution != "ubuntu":
+        return True
+    return (platform.architecture in _ON_UBUNTUS_MAIN) == bool(architectures() & _ON_UBUNTUS_MAIN)
 
 
-def _deb822(text: str) -> Iterator[_Source]:
-    for paragraph in re.split(r"\n\s*\n", text):
-        fields: dict[str, str] = {}
-        name = ""
-        for line in paragraph.splitlines():
-            if line.startswith("#"):
-                continue
-            if line[:1].isspace():
-                fields[name] = f"{fields.get(name, '')} {line.strip()}"
-            else:
-                name, _, value = line.partition(":")
-                name = name.strip().lower()
-                fields[name] = value.strip()
-        if "deb" in fields.get("types", "").split() and fields.get("enabled", "yes").lower() != "no":
-            yield from _usable(fields.get("uris", "").split(), fields.get("suites", "").split())
+def _has_updates_apart(chosen: _Chosen) -> bool:
+    return bool(chosen.updates) and chosen.updates != chosen.main
 
 
-def _usable(urls: list[str], suites: list[str]) -> Iterator[_Source]:
-    for url in urls:
-        # debootstrap and the image's own apt must reach it too: no cdrom:, no mirror+file:.
-        if _scheme(url) in ("http", "https"):
-            for suite in suites:
-                yield _Source(url=url.rstrip("/"), suite=suite.rstrip("/"))
-
-
-def _scheme(url: str) -> str:
-    try:
-        return urlsplit(url).scheme
-    except ValueError:
-        return ""  # what is no URL is nobody's mirror; apt itself tells of it
+def _debian_sources(release: str, chosen: _Chosen, given: Mapping[str, str]) -> str:
+    """What the element debian-minimal makes of its defaults, with the updates from elsewhere."""
+    components = given.get("DIB_DEBIAN_COMPONENTS", "main").replace(",", " ")
+    subpath = given.get("DIB_DEBIAN_SECURITY_SUBPATH", "")
+    return "\n".join(
+        (
+            f"default:deb {chosen.main} {release} {components}",
+            f"updates:deb {chosen.updates} {release}-updates {components}",
+            f"security:deb {chosen.security} {release}-security{subpath} {components}",
+        )
+    )

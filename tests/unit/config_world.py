@@ -40,6 +40,10 @@ class Files:
         """The configuration; indentation common to all lines is taken off."""
         self.main.write_text(textwrap.dedent(text))
 
+    def lay_beside(self, file: Path) -> None:
+        """A file of that name and content beside the configuration, to be included."""
+        (self.main.parent / file.name).write_bytes(file.read_bytes())
+
     def write_secure(self, text: str) -> None:
         """The secure file."""
         self.secure.write_text(textwrap.dedent(text))

@@ -23,7 +23,9 @@ SETTINGS = settings(
 )
 
 KEYS = sorted({re.split(r"[.\[\]]+", key)[-1] for key in keys_of(schema.ConfigFile)})
-NAMES = st.sampled_from(["a", "b", "base", "alpha", "one", "p", "../x", ""])
+NAMES = st.sampled_from(
+    ["a", "b", "base", "alpha", "one", "p", "../x", "", "{{ platform.release }}", "{{ platform.name }}"]
+)
 TEXTS = st.one_of(
     NAMES,
     st.sampled_from(["{{ platform.a }}", "{{", "{% for %}", "{{ platform.name * 3 }}", "never", "raw"]),
@@ -75,14 +77,28 @@ NEARLY_RIGHT = st.fixed_dictionaries(
         "build-limits": st.fixed_dictionaries(
             {}, optional={"cpus": SCALARS, "memory": st.one_of(SCALARS, SIZES), "io": TEXTS, "nice": SCALARS}
         ),
+        "include": st.one_of(SCALARS, st.lists(NAMES, max_size=2), st.just("shipped.yaml")),
+        "mirrors": st.dictionaries(NAMES, st.one_of(TEXTS, VALUES), max_size=2),
         "platforms": entries(
             distribution=NAMES,
             release=SCALARS,
+            mirror=TEXTS,
+            matrix=st.lists(
+                st.fixed_dictionaries(
+                    {"release": SCALARS},
+                    optional={
+                        "architectures": st.lists(TEXTS, max_size=2),
+                        "variables": st.dictionaries(NAMES, VALUES, max_size=2),
+                    },
+                ),
+                max_size=3,
+            ),
             variables=st.dictionaries(NAMES, VALUES, max_size=3),
         ),
         "diskimages": entries(
             parent=NAMES,
             platform=NAMES,
+            platforms=st.one_of(TEXTS, st.lists(st.sampled_from(["*", "p", "[", "[!a]?"]), max_size=2)),
             abstract=st.booleans(),
             elements=st.lists(TEXTS, max_size=3),
             formats=st.lists(TEXTS, max_size=2),
@@ -108,6 +124,11 @@ NEARLY_RIGHT = st.fixed_dictionaries(
 
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
+    (tmp_path / "shipped.yaml").write_text(
+        "platforms:\n- {name: a, distribution: b, release: one}\n"
+        "diskimages:\n- {name: base, abstract: true, elements: [vm]}\n"
+        "- {name: 'x{{ platform.name }}', platforms: '*', parent: base}\n"
+    )
     return Files(tmp_path)
 
 

@@ -227,7 +227,13 @@ def test_what_somebody_has_to_look_at_is_an_error(files: Files) -> None:
     assert said(files, files.main.read_text(), Kind.ERROR).keys() == {"diskimages[0].dib-cmd"}
 
 
-@pytest.mark.parametrize("text", ["", "- a", "diskimages: 1", "diskimages: [1]\nproviders: {a: b}", "a: ["])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "- a", "diskimages: 1", "diskimages: [1]\nproviders: {a: b}", "a: ["),
+        "diskimages: [{name: [x], parent: {a: b}}, {name: 1, parent: [x]}, {name: 2, parent: 1}]",
+    ],
+)
 def test_a_file_that_is_no_configuration_is_no_bug(files: Files, text: str) -> None:
     files.write(text)
     assert all(remark.kind is not Kind.IGNORED for remark in of(files))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from builder.config.model import (
     ZooKeeper,
     ZooKeeperTls,
 )
+from builder.config.show import as_data
 from builder.model import ImageFormat
 from tests.unit.config_world import Files
 
@@ -40,12 +42,15 @@ def test_an_empty_file_is_all_defaults(files: Files) -> None:
     assert (config.build_workers, config.upload_workers, config.log_retention) == (1, 4, 7)
 
 
-def test_the_shipped_configuration_makes_one_debian_image(files: Files) -> None:
+def test_the_shipped_configuration_has_an_image_for_each_platform_and_builds_none_unasked(
+    files: Files,
+) -> None:
     files.main = SHIPPED / "imagepool.yaml"
     config = files.load()
+    assert len(config.diskimages) >= 32
+    assert all(name == image.platform.name for name, image in config.diskimages.items() if image.platform)
+    assert {image.formats for image in config.diskimages.values()} == {()}
     image = config.diskimages["debian-bookworm"]
-    assert list(config.diskimages) == ["debian-bookworm"]
-    assert image.formats == (ImageFormat.QCOW2,)
     assert image.schedule == DEFAULT_SCHEDULE
     assert image.environment["DIB_RELEASE"] == "bookworm"
     assert (image.metadata["os_distro"], image.metadata["os_version"]) == ("debian", "12")
@@ -66,13 +71,28 @@ def test_what_is_abstract_is_known_by_name(files: Files) -> None:
 
 
 def test_the_shipped_example_of_a_provider_works_when_uncommented(files: Files) -> None:
-    text = (SHIPPED / "imagepool.yaml").read_text()
-    text = text.replace("providers: []\n#", "providers:\n#").replace("\n#  ", "\n  ")
+    text, _, providers = (SHIPPED / "imagepool.yaml").read_text().partition("providers: []\n")
+    text += "providers:\n" + providers.replace("#  ", "  ")
+    files.lay_beside(SHIPPED / "platforms.yaml")
     config = files.load(text.replace("cloud: mycloud", "cloud: alpha").replace("RegionOne", "one"))
-    assert list(config.providers["mycloud-region-one"].images) == ["debian-bookworm"]
+    assert list(config.providers["mycloud-region-one"].images) == ["debian-bookworm", "ubuntu-noble"]
+    assert config.diskimages["ubuntu-noble"].formats == (ImageFormat.QCOW2,)
+
+
+def test_the_shipped_examples_of_what_images_have_more_work_when_uncommented(files: Files) -> None:
+    text = (SHIPPED / "imagepool.yaml").read_text().partition("\nproviders: []")[0]
+    for commented, used in (("#   ", "  "), ("#  ", "  "), ("# diskimages", "diskimages")):
+        text = text.replace(f"\n{commented}", f"\n{used}")
+    files.lay_beside(SHIPPED / "platforms.yaml")
+    config = files.load(text)
+    assert all("zuul" in image.environment["DIB_CI_SSH_KEY"] for image in config.diskimages.values())
+    jammy = config.diskimages["ubuntu-jammy"].platform
+    assert jammy is not None
+    assert jammy.mirror == "http://mirror.example/ubuntu"
 
 
 def test_the_quickstart_configuration_keeps_everything_below_one_directory(files: Files) -> None:
+    files.lay_beside(SHIPPED / "platforms.yaml")
     files.main.write_text(
         (SHIPPED / "quickstart.yaml")
         .read_text()
@@ -475,6 +495,41 @@ def test_the_secure_file_replaces_servers_and_adds_secret_variables(files: Files
 def test_a_variable_whose_name_looks_secret_is_masked(files: Files, name: str) -> None:
     config = files.load(f"diskimages: [{{name: a, env-vars: {{{name}: open, ZUUL_USER_SSH_PUBLIC_KEY: k}}}}]")
     assert config.diskimages["a"].secret_names == {name}
+
+
+def test_what_a_secret_variable_of_the_platform_is_rendered_into_is_masked_too(files: Files) -> None:
+    config = files.load(
+        """\
+        platforms:
+          - name: p
+            distribution: debian
+            release: trixie
+            properties: {hw_x: "{{ platform.api_token }}"}
+            variables:
+              api_token: sesame
+              pin_secret: abc
+              registry: {users: [{name: ada, password: [open-it, 12345678]}]}
+              derived: ["x-{{ platform.api_token }}"]
+              plain: visible
+        diskimages:
+          - name: a
+            platform: p
+            dib-cmd: "make-image --token={{ platform.api_token }}"
+            metadata: {seen: "{{ platform.derived[0] }}"}
+            env-vars:
+              FOO: "{{ platform.api_token }}"
+              BAR: "user:{{ platform.registry.users[0].password[0] }}@"
+              NUMBER: "{{ platform.registry.users[0].password[1] }}"
+              DERIVED: "{{ platform.derived | join }}"
+              SHORT: "{{ platform.pin_secret }}"
+              PLAIN: "{{ platform.plain }} {{ platform.registry.users[0].name }}"
+        """
+    )
+    image = config.diskimages["a"]
+    assert image.secret_names == {"FOO", "BAR", "NUMBER", "DERIVED"}
+    assert image.environment["FOO"] == "sesame"
+    assert not re.search("sesame|open-it|12345678", str(as_data(config)))
+    assert "visible ada" in str(as_data(config))
 
 
 def test_the_environment_is_expanded_before_yaml_is_read(files: Files) -> None:

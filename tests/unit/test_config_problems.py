@@ -162,7 +162,7 @@ ONE_PROBLEM = {
     ),
     "unknown format of a provider": (
         "providers:\n- {name: p, cloud: beta, image-format: iso}",
-        "2: providers[0].image-format: unknown format 'iso'; known: qcow2, raw, vhd, vhdx, vmdk",
+        "2: providers[0].image-format: unknown format 'iso'; known: ami, qcow2, raw, vhd, vhdx, vmdk",
     ),
     "name format": (
         "providers:\n- {name: p, cloud: beta, image-name-format: '{imagename}'}",
@@ -325,7 +325,7 @@ ONE_PROBLEM = {
     ),
     "an inherited option of an unknown format": (
         "diskimages:\n- {name: a, format-options: {iso: {}}}\n- {name: b, parent: a}\n- {name: c, parent: a}",
-        "2: diskimages[0].format-options.iso: unknown format 'iso'; known: qcow2, raw, vhd, vhdx, vmdk",
+        "2: diskimages[0].format-options.iso: unknown format 'iso'; known: ami, qcow2, raw, vhd, vhdx, vmdk",
     ),
     "an unknown option": (
         "diskimages:\n- name: a\n  format-options:\n    qcow2: {compresion: zstd}",
@@ -410,6 +410,29 @@ def test_a_name_that_could_do_harm_is_refused(files: Files, name: str, kind: str
     assert len(problems) == 1
     assert problems[0].startswith(f"imagepool.yaml:2: {kind}[0].name: ")
     assert len(problems[0]) < 500
+
+
+def test_what_comes_after_an_entry_that_is_left_out_is_told_at_its_own_line(files: Files) -> None:
+    problems = files.problems(
+        """\
+        diskimages:
+          - elements: [vm]
+          - name: a
+            elements: [1, fine, ../x, 2, ../y]
+          - parent: a
+          - name: b
+            platform: nobody
+        """
+    )
+    assert [problem.split(": ")[0:2] for problem in problems] == [
+        ["imagepool.yaml:2", "diskimages[0].name"],
+        ["imagepool.yaml:4", "diskimages[1].elements[0]"],
+        ["imagepool.yaml:4", "diskimages[1].elements[3]"],
+        ["imagepool.yaml:4", "diskimages[1].elements[2]"],
+        ["imagepool.yaml:4", "diskimages[1].elements[4]"],
+        ["imagepool.yaml:5", "diskimages[2].name"],
+        ["imagepool.yaml:7", "diskimages[3].platform"],
+    ]
 
 
 def test_all_problems_are_told_at_once_in_the_order_of_the_file(files: Files) -> None:
@@ -529,7 +552,7 @@ def test_the_secure_file_is_checked_but_its_values_are_never_told(files: Files) 
         "secure.yaml:3: diskimages[0].name: there is no diskimage 'aa'; did you mean 'a'?",
         "secure.yaml:4: diskimages[0].env-vars.X: must be text, not something else; put it in quotes",
         "secure.yaml:5: diskimages[1].name: diskimage 'base' is abstract: name the diskimages that are built",
-        "secure.yaml:6: more: unknown key; known: diskimages, zookeeper-auth, zookeeper-servers,"
+        "secure.yaml:6: more: unknown key; known: diskimages, notify, zookeeper-auth, zookeeper-servers,"
         " zookeeper-timeout, zookeeper-tls",
     ]
 

@@ -45,6 +45,8 @@ platforms:
     distribution: debian
     release: bookworm
     mirror: host
+    updates-mirror: https://mirror.example/updates
+    keep-mirrors: true
     properties: {hw_machine_type: q35, os_version: 12}
     variables: {list: [1, a], git_token: hush}
 diskimages:
@@ -143,7 +145,8 @@ def test_what_is_shown_is_rendered(files: Files) -> None:
 def test_no_secret_is_shown(files: Files) -> None:
     files.write(
         "zookeeper-servers: [{host: zk}]\n"
-        "platforms: [{name: p, distribution: d, release: r, variables: {api_key: sesame}}]\n"
+        "platforms: [{name: p, distribution: d, release: r, variables: {api_key: sesame,"
+        " db: [{password: sesame, in: {token: sesame}}]}}]\n"
         "diskimages: [{name: a, env-vars: {MY_TOKEN: sesame}, metadata: {admin_password: sesame}}]\n"
     )
     files.write_secure(

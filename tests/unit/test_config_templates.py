@@ -87,6 +87,8 @@ def test_a_text_is_rendered_over_the_platform(files: Files, template: str, rende
         ("{% for a in 'x' recursive %}{{ loop('x') }}{% endfor %}", "nested more than 2 deep"),
         ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "macros, includes and imports"),
         ("{% include 'x' %}", "macros, includes and imports"),
+        ("{% set x %}a{% endset %}{{ x }}", "blocks that become a value"),
+        ("{% filter upper %}a{% endfilter %}", "blocks that become a value"),
         (
             "{% for a in range(999) %}{% for b in range(999) %}xxxxx{% endfor %}{% endfor %}",
             "more than 100000 characters",
@@ -252,3 +254,50 @@ def test_a_long_chain_of_variables_is_refused_before_it_ends_the_stack(files: Fi
     assert problems[0] == (
         "imagepool.yaml:6: platforms[0].variables.v0: variables refer to each other more than 30 deep"
     )
+
+
+# -- what all templates of a configuration make -------------------------------------------------------------
+
+#: Many characters from few: each doubles what there is 40 times, or multiplies it with itself.
+_DOUBLED = "{% set x = 'x' %}" + "{% set x = STEP %}" * 40 + "{{ x | length }}"
+_SQUARED = "{% set x = 'xxxxxxxxxx' %}" + "{% set x = STEP %}" * 6 + "{{ x | length }}"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        _DOUBLED.replace("STEP", "x ~ x"),
+        _DOUBLED.replace("STEP", "x + x"),
+        _DOUBLED.replace("STEP", "[x, x] | join"),
+        _DOUBLED.replace("STEP", "''.join([x, x])"),
+        _SQUARED.replace("STEP", "x | replace('x', x)"),
+        _SQUARED.replace("STEP", "x.replace('x', x)"),
+        _SQUARED.replace("STEP", "x.join(x)"),
+        _SQUARED.replace("STEP", "x | join(x)"),
+        "{% for a in range(1000) %}{% for b in range(1000) %}{{ '' }}{% endfor %}{% endfor %}",
+        "{% for a in range(1000) %}{% for b in range(1000) if false %}{% endfor %}{% endfor %}",
+        "{% for a in range(1000) %}{{ (range(1000) | list | sort | length) * 0 }}{% endfor %}",
+    ],
+)
+def test_what_grows_on_the_way_is_bounded_though_little_comes_of_it(files: Files, template: str) -> None:
+    [problem] = files.problems(with_value(template))
+    assert problem.startswith("imagepool.yaml:10: diskimages[0].env-vars.X: with this, the templates of the")
+    assert "let loops go over less" in problem
+
+
+def test_a_text_is_cut_off_where_it_gets_too_long(files: Files) -> None:
+    endless = "{% for a in range(1000) %}{{ platform.big }}{% endfor %}"
+    big = '"{% for a in range(1000) %}' + "x" * 90 + '{% endfor %}"'
+    [problem] = files.problems(with_value(endless).replace("size: 3", f"big: {big}, size: 3"))
+    assert "env-vars.X: renders to more than 100000 characters" in problem
+
+
+def test_what_the_loops_and_methods_of_text_give_is_as_ever(files: Files) -> None:
+    text = (
+        "{% for i in platform['items'] %}{{ loop.index }}/{{ loop.length }}{{ ',' if not loop.last }}"
+        "{% endfor %} {{ 'a-b'.replace('-', '+') }} {{ 'aaa' | replace('a', 'b', 2) }}"
+        " {{ ','.join(['a', 'b']) }} {{ 1 ~ 'x' }}"
+        " {{ [{'n': 1}, {'n': 2}] | join(';', attribute='n') }} {{ [1] + [2] }}"
+    )
+    config = files.load(with_value(text))
+    assert config.diskimages["image"].environment["X"] == "1/2,2/2 a+b bba a,b 1x 1;2 [1, 2]"

@@ -57,7 +57,7 @@ def secure(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def watch(main: Path, secure: Path, ear: Ear) -> Iterator[ConfigWatch]:
-    with ConfigWatch([main, secure], ear.hear, settle=SETTLE) as watching:
+    with ConfigWatch(lambda: [main, secure], ear.hear, settle=SETTLE) as watching:
         yield watching
 
 
@@ -99,7 +99,7 @@ def test_a_link_that_is_set_anew_is_told_and_so_is_its_new_target(tmp_path: Path
     data.symlink_to("first")
     file = tmp_path / "imagepool.yaml"
     file.symlink_to("..data/imagepool.yaml")
-    with ConfigWatch([file], ear.hear, settle=SETTLE):
+    with ConfigWatch(lambda: [file], ear.hear, settle=SETTLE):
         (tmp_path / "..data_tmp").symlink_to("second")
         (tmp_path / "..data_tmp").rename(data)
         assert ear.wait_for(1)
@@ -108,7 +108,7 @@ def test_a_link_that_is_set_anew_is_told_and_so_is_its_new_target(tmp_path: Path
 
 
 def test_a_burst_of_writes_is_told_once(main: Path, ear: Ear) -> None:
-    with ConfigWatch([main], ear.hear, settle=2 * QUIET):
+    with ConfigWatch(lambda: [main], ear.hear, settle=2 * QUIET):
         for count in range(20):
             main.write_text(f"keep: {count}")
         assert ear.wait_for(1)
@@ -123,7 +123,7 @@ def test_reading_and_the_neighbours_are_no_change(main: Path, ear: Ear) -> None:
 
 
 def test_what_changes_before_anybody_listens_is_told(main: Path, ear: Ear) -> None:
-    watching = ConfigWatch([main], ear.hear, settle=SETTLE)
+    watching = ConfigWatch(lambda: [main], ear.hear, settle=SETTLE)
     main.write_text("changed meanwhile")
     with watching:
         assert ear.wait_for(1)
@@ -136,5 +136,5 @@ def test_nothing_is_told_after_the_end(watch: ConfigWatch, main: Path, ear: Ear)
 
 
 def test_a_watch_that_never_began_can_be_stopped(main: Path, ear: Ear) -> None:
-    ConfigWatch([main], ear.hear).stop()
+    ConfigWatch(lambda: [main], ear.hear).stop()
     assert ear.count == 0

@@ -148,6 +148,7 @@ def test_a_build_that_is_moved_is_the_same_but_for_its_places() -> None:
         "DIB_IMAGE_CACHE",
         "DIB_LOCKFILES",
         "DIB_BASE_CACHE",
+        "DIB_CACHE_GIT_DIR",
     }
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import yaml
 
-from builder.cli import render
+from builder.cli import render, render_differences
 from builder.cli.base import Action, Lister
 from builder.cli.cells import Cell, Paragraph
-from builder.config import importing, show
+from builder.config import differences, importing, show
 from builder.config.document import read_document
 from builder.config.problems import Problems
+from builder.config.sources import included_documents
+from builder.dib.mirrors import unused
 from builder.errors import ConfigError
 
 IMPORT_COLUMNS: Final = ("place", "key", "kind", "text")
@@ -43,6 +46,8 @@ class ValidateConfig(Action):
         listed = ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
         for remark in config.notes:
             self.note(f"note: {remark}")
+        for remark in dict.fromkeys(text for image in config.diskimages.values() for text in unused(image)):
+            self.note(f"note: {remark}")
         self.say(f"{config.path}: no problems ({listed})")
         return 0
 
@@ -50,27 +55,44 @@ class ValidateConfig(Action):
 class ShowConfig(Action):
     """Print the configuration as rendered, secrets masked
 
-    With defaults, templates and parents filled in: what the daemon works with.
+    With defaults, templates and parents filled in: what the daemon works with. With --diff, only how two
+    diskimages or two platforms of it differ; the exit code is 0 whether they do or not.
     """
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
-        """In which format."""
+        """In which format, and whether two of a kind are compared."""
         parser.add_argument(
             "-f",
             "--format",
             choices=("yaml", "json"),
-            default="yaml",
-            help="the output format (default: yaml)",
+            help="the output format (default: yaml; with --diff: lines with - and +)",
+        )
+        parser.add_argument(
+            "--diff",
+            nargs=2,
+            metavar=("A", "B"),
+            help="how diskimage or platform B differs from A, once rendered",
         )
 
     def act(self, options: argparse.Namespace) -> int:
         """Print it."""
-        data = show.as_data(self.context.config())
-        if options.format == "json":
+        config = self.context.config_to_show(self.note)
+        if options.diff is None:
+            self._print(show.as_data(config), options.format or "yaml")
+            return 0
+        comparison = differences.compare(config, *options.diff)
+        if options.format is None:
+            for line in render_differences.lines(comparison):
+                self.say(line)
+        else:
+            self._print(differences.as_data(comparison), options.format)
+        return 0
+
+    def _print(self, data: Mapping[str, Any], output_format: str) -> None:
+        if output_format == "json":
             self.say(json.dumps(data, indent=2))
         else:
             self.app.stdout.write(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
-        return 0
 
 
 class CheckImport(Lister):
@@ -103,7 +125,8 @@ class CheckImport(Lister):
         secrets = (
             None if secure is None else read_document(secure, self.context.environ, unheard, secret=True)
         )
-        remarks = [*self._loading(options.file), *importing.remarks(file, secrets)]
+        included = included_documents(file, self.context.environ)
+        remarks = [*self._loading(options.file), *importing.remarks(file, secrets, included)]
         rows: list[render.Row] = [
             {
                 "place": Cell(remark.place),

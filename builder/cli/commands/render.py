@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import shlex
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from builder.cli import text
 from builder.cli.base import Action
+from builder.config import show
 from builder.config.model import Config, DiskImage, masked_credentials
 from builder.dib import command
 from builder.dib.isolation.workspace import Ledger, Workspace
@@ -24,10 +26,11 @@ BY_HAND: Final = Path("/var/lib/imagepool-by-hand")
 
 
 class RenderImage(Action):
-    """Print the command and environment that build an image
+    """Print the elements, properties, environment and command of an image
 
-    With --script, a script that builds the same image by hand, without the daemon, below
-    /var/lib/imagepool-by-hand. Secret values are masked, or asked for by the script.
+    All but the environment and the command are in comments. With --script, a script that builds the same
+    image by hand, without the daemon, below /var/lib/imagepool-by-hand. Secret values are masked, or asked
+    for by the script.
     """
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -37,7 +40,7 @@ class RenderImage(Action):
 
     def act(self, options: argparse.Namespace) -> int:
         """Print it."""
-        config = self.context.config()
+        config = self.context.config_to_show(self.note)
         image = config.diskimages.get(options.image)
         if options.image in config.abstract:
             raise NotFoundError(
@@ -54,6 +57,8 @@ class RenderImage(Action):
             self.app.stdout.write(command.script(by_hand, image))
             return 0
         rendered = self._render(config, image, config.work_dir, config.cache_dir, ANY_BUILD)
+        for line in _described(image):
+            self.say(text.visible(f"# {line}"))
         for name, value in sorted(rendered.shown_environment.items()):
             self.say(f"{name}={text.visible(shlex.quote(value))}")
         self.say(text.visible(masked_credentials(shlex.join(rendered.argv))))
@@ -73,6 +78,18 @@ class RenderImage(Action):
             elements_dirs=config.elements_dirs,
             environ=self.context.environ,
         )
+
+
+def _described(image: DiskImage) -> Iterator[str]:
+    """What comes out of the image's templates, besides its environment."""
+    data = show.diskimage_data(image)
+    platform = image.platform
+    if platform is not None:
+        what = (platform.distribution, platform.release, platform.architecture)
+        yield f"platform: {platform.name} ({' '.join(what)})"
+    yield f"elements: {' '.join(data['elements']) or 'none'}"
+    yield f"formats: {' '.join(data['formats']) or 'none'}"
+    yield from (f"property: {name}={value}" for name, value in data["metadata"].items())
 
 
 def _known(config: Config) -> str:
