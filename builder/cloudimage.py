@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 
 #: Properties of every image of ours, from its creation on.
@@ -34,6 +35,12 @@ SHELL_TYPE: Final = "imagepool_shell_type"
 #: The image's own id while it has its diskimage's stable name or tag, else "" or absent. A copy that
 #: inherits it has another id.
 SERVING: Final = "imagepool_serving"
+
+#: Of an image of a root file system: the ids of the images that Nova boots it with (its `kernel_id`).
+KERNEL_ID: Final = "kernel_id"
+RAMDISK_ID: Final = "ramdisk_id"
+#: The property that names the image of each part of a format, by the part's own format.
+PART_PROPERTIES: Final[Mapping[str, str]] = MappingProxyType({"aki": KERNEL_ID, "ari": RAMDISK_ID})
 
 #: What nodepool-builder sets; nodepool's `alien-image-list` and others look for it.
 NODEPOOL_BUILD_ID: Final = "nodepool_build_id"
@@ -101,6 +108,12 @@ class CloudImage:
     def serving(self) -> bool:
         """Whether it has its diskimage's stable name or tag; a copy of such an image has not."""
         return self.properties.get(SERVING) == self.id
+
+    @property
+    def parts_named(self) -> frozenset[str]:
+        """The ids of the images that its properties name as its parts; a snapshot has those of its origin."""
+        named = (self.properties.get(name) for name in PART_PROPERTIES.values())
+        return frozenset(each for each in named if each)
 
     @property
     def uploads_named(self) -> tuple[tuple[str | None, str | None, str | None], ...]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from builder.config.problems import Problems
-from builder.config.text import expand, fingerprint, read_text, state_dir_in
+from builder.config.text import expand, fingerprint, includes_in, read_text, state_dir_in
 from builder.errors import ConfigError, UnavailableError
 from builder.model import ImageFormat, Snapshot, UploadWish
 from builder.store import asking
@@ -236,15 +236,20 @@ class Context:
     def _ask_unloaded(self, uploads: bool) -> Told | None:
         """What a daemon tells that has the very same configuration, which it need not be known to be sound;
         None as well when that can't be read, as those who load it will say."""
-        environ = self._parts.environ
         try:
-            text = expand(read_text(self.config_path), self.config_path, environ, Problems())
-            secure = "" if self.secure is None else read_text(self.secure, secret=True)
+            text = self._text(self.config_path)
+            secure = "" if self.secure is None else self._text(self.secure)
+            files = includes_in(text, self.config_path)
+            # To open a pipe might take for ever.
+            if not all(map(os.path.isfile, files)):
+                return None
+            included = [self._text(file) for file in files]
         except ConfigError:
             return None
-        if self.secure is not None:
-            secure = expand(secure, self.secure, environ, Problems())
-        return self._ask(state_dir_in(text, self.config_path), fingerprint(text, secure), uploads)
+        return self._ask(state_dir_in(text, self.config_path), fingerprint(text, secure, included), uploads)
+
+    def _text(self, file: Path) -> str:
+        return expand(read_text(file), file, self._parts.environ, Problems())
 
     @contextmanager
     def own_store(self, config: Config) -> Iterator[Store]:

@@ -69,7 +69,7 @@ def _owner(image: CloudImage, snapshot: Snapshot) -> str | None:
     """The record that knows the image, by its id or, when that is not on record yet, by its marks."""
     said = image.uploads_named
     for upload in snapshot.uploads():
-        if upload.external_id == image.id or (upload.build_id, upload.provider, upload.id) in said:
+        if image.id in upload.external_ids or (upload.build_id, upload.provider, upload.id) in said:
             return f"it is upload {upload.name}, which is {upload.state}"
     return None
 

@@ -71,6 +71,9 @@ def upload_details(upload: Upload, records: ImageRecords, now: datetime) -> Row:
         "id": Cell(upload.name),
         "build_id": Cell(upload.build_id),
         "reason": Cell(_why(upload, records)),
+        "parts": Lines(
+            dict(upload.parts), [f"{name}: {image_id}" for name, image_id in upload.parts.items()]
+        ),
         "failure": failure_cell(upload.reason),
         "uploader": Cell(upload.uploader),
         "state_time": Moment(upload.state_time),

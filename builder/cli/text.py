@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Final
 
 from builder.model import Failure
+from builder.shown import progress, size, visible
 
-_UNITS: Final = ("B", "KB", "MB", "GB", "TB")
+__all__ = ["duration", "iso", "moment", "one_line", "progress", "rest", "size", "summary", "visible"]
+
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
-
-
-def visible(text: str) -> str:
-    """The text with every character that could act on a terminal written as an escape (`\\x1b`):
-    controls, bidirectional overrides, line separators, and what Unicode doesn't know.
-
-    Foreign tools (dpkg, a cloud's error page) put what they like into reasons and logs.
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else _escaped(c) for c in text)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
 
 
 def one_line(text: str, limit: int | None = None) -> str:
@@ -52,25 +38,6 @@ def duration(seconds: float) -> str:
     if whole < _DAY:
         return f"{sign}{whole // _HOUR}h {whole % _HOUR // _MINUTE}m"
     return f"{sign}{whole // _DAY}d {whole % _DAY // _HOUR}h"
-
-
-def size(count: int) -> str:
-    """Bytes in decimal units with one digit: `352.0 MB`; below a thousand as they are: `12 B`."""
-    amount, unit = float(count), _UNITS[0]
-    for larger in _UNITS[1:]:
-        if amount < 999.95:
-            break
-        amount, unit = amount / 1000, larger
-    return f"{count} B" if unit == "B" else f"{amount:.1f} {unit}"
-
-
-def progress(done: int, total: int) -> str:
-    """How much of a number of bytes is done: `45 %, 0.8 of 1.8 GB`."""
-    done = max(0, done)
-    percent = min(100, done * 100 // total) if total > 0 else 0
-    whole, unit = size(total).split()
-    amount = str(done) if unit == "B" else f"{done / 1000 ** _UNITS.index(unit):.1f}"
-    return f"{percent} %, {amount} of {whole} {unit}"
 
 
 def rest(left: float, over: float) -> str:

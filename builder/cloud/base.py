@@ -12,10 +12,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from builder.cloudimage import CloudImage
+from builder.model import ImageFormat
 from builder.ways import Capabilities, Quota, Way
+
+#: Formats that Glance knows as disk and as container format.
+_THREE_PARTS: Final = frozenset({ImageFormat.AMI, ImageFormat.AKI, ImageFormat.ARI})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,12 @@ class NewImage:
     visibility: str = "private"
     tags: frozenset[str] = frozenset()
     hidden: bool = False  #: `os_hidden`: not in Glance's default lists
+
+    @property
+    def container_format(self) -> str:
+        """Glance's word for what the bytes are wrapped in. Those of the three-part format are named twice:
+        old Glances demand it, and new ones look for a disk's format in whatever is "bare"."""
+        return self.disk_format if self.disk_format in _THREE_PARTS else "bare"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -153,7 +153,7 @@ def why_not_ours(image: CloudImage, upload: Upload, installation_id: str) -> str
     Images that nodepool-builder uploaded, before we took over its ZooKeeper tree, are proven by
     nodepool's properties, and only by the id that nodepool recorded.
     """
-    known = image.id == upload.external_id
+    known = image.id in upload.external_ids
     ours = INSTALLATION in image.properties
     if not ours and not known:
         return f"it has no property {INSTALLATION}"

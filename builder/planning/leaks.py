@@ -44,7 +44,8 @@ def judge_leaks(
     sweep: timedelta,
     adopt_nodepool: bool,
 ) -> tuple[Leak, ...]:
-    """The images without an owner among those that the provider's cloud has at `now`, in their order.
+    """The images without an owner among those that the provider's cloud has at `now`, in their order, but
+    what another image boots with after all that nothing does.
 
     `images` that are owned, somebody else's or made of ours are not in the answer. Of the others NOW
     may be deleted; LATER may be at `due`, if they are seen unowned again; NO only by a person.
@@ -54,17 +55,27 @@ def judge_leaks(
     owners = _Owners.of(snapshot)
     seen = {sighting.external_id: sighting for sighting in sightings if sighting.provider == provider}
     case = _Case(provider=provider, snapshot=snapshot, builds_gone=builds_gone, now=now, sweep=sweep)
-    leaks = []
+    images, leaks = tuple(images), []
+    needed = {part: image for image in images if not image.status.is_going for part in image.parts_named}
     for image in images:
         if _is_none_of_ours(image) or owners.own(image):
             continue
         if image.properties.get(INSTALLATION) == installation_id:
-            leaks.append(_unless_frozen(_judge(case, image, seen.get(image.id)), snapshot.frozen))
+            leak = _unless_needed(case, _judge(case, image, seen.get(image.id)), needed.get(image.id))
+            leaks.append(_unless_frozen(leak, snapshot.frozen))
         elif (
             adopt_nodepool and INSTALLATION not in image.properties and NODEPOOL_BUILD_ID in image.properties
         ):
             leaks.append(_of_nodepool(case, image, seen.get(image.id)))
-    return tuple(leaks)
+    return tuple(sorted(leaks, key=lambda leak: leak.image.id in needed))
+
+
+def _unless_needed(case: _Case, leak: Leak, needing: CloudImage | None) -> Leak:
+    """Later, as long as another image there boots with it: that one has to go first."""
+    if needing is None or leak.verdict is Verdict.NO:
+        return leak
+    reason = f"{leak.reason} Image {needing.id} ({_quoted(needing.name)}) boots with it and goes first."
+    return replace(leak, verdict=Verdict.LATER, due=case.now + case.sweep, reason=reason)
 
 
 def _unless_frozen(leak: Leak, freeze: Pause | None) -> Leak:
@@ -85,7 +96,7 @@ class _Owners:
         """What is owned by the records of a snapshot."""
         uploads = tuple(snapshot.uploads())
         return cls(
-            ids=frozenset(u.external_id for u in uploads if u.external_id is not None),
+            ids=frozenset(image_id for u in uploads for image_id in u.external_ids),
             pending=frozenset((u.build_id, u.provider, u.id) for u in uploads if _may_have_one(u)),
         )
 
@@ -95,10 +106,10 @@ class _Owners:
 
 
 def _may_have_one(upload: Upload) -> bool:
-    """Whether an upload may have an image that its record does not know yet: the janitor sees to those."""
+    """Whether an upload may have an image that its record does not know: the janitor sees to those."""
     if upload.may_linger or upload.state is UploadState.UPLOADING:
         return True
-    return upload.state is UploadState.DELETING and upload.external_id is None
+    return upload.state is UploadState.DELETING and not upload.names_all_images
 
 
 def _is_none_of_ours(image: CloudImage) -> bool:

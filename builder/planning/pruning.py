@@ -1,8 +1,8 @@
 """Decide which files of ready builds nobody needs any more: `delete-after-upload`, `keep-formats`, old ones.
 
 A file goes when every provider that takes its format has the image, from this build or a newer
-one. A format that no provider takes stays: its file is the only copy there is. Of a build whose
-record stays only because failed uploads of it may still be looked at, all files go.
+one; its parts go with it. A format that no provider takes stays: its file is the only copy there is. Of a
+build whose record stays only because failed uploads of it may still be looked at, all files go.
 
 Only what is ready in a provider counts as being there, and only ready builds lose files: an upload
 that began while its build was still running needs its file until it is ready, as any does.
@@ -34,7 +34,7 @@ def spent_files(
     builds = ready_builds(records)
     for_the_record = kept_for_the_record(config, records, now)
     for position, build in enumerate(builds):
-        files = tuple(a.format for a in build.artifacts if has_file(build, a.format))
+        files = tuple(a.format for a in build.artifacts if has_file(build, a.format) and not a.format.is_part)
         if _moving(records, build) or build.builder_id in forgotten:
             continue
         if build.id in for_the_record:
@@ -77,7 +77,8 @@ def _prune(build: Build, formats: tuple[ImageFormat, ...], why: str, builder_id:
     return CleanupAction(
         kind=CleanupKind.PRUNE_BUILD,
         build=build,
-        formats=formats,
+        # What boots only with its parts takes them along.
+        formats=tuple(file for each in formats for file in (each, *each.parts)),
         verdict=Verdict.NOW if here else Verdict.NO,
         reason=f"{reason}.",
     )

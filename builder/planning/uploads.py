@@ -170,7 +170,7 @@ def age(decision: UploadDecision) -> datetime:
 def _candidate(records: ImageRecords, provider: Provider) -> Build | None:
     """The build that the provider should get."""
     being_built = next((build for build in records.builds if runs(build, records)), None)
-    if being_built is None or being_built.artifact(provider.image_format) is None:
+    if being_built is None or not being_built.files(provider.image_format):
         return newest_ready(records)
     wish = records.cancellation
     about_to_end = wish is not None and wish.build_id == being_built.id
@@ -270,7 +270,7 @@ def _unfit(case: _Case, build: Build) -> UploadDecision | None:
     reason = None
     if build.formats and not build.artifacts:
         reason = f"Build {short(build.id)} was made by nodepool-builder: its hashes are not on record."
-    elif build.artifact(wanted) is None:
+    elif not build.files(wanted):
         reason = f"Build {short(build.id)} has no {wanted}; one is due."
     elif gone := case.forgotten.get(build.builder_id or ""):
         reason = f"Nothing can be sent: {gone_for_good(build, gone)}; a new build is due."

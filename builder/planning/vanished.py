@@ -45,9 +45,9 @@ def proves_something(provider: Provider, images: Iterable[CloudImage], installat
 
 
 def unlisted(uploads: Iterable[Upload], images: Iterable[CloudImage]) -> tuple[Upload, ...]:
-    """Those of the uploads whose images a list does not have, in their order."""
+    """Those of the uploads of which a list lacks an image, in their order."""
     there = {image.id for image in images}
-    return tuple(upload for upload in uploads if upload.external_id not in there)
+    return tuple(upload for upload in uploads if not there.issuperset(upload.external_ids))
 
 
 def missed_since(

@@ -124,6 +124,8 @@ def _glance_direct(case: _Case) -> _Answer:
 
 
 def _tasks(case: _Case) -> _Answer:
+    if case.artifact.format.parts:
+        return _no(f"A task makes one image of one file, and {case.artifact.format} is several.")
     if not case.capabilities.tasks:
         return _no("Neither clouds.yaml nor the cloud's profile says `image_api_use_tasks`.")
     return _yes("The bytes are sent to Swift, and a task of the image service imports them.")

@@ -155,6 +155,7 @@ def encode_upload(upload: Upload) -> bytes:
         "python_path": upload.python_path,
         "shell_type": upload.shell_type,
         **present(
+            parts=dict(upload.parts),
             region=upload.region,
             uploader=upload.uploader,
             uploader_id=upload.uploader_id,
@@ -199,6 +200,7 @@ def decode_upload(stored: Stored, *, image: str, build_id: str, provider: str, u
         username=fields.get("username", a_word, "zuul"),
         python_path=fields.get("python_path", a_word, "auto"),
         shell_type=fields.get("shell_type", a_word, None),
+        parts=fields.lenient("parts", a_text_map, NOTHING),
         region=fields.get("region", a_word, None),
         uploader=fields.get("uploader", a_word, None),
         uploader_id=fields.get("uploader_id", a_word, None),
@@ -233,7 +235,7 @@ _BUILD_FIELDS = _NODEPOOL_FIELDS | {
 _UPLOAD_FIELDS = _NODEPOOL_FIELDS | {
     *("external_id", "external_name", "format", "region", "uploader", "uploader_id", "phase", "started"),
     *("ended", "size", "sent", "timings", "reason", "cloud", "way", "fallbacks", "task", "hook_output"),
-    *("serving", "stable_name", "stable_tag", "hidden", "deletion"),
+    *("serving", "stable_name", "stable_tag", "hidden", "deletion", "parts"),
 }
 
 

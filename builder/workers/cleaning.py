@@ -170,7 +170,7 @@ class Cleaner:
             if not current.may_linger:
                 return False
             self._delete_image(config, current)
-            store.update_upload(replace(current, external_id=None, external_name=None))
+            store.update_upload(replace(current, external_id=None, external_name=None, parts={}))
             return True
 
         return _under(store.claim_upload(upload), remove)
@@ -253,8 +253,9 @@ class Cleaner:
         """Whether an upload's image is there and can be used."""
         if upload.external_id is None:
             return False
-        image = self._cloud(config, upload).get(upload.external_id)
-        return image is not None and image.status is GlanceStatus.ACTIVE
+        cloud = self._cloud(config, upload)
+        images = (cloud.get(each) for each in upload.external_ids)
+        return all(image is not None and image.status is GlanceStatus.ACTIVE for image in images)
 
     def _current(self, upload: Upload) -> Upload:
         return self._world.store.get_upload(upload.image, upload.build_id, upload.provider, upload.id)

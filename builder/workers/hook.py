@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from builder.config.model import credentials_in, masked_credentials
+from builder.config.model import masked_credentials
+from builder.config.passing import passed
 from builder.errors import ActionFailedError, ToolMissingError
 from builder.model import Failure, FailureClass, UploadPhase
 from builder.process.child import Child
@@ -28,14 +29,8 @@ TICK: Final = 0.2
 #: Seconds to end after TERM, before KILL.
 GRACE: Final = 5.0
 
-#: Of our environment, what programs need to run and to reach a cloud; the rest may hold secrets of ours.
-_PASSED: Final = frozenset(
-    {
-        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ", "LANG", "LANGUAGE"),
-        *("OS_CLIENT_CONFIG_FILE", "OS_CLIENT_SECURE_FILE", "OS_CLIENT_VENDOR_FILE"),
-        *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
-    }
-)
+#: Of our environment, what it needs to reach a cloud besides what every program needs.
+_CLOUDS: Final = frozenset({"OS_CLIENT_CONFIG_FILE", "OS_CLIENT_SECURE_FILE", "OS_CLIENT_VENDOR_FILE"})
 
 
 def check(hook: Path) -> None:
@@ -80,7 +75,7 @@ def run(
     try:
         child = Child(
             [str(hook), *arguments],
-            env=environment(environ),
+            env=passed(environ, _CLOUDS),
             cwd=cwd,
             on_line=lambda line: lines.append(masked_credentials(line)[:LINE]),
         )
@@ -100,12 +95,3 @@ def run(
     if code:
         raise failed(FailureClass.HOOK, f"the post-upload-hook {hook} refused the image", code)
     return tuple(lines)
-
-
-def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What a hook sees of our environment: nothing that could be a secret."""
-    return {
-        name: value
-        for name, value in environ.items()
-        if (name in _PASSED or name.startswith("LC_")) and not credentials_in(value)
-    }

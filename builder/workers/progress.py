@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 from builder.cloudimage import CloudImage
 from builder.dib.output.hashing import Disk
 from builder.errors import ConflictError, StoreUnavailableError
-from builder.model import Artifact, Build, BuildPhase, Upload, UploadPhase, UploadState
+from builder.model import Artifact, Build, BuildPhase, ImageFormat, Upload, UploadPhase, UploadState
 from builder.store.base import Store
 from builder.ways import Way
 
@@ -145,6 +145,10 @@ class UploadProgress(Progress[Upload]):
     def created(self, image: CloudImage) -> None:
         """The cloud has an image. This write must succeed, or it could be lost from sight."""
         self._insist(replace(self.record, external_id=image.id))
+
+    def part(self, image_format: ImageFormat, image: CloudImage) -> None:
+        """The cloud has an image of a part; on record as `created` is."""
+        self._insist(replace(self.record, parts={**self.record.parts, str(image_format): image.id}))
 
     def task(self, task_id: str) -> None:
         """The cloud makes an image that has no properties yet, so this write must succeed as well."""

@@ -184,5 +184,6 @@ def abandoned_upload(
         ended=now,
         external_id=None,
         external_name=None,
+        parts={},
         reason=replace(reason, phase=upload.phase),
     )

@@ -140,14 +140,15 @@ class Uploader(Worker):
         if again.verdict is not Verdict.NOW or again.build is None or again.build.id != build.id:
             return None
         provider = config.providers[decision.provider]
-        artifact = again.build.artifact(provider.image_format)
-        if artifact is None:
+        files = again.build.files(provider.image_format)
+        if not files:
             return None
         return Task(
             config=config,
             provider=provider,
             build=again.build,
-            artifact=artifact,
+            artifact=files[0],
+            parts=files[1:],
             claim=claim,
             files=self._files,
         )

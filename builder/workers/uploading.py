@@ -5,6 +5,7 @@ Which crash leaves what, step by step:
                                         image with our properties, finds none, records the failure
     after `create`                      `uploading`, and an image that carries the upload's name in
                                         its properties: the janitor deletes it, by id or by property
+    between two of several images       the same: each part carries that name, too
     after the last byte                 the same: a `ready` that was never written is not trusted,
                                         whether the image was verified, held or with the hook
 """
@@ -13,15 +14,16 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Final, TypeVar, cast
 
 from builder.bounded import at_once
 from builder.cloud import transfer
-from builder.cloud.base import Cloud
+from builder.cloud.base import Cloud, NewImage
 from builder.cloudimage import CloudImage, GlanceStatus
 from builder.config.model import Config, Provider
 from builder.dib.output import artifacts
@@ -78,6 +80,11 @@ class Task:
     artifact: Artifact
     claim: Claim
     files: CheckedFiles
+    parts: tuple[Artifact, ...] = ()  #: of the artifact's format; each becomes an image before it
+
+    def path(self, artifact: Artifact) -> Path:
+        """Where a file of the build is."""
+        return artifacts.path(self.config.images_dir, self.build.image, self.build.id, artifact.format)
 
 
 def upload(world: World, settler: Settler, task: Task, on_moved: Callable[[], None]) -> Upload:
@@ -116,7 +123,7 @@ def _new_record(world: World, task: Task) -> Upload:
         uploader_id=world.identity.builder_id,
         phase=UploadPhase.PREFLIGHT,
         started=now,
-        size=task.artifact.size,
+        size=task.artifact.size + sum(part.size for part in task.parts),
     )
 
 
@@ -139,6 +146,11 @@ def _forget_cancellation(world: World, upload: Upload) -> None:
         LOG.info("the wish to cancel upload %s stays for now: %s", upload.name, error.message)
 
 
+def _without_image(record: Upload) -> Upload:
+    """The record when nothing of it is in the cloud any more."""
+    return replace(record, external_id=None, external_name=None, parts={})
+
+
 class _Run:
     """One upload under way."""
 
@@ -147,9 +159,7 @@ class _Run:
         self._task = task
         self._progress = progress
         self._stop = UploadStop(world, progress.timed)
-        self._file = artifacts.path(
-            task.config.images_dir, task.build.image, task.build.id, task.artifact.format
-        )
+        self._file = task.path(task.artifact)
 
     def run(self) -> Upload:
         """Through all phases; the last word on the record, whatever happens."""
@@ -172,24 +182,25 @@ class _Run:
     def recheck(self, final: Upload) -> Upload:
         """The last word again, after others had reason to take us for dead: whoever began to clean up after
         us may have deleted the image, and died before that was on record. Raises as the cloud does."""
-        external_id = final.external_id
-        if final.state is not UploadState.READY or external_id is None:
+        if final.state is not UploadState.READY or final.external_id is None:
             return final
         cloud = self._world.cloud(self._task.provider)
-        image = self._ask(lambda: cloud.get(external_id))
-        if image is not None and image.status is GlanceStatus.ACTIVE:
+        images = [self._ask(partial(cloud.get, image_id)) for image_id in final.external_ids]
+        if all(image is not None and image.status is GlanceStatus.ACTIVE for image in images):
             return final
         message = "the session with ZooKeeper was lost, and when it was back the image was gone"
         LOG.warning("upload %s: %s", final.name, message)
         failure = Failure(failure_class=FailureClass.INTERRUPTED, message=message, phase=UploadPhase.VERIFY)
-        return replace(final, state=UploadState.FAILED, reason=failure, external_id=None, external_name=None)
+        failed = replace(final, state=UploadState.FAILED, reason=failure)
+        # Of several, some may be left: then the record keeps all names, and the janitor sees to them.
+        return failed if any(images) else _without_image(failed)
 
     @property
     def _record(self) -> Upload:
         return self._progress.record
 
     def _forget_image(self) -> None:
-        self._progress.record = replace(self._record, external_id=None, external_name=None, task=None)
+        self._progress.record = _without_image(replace(self._record, task=None))
 
     def _failed(self, failure: Failure) -> Upload:
         now, record = self._world.clock(), self._progress.timed()
@@ -200,17 +211,23 @@ class _Run:
     def _send(self) -> None:
         """From the first look at the file to an image that may be called ready."""
         task, world = self._task, self._world
-        task.files.check(self._file, task.artifact)
+        for artifact in (task.artifact, *task.parts):
+            task.files.check(task.path(artifact), artifact)
         if task.provider.post_upload_hook is not None:
             hook.check(task.provider.post_upload_hook)
         cloud, capabilities = world.cloud(task.provider), self._capabilities()
-        with self._url(capabilities) as url:
-            order = self._order(self._choices(capabilities, url), url)
+        with ExitStack() as offered:
+            # Of each file, and of the artifact first.
+            urls = [
+                offered.enter_context(self._url(capabilities, task.path(each)))
+                for each in (task.artifact, *task.parts)
+            ]
+            order = self._order(self._choices(capabilities, urls[0]), urls)
             self._progress.named(order.image.name)
             image = transfer.upload(cloud, order, self._progress, self._look)
         with self._discarding(cloud):
             if self._hold(cloud) | self._hook(image):
-                self._check_still_there(cloud, image.id)
+                self._check_still_there(cloud)
 
     def _look(self) -> Failure | None:
         """Why it shall stop, None to go on; asked several times a second, whatever it waits for."""
@@ -242,18 +259,18 @@ class _Run:
             return Capabilities(checked=self._world.clock())
 
     @contextmanager
-    def _url(self, capabilities: Capabilities) -> Iterator[str | None]:
-        """Where the cloud can fetch the file while the block runs; None when it can't or shall not."""
+    def _url(self, capabilities: Capabilities, file: Path) -> Iterator[str | None]:
+        """Where the cloud can fetch a file while the block runs; None when it can't or shall not."""
         provider, offers = self._task.provider, self._world.offers
         if provider.download_url:
-            yield provider.download_url + self._file.name
+            yield provider.download_url + file.name
             return
         wanted = provider.upload_method in (AUTO, Way.WEB_DOWNLOAD)
         if offers is None or not wanted or Way.WEB_DOWNLOAD not in capabilities.import_methods:
             yield None
             return
         try:
-            url = offers.offer(self._file)
+            url = offers.offer(file)
         except ImagepoolError as error:
             LOG.warning("%s gets the bytes from us: %s", provider.name, error.message)
             yield None
@@ -273,7 +290,7 @@ class _Run:
         message = f"there is no way for the image into {self._task.provider.name}: {why}"
         raise ActionFailedError(message, Failure(failure_class=FailureClass.CONFIG, message=message))
 
-    def _order(self, choices: tuple[Choice, ...], url: str | None) -> transfer.Order:
+    def _order(self, choices: tuple[Choice, ...], urls: Sequence[str | None]) -> transfer.Order:
         task, world = self._task, self._world
         image = transfer.new_image(
             task.config.diskimages[task.build.image],
@@ -288,23 +305,31 @@ class _Run:
             "upload %s of %s: %d bytes as %s",
             self._record.name,
             self._record.image,
-            task.artifact.size,
+            self._record.size,
             image.name,
         )
         return transfer.Order(
             image=image,
             path=self._file,
             artifact=task.artifact,
+            parts=tuple(map(partial(self._part, image), task.parts, urls[1:])),
             upload=self._record,
             installation_id=world.identity.installation_id,
             choices=choices,
-            url=url,
+            url=urls[0],
             members=task.provider.images[task.build.image].sharing.members,
             owned=self._owned(),
             timeout=task.provider.upload_timeout.total_seconds(),
             stall_timeout=task.config.stall_timeout.total_seconds(),
             limiter=world.limiter.of(task.provider),
         )
+
+    def _part(self, whole: NewImage, artifact: Artifact, url: str | None) -> transfer.Part:
+        task, installation_id = self._task, self._world.identity.installation_id
+        image = transfer.new_part(
+            whole, artifact, self._record, build=task.build, installation_id=installation_id
+        )
+        return transfer.Part(image=image, path=task.path(artifact), artifact=artifact, url=url)
 
     def _owned(self) -> frozenset[str]:
         """What other uploads of the image have, or may have: what an upload may adopt is of its own build.
@@ -313,7 +338,7 @@ class _Run:
         fresh = store.list_uploads(mine.image, mine.build_id, mine.provider)
         known = store.snapshot().image(mine.image)
         others = [upload for upload in (*known.uploads, *fresh) if upload.name != mine.name]
-        ids = {upload.external_id for upload in others if upload.external_id is not None}
+        ids = {image_id for upload in others for image_id in upload.external_ids}
         return frozenset(ids | {upload.name for upload in others})
 
     # -- once it is there ---------------------------------------------------------------------
@@ -395,13 +420,14 @@ class _Run:
         self._progress.record = replace(self._record, hook_output=output)
         return True
 
-    def _check_still_there(self, cloud: Cloud, image_id: str) -> None:
+    def _check_still_there(self, cloud: Cloud) -> None:
         """Time has passed since it was verified."""
-        image = self._ask(lambda: cloud.get(image_id))
-        if image is None or image.status is not GlanceStatus.ACTIVE:
-            now = "gone" if image is None else f"{image.status}"
-            message = f"the image was verified, but by the end it is {now}"
-            raise CloudError(message, failure_class=FailureClass.CLOUD)
+        for image_id in self._record.external_ids:
+            image = self._ask(partial(cloud.get, image_id))
+            if image is None or image.status is not GlanceStatus.ACTIVE:
+                now = "gone" if image is None else f"{image.status}"
+                message = f"the image {image_id} was verified, but by the end it is {now}"
+                raise CloudError(message, failure_class=FailureClass.CLOUD)
 
 
 def _translated(error: ImagepoolError) -> Failure:

@@ -75,7 +75,7 @@ class Missing:
                 return True  # somebody is at it; the next look finds out what came of it
             with claim:
                 current = store.get_upload(upload.image, upload.build_id, upload.provider, upload.id)
-                same = current.external_id == upload.external_id
+                same = current.external_ids == upload.external_ids
                 if not (same and vanished.is_expected(provider, current)) or _is_there(cloud, current):
                     return True
                 time = self._world.clock()
@@ -94,4 +94,5 @@ class Missing:
 
 
 def _is_there(cloud: Cloud, upload: Upload) -> bool:
-    return upload.external_id is not None and cloud.get(upload.external_id) is not None
+    """Whether nothing of it is gone: without its kernel an image is of no use."""
+    return upload.external_id is not None and all(cloud.get(each) is not None for each in upload.external_ids)

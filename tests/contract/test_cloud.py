@@ -19,10 +19,11 @@ from builder.cloud import transfer
 from builder.cloud.base import Change, Cloud, NewImage, Task, TaskState
 from builder.cloudimage import CloudImage, GlanceStatus
 from builder.errors import CloudError, NotFoundError
+from builder.model import ImageFormat
 from builder.ways import Way
 from tests.contract.worlds import eventually
 from tests.fakes.bodies import BrokenBody, BytesBody
-from tests.unit.cloud_world import INSTALLATION, Attempt, record
+from tests.unit.cloud_world import INSTALLATION, PARTS, Attempt, ThreeParts, record
 
 CONTENT = bytes(range(256)) * 4096
 TIMEOUT = 30.0
@@ -249,6 +250,29 @@ def test_an_upload_is_verified_against_what_this_cloud_says(cloud: Cloud, tmp_pa
     assert image.status is GlanceStatus.ACTIVE
     assert image.id in said
     assert cloud.get(image.id) is None
+
+
+@pytest.mark.parametrize("way", [Way.PUT, Way.GLANCE_DIRECT])
+def test_three_images_that_refer_to_each_other_come_and_go_together(
+    cloud: Cloud, tmp_path: Path, way: Way
+) -> None:
+    build_id = uuid.uuid4().hex
+    upload = ThreeParts(cloud, tmp_path / "noble.ami", PARTS[ImageFormat.AMI], build_id=build_id, ways=(way,))
+
+    root = upload.run()
+
+    named = [cloud.get(root.properties[each]) for each in ("kernel_id", "ramdisk_id")]
+    kernel, ramdisk = (each for each in named if each is not None)
+    for image, wanted in ((root, "ami"), (kernel, "aki"), (ramdisk, "ari")):
+        content = PARTS[ImageFormat(wanted)]
+        assert (image.status, image.disk_format) == (GlanceStatus.ACTIVE, wanted)
+        assert (image.size, image.hash_value) == (len(content), hashlib.sha512(content).hexdigest())
+    # Those of a record from which nodepool's commands took what they don't know.
+    known = record(build_id=build_id, format="ami", external_id=root.id)
+    transfer.hide(cloud, known, installation_id=INSTALLATION)
+    said = transfer.remove(cloud, known, installation_id=INSTALLATION)
+    assert said.index(root.id) < min(said.index(kernel.id), said.index(ramdisk.id))
+    assert [cloud.get(image.id) for image in (root, kernel, ramdisk)] == [None] * 3
 
 
 # -- changes ------------------------------------------------------------------------------------

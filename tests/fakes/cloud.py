@@ -59,7 +59,7 @@ class FakeCloud(Cloud):
         self.images: dict[str, CloudImage] = {}
         self.contents: dict[str, bytes] = {}
         self.in_use: set[str] = set()
-        self.formats = {"qcow2", "raw", "vhd", "vhdx", "vmdk"}
+        self.formats = {"qcow2", "raw", "vhd", "vhdx", "vmdk", "ami", "aki", "ari"}
         self.import_methods: set[str] = set()
         self.stores: tuple[str, ...] = ()
         self.tasks = False

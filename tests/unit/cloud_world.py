@@ -23,17 +23,31 @@ from builder.model import (
     BuildState,
     Failure,
     FailureClass,
+    ImageFormat,
     Upload,
     UploadPhase,
     UploadState,
 )
 from builder.ways import Choice, Way
-from tests.fakes.bodies import write_artifact
+from tests.fakes.bodies import artifact_of, write_artifact
 
 NOW = datetime(2026, 11, 20, 14, 14, tzinfo=UTC)
 INSTALLATION = "1" * 32
 BUILD = "b" * 32
 URL = "https://files.example/noble.qcow2"
+
+
+def content(size: int) -> bytes:
+    """Bytes that look like an image, the same each time."""
+    return random.Random(size).randbytes(size)
+
+
+#: The content of the files of an upload in three parts. A kernel has a boot sector's mark, as real ones do.
+PARTS = {
+    ImageFormat.AMI: content(200_000),
+    ImageFormat.AKI: bytes(510) + b"\x55\xaa" + content(29_489),
+    ImageFormat.ARI: content(50_001),
+}
 
 
 def provider(name: str = "north", region: str = "RegionOne", **changes: Any) -> Provider:
@@ -92,6 +106,7 @@ class Attempt:
 
     cancelled: threading.Event = field(default_factory=threading.Event)
     created: list[CloudImage] = field(default_factory=list)
+    parts: dict[ImageFormat, CloudImage] = field(default_factory=dict)  #: those that are there
     phases: list[UploadPhase] = field(default_factory=list)
     progress: list[int] = field(default_factory=list)
     tried: list[tuple[Way, tuple[str, ...]]] = field(default_factory=list)
@@ -161,6 +176,32 @@ class Attempt:
 
 
 @dataclass
+class ThreeParts(Attempt):
+    """An upload of a root, a kernel and a ramdisk."""
+
+    def __post_init__(self) -> None:
+        for each, data in PARTS.items():
+            self.path.with_suffix(f".{each}").write_bytes(data)
+        self.artifact = artifact_of(self.content, ImageFormat.AMI)
+
+    @property
+    def record(self) -> Upload:
+        return replace(super().record, format="ami")
+
+    @property
+    def order(self) -> transfer.Order:
+        return replace(super().order, parts=tuple(map(self.part, ImageFormat.AMI.parts)))
+
+    def part(self, each: ImageFormat) -> transfer.Part:
+        artifact = artifact_of(PARTS[each], each)
+        image = transfer.new_part(
+            self.image, artifact, self.record, build=build(), installation_id=INSTALLATION
+        )
+        url = f"https://files.example/noble.{each}"
+        return transfer.Part(image=image, path=self.path.with_suffix(f".{each}"), artifact=artifact, url=url)
+
+
+@dataclass
 class _Listener:
     """Notes what it is told, and tells it on."""
 
@@ -180,6 +221,9 @@ class _Listener:
         self.attempt.created.append(image)
         if self.on_created:
             self.on_created(image)
+
+    def part(self, image_format: ImageFormat, image: CloudImage) -> None:
+        self.attempt.parts[image_format] = image
 
     def sent(self, count: int) -> None:
         self.attempt.progress.append(count)
@@ -235,8 +279,3 @@ def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < until, "it did not come to pass"
         pause.wait(0.01)
-
-
-def content(size: int) -> bytes:
-    """Bytes that look like an image, the same each time."""
-    return random.Random(size).randbytes(size)

@@ -226,6 +226,27 @@ def test_all_are_those_that_the_daemon_would_remove(world: World) -> None:
     assert left(world) == {"nodepools", "of unknown build", "leak-2"}
 
 
+def test_what_an_image_boots_with_is_not_deleted_before_it(world: World) -> None:
+    put(world, "kernel", 1)
+    world.clouds["north"].change("kernel", disk_format="aki")
+    put(world, "root", 1, properties={"kernel_id": "kernel"})
+    refused = world.run("leak", "delete", "kernel", "--provider", "north")
+    assert refused.code == 4 and "image root" in refused.err and "boots with it" in refused.err
+    assert {"kernel", "root"} <= left(world)
+    done = world.run("leak", "delete", "--all", "--provider", "north", "--yes")
+    assert done.code == 0 and left(world).isdisjoint({"kernel", "root"})
+    assert done.out.index("root") < done.out.index("kernel")
+
+
+def test_what_boots_with_an_image_and_goes_already_does_not_keep_it(world: World) -> None:
+    put(world, "kernel", 1)
+    world.clouds["north"].change("kernel", disk_format="aki")
+    put(world, "root", 1, properties={"kernel_id": "kernel"})
+    world.clouds["north"].change("root", status=GlanceStatus.PENDING_DELETE)
+    assert world.run("leak", "delete", "kernel", "--provider", "north").code == 0
+    assert "kernel" not in left(world)
+
+
 def test_all_are_deleted_once_somebody_said_yes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

@@ -149,6 +149,7 @@ def test_everything_on_record_is_shown(world: World) -> None:
             cloud="alpha",
             hook_output=("hello\x1b[2J", "bye"),
             hidden=True,
+            parts={"aki": "k-1", "ari": "r-1"},
             deletion=Deletion(by="ann", time=NOW, why="bad\nkernel"),
         )
     )
@@ -158,8 +159,10 @@ def test_everything_on_record_is_shown(world: World) -> None:
     assert (shown["task"], shown["cloud"], shown["hidden"]) == ("t-1", "alpha", True)
     assert shown["deletion"] == {"by": "ann", "why": "bad\nkernel", "time": "2026-11-21T14:30:00Z"}
     assert shown["cancellation"] is None
+    assert shown["parts"] == {"aki": "k-1", "ari": "r-1"}
     table = world.run("upload", "show", "00000001/north").out
     assert "by ann at 2026-11-21 14:30:00 UTC: bad kernel" in table and "hello\\x1b[2J" in table
+    assert "aki: k-1" in table and "ari: r-1" in table
 
 
 # -- cancelling -----------------------------------------------------------------------------------

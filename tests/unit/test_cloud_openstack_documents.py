@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from builder.cloud.base import Change, TaskState
+from builder.cloud.base import Change, NewImage, TaskState
 from builder.cloud.openstack import documents
 from builder.cloudimage import GlanceStatus
 from builder.ways import Quota
@@ -42,6 +42,18 @@ def test_all_of_an_image_is_read() -> None:
     assert (image.tags, image.hidden, image.disk_format, image.min_disk) == ({"a", "b"}, True, "vhd", 4)
     assert image.created == datetime(2026, 11, 20, 14, 14, tzinfo=UTC)
     assert image.properties == {"os_hidden": "true", "min_disk": "4", "os_distro": "debian"}
+
+
+@pytest.mark.parametrize(
+    ("disk", "container"),
+    [("qcow2", "bare"), ("raw", "bare"), ("vhd", "bare"), ("ami", "ami"), ("aki", "aki"), ("ari", "ari")],
+)
+def test_only_the_three_part_format_is_wrapped_in_itself(disk: str, container: str) -> None:
+    image = NewImage(name="noble", disk_format=disk, min_disk=0, properties={})
+
+    document = documents.of_new_image(image)
+
+    assert (document["disk_format"], document["container_format"]) == (disk, container)
 
 
 @pytest.mark.parametrize("stamp", [None, "", "yesterday", 7])

@@ -27,6 +27,7 @@ RAW, QCOW2, VHD, VHDX, VMDK = (
     ImageFormat.VHDX,
     ImageFormat.VMDK,
 )
+DISKS = (RAW, QCOW2, VHD, VHDX, VMDK)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Artifact]:
     with raw.open("wb") as stream:
         stream.write(bytes(510) + b"\x55\xaa" + os.urandom(1 << 20))
         stream.truncate(SIZE)
-    return dict(convert.make(raw, list(ImageFormat), limits=Limits()).artifacts)
+    return dict(convert.make(raw, DISKS, limits=Limits()).artifacts)
 
 
 def of(made: dict[Path, Artifact], wanted: ImageFormat, place: Path) -> tuple[Path, Artifact]:
@@ -62,13 +63,13 @@ def as_recorded(file: Path, artifact: Artifact) -> Artifact:
     return replace(artifact, size=file.stat().st_size)
 
 
-@pytest.mark.parametrize("wanted", ImageFormat)
+@pytest.mark.parametrize("wanted", DISKS)
 def test_what_was_made_is_as_its_record_says(made: dict[Path, Artifact], wanted: ImageFormat) -> None:
     file, artifact = next((f, a) for f, a in made.items() if a.format is wanted)
     inspect.check(file, artifact, wanted)
 
 
-@pytest.mark.parametrize("wanted", ImageFormat)
+@pytest.mark.parametrize("wanted", DISKS)
 def test_a_file_of_another_size_is_told_with_both(
     made: dict[Path, Artifact], tmp_path: Path, wanted: ImageFormat
 ) -> None:
@@ -79,7 +80,7 @@ def test_a_file_of_another_size_is_told_with_both(
     assert f"has {artifact.size - 512} bytes, {artifact.size} are on record" in failure.message
 
 
-@pytest.mark.parametrize("wanted", ImageFormat)
+@pytest.mark.parametrize("wanted", DISKS)
 def test_a_disk_of_another_size_is_told_with_both(
     made: dict[Path, Artifact], tmp_path: Path, wanted: ImageFormat
 ) -> None:
@@ -89,7 +90,7 @@ def test_a_disk_of_another_size_is_told_with_both(
     assert f"has a disk of {SIZE} bytes, {SIZE + 512} are on record" in failure.message
 
 
-@pytest.mark.parametrize(("recorded", "found"), [*permutations(ImageFormat, 2)])
+@pytest.mark.parametrize(("recorded", "found"), [*permutations(DISKS, 2)])
 def test_a_file_in_another_format_is_told_with_both(
     made: dict[Path, Artifact], tmp_path: Path, recorded: ImageFormat, found: ImageFormat
 ) -> None:

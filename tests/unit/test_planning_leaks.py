@@ -253,3 +253,61 @@ def test_each_is_judged_by_itself_and_in_order() -> None:
         ("image-9", Verdict.NO),
         ("image-7", Verdict.NOW),
     ]
+
+
+# -- in three parts ---------------------------------------------------------------------------------
+
+
+def three_parts() -> tuple[CloudImage, ...]:
+    """The images of an upload that nobody has any more, what is needed first."""
+    named = {"kernel_id": "kernel", "ramdisk_id": "ramdisk"}
+    return (
+        *(
+            image(id=name, name=f"debian-7-{part}", extra={SDK_OBJECT: f"images/debian-7-{part}"})
+            for name, part in (("kernel", "aki"), ("ramdisk", "ari"))
+        ),
+        image(id="root", extra=named),
+    )
+
+
+def seen(*ids: str) -> list[Sighting]:
+    return [replace(LONG_AGO, external_id=each) for each in ids]
+
+
+def test_the_root_goes_first_and_the_others_when_it_is_gone() -> None:
+    kernel, ramdisk, root = three_parts()
+    long_ago = seen("kernel", "ramdisk", "root")
+    first = judge(kernel, ramdisk, root, sightings=long_ago)
+    assert [(leak.image.id, leak.verdict) for leak in first] == [
+        ("root", Verdict.NOW),
+        ("kernel", Verdict.LATER),
+        ("ramdisk", Verdict.LATER),
+    ]
+    assert first[1].due == NOW + HOUR
+    assert first[1].reason.endswith('Image root ("debian-7") boots with it and goes first.')
+    assert [leak.verdict for leak in judge(kernel, ramdisk, sightings=long_ago)] == [Verdict.NOW] * 2
+
+
+def test_what_somebody_elses_image_boots_with_stays() -> None:
+    kernel, ramdisk, root = three_parts()
+    copy = replace(root, id="snap", properties={**root.properties, "image_type": "snapshot"})
+    verdicts = [leak.verdict for leak in judge(kernel, ramdisk, copy, sightings=seen("kernel", "ramdisk"))]
+    assert verdicts == [Verdict.LATER] * 2
+    gone = replace(root, status=GlanceStatus.DELETED)
+    verdicts = [leak.verdict for leak in judge(kernel, ramdisk, gone, sightings=seen("kernel", "ramdisk"))]
+    assert verdicts == [Verdict.NOW] * 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "owned"),
+    [
+        ({"external_id": "root", "parts": {"aki": "kernel", "ari": "ramdisk"}}, True),
+        ({"external_id": "root", "state": UploadState.DELETING}, True),
+        ({"external_id": "root"}, False),
+    ],
+    ids=["on record", "of which nodepool's commands left one", "of another upload"],
+)
+def test_a_part_belongs_to_whoever_has_it_or_may_have_it(changes: dict[str, object], owned: bool) -> None:
+    record = replace(upload(7, UploadState.READY, NOW, format="ami"), **changes)
+    leaks = judge(*three_parts(), known=(ready(7, NOW), record), builds_gone={})
+    assert {leak.image.id for leak in leaks} == (set() if owned else {"kernel", "ramdisk"})

@@ -57,6 +57,16 @@ def test_every_way_is_listed_once_the_usable_ones_first_and_each_with_a_sentence
                 assert all(c.reason.endswith(".") and "\n" not in c.reason for c in choices)
 
 
+def test_three_parts_go_every_way_but_that_of_tasks() -> None:
+    able = replace(IMPORTING, disk_formats=frozenset({"ami", "aki", "ari"}), tasks=True)
+    where = forced(Way.TASKS)
+    (tasks,) = (c for c in choose(where, able, artifact(ImageFormat.AMI), url=URL) if c.way is Way.TASKS)
+    assert not tasks.usable
+    assert tasks.reason == "A task makes one image of one file, and ami is several."
+    able = replace(able, tasks=False)
+    assert usable(can=able, form=ImageFormat.AMI) == usable()
+
+
 def test_without_a_url_nothing_can_be_fetched() -> None:
     assert Way.WEB_DOWNLOAD not in usable(url=None)
     assert why(Way.WEB_DOWNLOAD, url=None) == (

@@ -82,7 +82,7 @@ def make_image(
     on_artifact: Callable[[Artifact], None],
     stop: Stop,
 ) -> Product:
-    """What the engine does, in no time: publishes one raw file of a build, with its proof."""
+    """What the engine does, in no time: publishes a build, raw or in three parts, with its proof."""
     on_phase(BuildPhase.PACKAGES)
     now = datetime.now(UTC)
     proof = artifacts.Proof(
@@ -97,22 +97,33 @@ def make_image(
     publication.begin()
     content = job.build_id.encode() * 128
     job.work_dir.mkdir(exist_ok=True)
-    file = job.work_dir / "image.raw"
-    file.write_bytes(content)
-    artifact = raw_artifact(content)
-    publication.add(file, ImageFormat.RAW, Limits())
+    wanted = ImageFormat.AMI if ImageFormat.AMI in job.image.formats else ImageFormat.RAW
     on_phase(BuildPhase.CONVERT)
-    on_artifact(artifact)
-    publication.finish(job.work_dir / "none", None, (artifact,), now)
+    made = []
+    for each, data in contents(content, wanted).items():
+        file = job.work_dir / f"image.{each}"
+        file.write_bytes(data)
+        publication.add(file, each, Limits())
+        made.append(raw_artifact(data, each))
+        on_artifact(made[-1])
+    publication.finish(job.work_dir / "none", None, tuple(made), now)
     return Product(
-        artifacts=(artifact,), tools={"dib": "1"}, timings={}, inputs={}, work_bytes=4096, disk=None
+        artifacts=tuple(made), tools={"dib": "1"}, timings={}, inputs={}, work_bytes=4096, disk=None
     )
 
 
-def raw_artifact(content: bytes) -> Artifact:
-    """A raw file of that content, as a record has it."""
+def contents(content: bytes, image_format: ImageFormat) -> dict[ImageFormat, bytes]:
+    """What is in the files of a build in that format, of which the first has `content`."""
+    return {
+        image_format: content,
+        **{part: f"{part} of ".encode() + content[:1024] for part in image_format.parts},
+    }
+
+
+def raw_artifact(content: bytes, image_format: ImageFormat = ImageFormat.RAW) -> Artifact:
+    """A file of that content, as a record has it; raw, or in another format that is nothing else."""
     return Artifact(
-        format=ImageFormat.RAW,
+        format=image_format,
         size=len(content),
         virtual_size=len(content),
         md5=hashlib.md5(content, usedforsecurity=False).hexdigest(),
@@ -188,14 +199,22 @@ class Stage:
             self.provider(provider.name, images=listed)
         return changed
 
-    def published(self, number: int, state: BuildState = BuildState.READY, **more: object) -> Build:
-        """A build with a raw file that every provider takes, in the store and on disk."""
+    def published(
+        self,
+        number: int,
+        state: BuildState = BuildState.READY,
+        image_format: ImageFormat = ImageFormat.RAW,
+        **more: object,
+    ) -> Build:
+        """A build with a file that every provider takes, and its parts, in the store and on disk."""
         for provider in self.config.providers:
-            self.provider(provider, image_format=ImageFormat.RAW)
-        content = bytes([number]) * 4096
-        artifact = raw_artifact(content)
-        record = build(number, state, **{"artifacts": (artifact,), "formats": ("raw",), **more})
-        artifacts.path(self.config.images_dir, record.image, record.id, ImageFormat.RAW).write_bytes(content)
+            self.provider(provider, image_format=image_format)
+        files = contents(bytes([number]) * 4096, image_format)
+        made = tuple(raw_artifact(content, each) for each, content in files.items())
+        formats = tuple(sorted(map(str, files)))
+        record = build(number, state, **{"artifacts": made, "formats": formats, **more})
+        for each, content in files.items():
+            artifacts.path(self.config.images_dir, record.image, record.id, each).write_bytes(content)
         self.store.put(record)
         return record
 

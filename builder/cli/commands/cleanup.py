@@ -209,7 +209,8 @@ def _forgotten(snapshot: Snapshot, upload: Upload, free: bool) -> Line:
 def _image(upload: Upload) -> str:
     if upload.external_id is None:
         return f"named {upload.external_name}"
-    return f"{upload.external_id} ({upload.external_name or 'of unknown name'})"
+    parts = f", with {' and '.join(upload.parts.values())}" if upload.parts else ""
+    return f"{upload.external_id} ({upload.external_name or 'of unknown name'}){parts}"
 
 
 def _forget_sightings(store: Store, provider: str) -> None:

@@ -10,7 +10,7 @@ from builder.cli import guard, render, text
 from builder.cli.base import Action, Lister
 from builder.cli.cells import Bytes, Cell, Moment, Paragraph
 from builder.cli.clouds import ask_each
-from builder.cloudimage import INSTALLATION, NODEPOOL_PROVIDER, CloudImage
+from builder.cloudimage import INSTALLATION, NODEPOOL_PROVIDER, PART_PROPERTIES, CloudImage
 from builder.config.model import Config, Provider
 from builder.errors import CloudError, CloudUnavailableError, NotFoundError, RefusedError, UsageError
 from builder.planning.actions import Leak, Verdict
@@ -171,10 +171,22 @@ class _Sweep:
                 adopt_nodepool=self._config.adopt_nodepool,
             )
             raise RefusedError(f"image {image_id} in {provider.name} is no leak of ours: {why}")
+        if needing := self._needing(provider, image):
+            raise RefusedError(
+                f"image {image_id} in {provider.name} stays: image {needing.id} boots with it",
+                hint="Delete that one first.",
+            )
         cloud.delete(image_id)
         self._forget(provider, image_id)
         amount = f", {text.size(image.size)}" if image.size is not None else ""
         return f"deleted from {provider.name} ({image.name}{amount})"
+
+    def _needing(self, provider: Provider, image: CloudImage) -> CloudImage | None:
+        """An image that can't be booted without this one."""
+        if image.disk_format not in PART_PROPERTIES:
+            return None
+        there = (each for each in self.ask(provider) if not each.status.is_going)
+        return next((each for each in there if image.id in each.parts_named), None)
 
     def _forget(self, provider: Provider, image_id: str) -> None:
         """Remember no more that it was seen; what somebody typed may be no id at all."""

@@ -39,7 +39,7 @@ def of_new_image(image: NewImage) -> dict[str, object]:
         **{name: _typed(name, value) for name, value in image.properties.items()},
         "name": image.name,
         "disk_format": image.disk_format,
-        "container_format": "bare",
+        "container_format": image.container_format,
         "visibility": image.visibility,
     }
     if image.tags:

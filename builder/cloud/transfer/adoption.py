@@ -5,7 +5,8 @@ our marks, and is then verified like any other.
 
 What is adopted is deleted when the upload fails, so two kinds of images are left alone: those of an
 upload that has a record, which whoever cleans up after it may be deleting just now; and one that has
-its diskimage's stable name or tag, by which servers may be booted until there is another.
+its diskimage's stable name or tag, by which servers may be booted until there is another. A part is not
+adopted at all: the image that names it would lose it with the upload. What is adopted gets parts of its own.
 """
 
 from __future__ import annotations
@@ -25,18 +26,20 @@ from builder.ways import Way
 LOG = logging.getLogger(__name__)
 
 
-def adopt(run: Run, fallbacks: tuple[str, ...]) -> CloudImage | None:
+def adopt(run: Run) -> CloudImage | None:
     """The verified image that is this upload's now; None when there is none to adopt."""
+    if run.order.artifact.format.is_part:
+        return None
     found = next((image for image in _candidates(run) if _is_free(run, image)), None)
     if found is None:
         return None
-    run.listener.way(Way.ADOPT, fallbacks)
+    run.way(Way.ADOPT)
     run.enter(UploadPhase.CREATE)
     # Until the cloud has answered, it is not known whose the image is: its marks tell.
     with cleaning(run, lambda: discard_unseen(run)):
         image = describe(run, found, run.order.image)
     with discarding(run, image.id):
-        run.listener.created(image)
+        run.created(image)
         run.enter(UploadPhase.WAIT)
         return finish(run, wait_for_active(run, image.id), run.order.image)
 

@@ -12,6 +12,7 @@ from builder.cloud import ownership
 from builder.cloud.base import Cloud
 from builder.cloud.transfer.order import TransferError
 from builder.cloud.transfer.run import CLOUD_FAILURES, Run
+from builder.cloudimage import FORMAT
 from builder.model import FailureClass
 
 LOG = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def discard(run: Run, image_id: str) -> str:
         except CLOUD_FAILURES as error:
             # A cloud that hangs would make three long waits of it.
             if attempt == TRIES or error.failure_class is FailureClass.TIMEOUT or run.stop():
-                run.image_left = True
+                run.leave()
                 return f"; image {image_id} stays behind, it could not be deleted: {error.message}"
             run.sleep(pause)
             pause *= 2
@@ -75,10 +76,13 @@ def discard_unseen(run: Run, *, unanswered: bool = False) -> str:
     request although its connection broke.
     """
     wanted = ownership.marks(run.order.upload, run.order.installation_id)
+    # An upload may have parts, which are others' to delete.
+    if made_of := run.order.image.properties.get(FORMAT):
+        wanted[FORMAT] = made_of
     try:
         found = run.tidy(lambda: list(run.cloud.find(wanted)))
     except CLOUD_FAILURES as error:
-        run.image_left = True
+        run.leave()
         return f"; whether an image stays behind can't be said: {error.message}"
     upload, installation_id = run.order.upload, run.order.installation_id
     ours = [i for i in found if ownership.why_not_ours(i, upload, installation_id) is None]

@@ -72,7 +72,7 @@ def _create(run: Run) -> str:
     except TransferError as error:
         # The answer is not waited for: the thread that gets it deletes what it names, if it lives so long.
         unwanted.set()
-        run.image_left = True
+        run.leave()
         text = "; whether an image stays behind can't be said: its creation was not answered yet"
         raise run.failure(error.cause.failure_class, error.cause.message + text) from error
     except CloudUnavailableError as error:
@@ -80,5 +80,5 @@ def _create(run: Run) -> str:
         left = discard_unseen(run, unanswered=True)
         raise run.failure(error.failure_class, error.message + left) from error
     with discarding(run, image.id):
-        run.listener.created(image)
+        run.created(image)
     return image.id

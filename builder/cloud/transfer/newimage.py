@@ -49,6 +49,24 @@ def new_image(
     )
 
 
+def new_part(
+    whole: NewImage, part: Artifact, upload: Upload, *, build: Build, installation_id: str
+) -> NewImage:
+    """What an upload creates for a part of what becomes `whole`: visible to the same, and known by neither
+    the tags nor the metadata by which people find what they can boot."""
+    name = f"{whole.name}-{part.format}"
+    return NewImage(
+        name=name,
+        disk_format=str(part.format),
+        min_disk=0,
+        properties=ownership.properties(
+            wished={}, upload=upload, build=build, artifact=part, name=name, installation_id=installation_id
+        ),
+        visibility=whole.visibility,
+        hidden=whole.hidden,
+    )
+
+
 def _min_disk(artifact: Artifact) -> int:
     """GiB that a server's disk must have at least, or Nova refuses to boot it from the image."""
     return math.ceil(artifact.virtual_size / GIB)

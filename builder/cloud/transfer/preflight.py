@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from builder.cloud.transfer.run import CLOUD_FAILURES, Run
@@ -16,9 +17,14 @@ LOG = logging.getLogger(__name__)
 STAGED: Final = frozenset({Way.GLANCE_DIRECT, Way.WEB_DOWNLOAD})
 
 
-def check_file(run: Run) -> None:
-    """TransferError unless the file is there, with the size on record."""
-    path, recorded = run.order.path, run.order.artifact.size
+def check_files(run: Run) -> None:
+    """TransferError unless the file, and that of each part, is there with the size on record."""
+    _check_file(run, run.order.path, run.order.artifact.size)
+    for part in run.order.parts:
+        _check_file(run, part.path, part.artifact.size)
+
+
+def _check_file(run: Run, path: Path, recorded: int) -> None:
     try:
         size = path.stat().st_size
     except OSError as error:
@@ -39,8 +45,9 @@ def ask_quotas(run: Run) -> Mapping[str, Quota]:
 
 
 def check_room(run: Run, quotas: Mapping[str, Quota]) -> None:
-    """TransferError when there is no room for the image, by whatever way it comes."""
-    lacking = _lacking(quotas, {SIZE_TOTAL: run.order.artifact.size, COUNT_TOTAL: 1, COUNT_UPLOADING: 1})
+    """TransferError when there is no room for all that is to come, by whatever way it does."""
+    size = sum(artifact.size for artifact in run.coming)
+    lacking = _lacking(quotas, {SIZE_TOTAL: size, COUNT_TOTAL: len(run.coming), COUNT_UPLOADING: 1})
     if lacking:
         raise run.failure(FailureClass.QUOTA, lacking)
 

@@ -13,7 +13,7 @@ from builder.cloud.base import Change, Cloud
 from builder.cloud.transfer.run import CLOUD_FAILURES
 from builder.cloudimage import CloudImage
 from builder.errors import CloudError, NotFoundError, RefusedError
-from builder.model import Build, FailureClass, Upload
+from builder.model import Build, FailureClass, Upload, parts_of
 from builder.ways import Way
 
 LOG = logging.getLogger(__name__)
@@ -27,9 +27,9 @@ def remove(cloud: Cloud, upload: Upload, *, installation_id: str) -> str:
     """Delete what an upload has in its cloud; returns one sentence on what was done.
 
     Where there may be more than the image on record (a crash between create and record, several
-    ways tried), images that carry the upload's properties are looked for. RefusedError when the
-    image on record is not provably ours, and what the cloud raises: CloudError with `in_use` while
-    servers or volumes use the image.
+    ways tried, parts), images that carry the upload's properties are looked for; an image goes before
+    its parts. RefusedError when an image on record is not provably ours, and what the cloud raises:
+    CloudError with `in_use` while servers or volumes use the image, or another image needs a part of it.
     """
     return _Removal(cloud, upload, installation_id).run()
 
@@ -63,20 +63,21 @@ def discard(
 
 
 def hide(cloud: Cloud, upload: Upload, *, installation_id: str) -> None:
-    """Take an upload's image out of Glance's default lists (`os_hidden`): nobody boots from it by
-    accident any more, and servers that use it can still be rebuilt.
+    """Take an upload's image and its parts out of Glance's default lists (`os_hidden`): nobody boots from
+    it by accident any more, and servers that use it can still be rebuilt.
 
-    RefusedError when the image on record is not provably ours, and what the cloud raises. What is
+    RefusedError when an image on record is not provably ours, and what the cloud raises. What is
     gone, or hidden already, is left as it is.
     """
-    image = _on_record(cloud, upload)
-    if image is None:
-        return
-    _prove(cloud, image, upload, installation_id)
-    if not image.hidden:
-        # It may go just now, and then it is as good as hidden.
-        with suppress(NotFoundError):
-            cloud.update(image.id, Change(hidden=True))
+    for image_id in upload.external_ids:
+        image = _there(cloud, image_id)
+        if image is None:
+            continue
+        _prove(image, upload, installation_id)
+        if not image.hidden:
+            # It may go just now, and then it is as good as hidden.
+            with suppress(NotFoundError):
+                cloud.update(image.id, Change(hidden=True))
 
 
 def add_build_facts(cloud: Cloud, upload: Upload, build: Build, *, installation_id: str) -> None:
@@ -84,12 +85,12 @@ def add_build_facts(cloud: Cloud, upload: Upload, build: Build, *, installation_
     the build may have been going on. Raises like `hide`; CloudError when the cloud keeps others."""
     facts = ownership.build_facts(build)
     gone = CloudError(f"image {upload.external_id} is gone", failure_class=FailureClass.CLOUD)
-    image = _on_record(cloud, upload)
+    image = None if upload.external_id is None else _there(cloud, upload.external_id)
     if image is None:
         raise gone
     if facts.items() <= image.properties.items():
         return
-    _prove(cloud, image, upload, installation_id)
+    _prove(image, upload, installation_id)
     try:
         changed = cloud.update(image.id, Change(properties=facts))
     except NotFoundError:
@@ -108,6 +109,7 @@ class _Removal:
         self._cloud = cloud
         self._upload = upload
         self._installation_id = installation_id
+        self._staying: list[CloudImage] = []  #: which have the upload's marks, and are not its own
 
     def run(self) -> str:
         done = [*self._recorded(), *self._of_task(), *self._found(), *self._object()]
@@ -117,11 +119,11 @@ class _Removal:
         upload = self._upload
         if upload.external_id is None:
             return
-        image = _on_record(self._cloud, upload)
+        image = _there(self._cloud, upload.external_id)
         if image is None:
             yield f"image {upload.external_id} was gone already"
             return
-        _prove(self._cloud, image, upload, self._installation_id)
+        _prove(image, upload, self._installation_id)
         yield self._delete(image)
 
     def _of_task(self) -> Iterator[str]:
@@ -148,18 +150,46 @@ class _Removal:
             )
 
     def _found(self) -> Iterator[str]:
-        """What carries the upload's marks, where its record does not tell of every image."""
+        """What carries the upload's marks, where its record does not tell of every image, or it has parts."""
         upload = self._upload
-        if upload.external_id is not None and not upload.fallbacks:
+        if upload.external_id is not None and not upload.fallbacks and not parts_of(upload.format):
             return
-        for image in list(self._cloud.find(ownership.marks(upload, self._installation_id))):
-            if image.id == upload.external_id or image.status.is_going:
-                continue
+        marked = self._marked()
+        for image in marked:
             doubt = ownership.why_not_ours(image, upload, self._installation_id)
+            if doubt and image.id in upload.parts.values():
+                raise _unproven(image, upload, doubt)
             if doubt:
                 yield f"image {image.id} ({image.name}) is left alone: {doubt}"
+                self._staying.append(image)
             else:
+                self._check_unneeded(image)
                 yield self._delete(image)
+
+    def _marked(self) -> list[CloudImage]:
+        """Images that carry the upload's marks, and its parts on record whatever they carry: each before
+        those that its properties name."""
+        upload = self._upload
+        found = self._cloud.find(ownership.marks(upload, self._installation_id))
+        images = {image.id: image for image in found if image.id != upload.external_id}
+        for image_id in upload.parts.values():
+            image = None if image_id in images else _there(self._cloud, image_id)
+            if image is not None:
+                images[image_id] = image
+        there = [image for image in images.values() if not image.status.is_going]
+        named = frozenset().union(*(image.parts_named for image in there))
+        return sorted(there, key=lambda image: image.id in named)
+
+    def _check_unneeded(self, part: CloudImage) -> None:
+        """CloudError as long as an image that stays, such as somebody's snapshot, boots with this one."""
+        needing = next((image for image in self._staying if part.id in image.parts_named), None)
+        if needing is not None:
+            raise CloudError(
+                f"image {part.id} ({part.name}) stays: image {needing.id} ({needing.name}) boots with it",
+                failure_class=FailureClass.CLOUD,
+                hint="It goes once that image is deleted.",
+                in_use=True,
+            )
 
     def _object(self) -> Iterator[str]:
         """The bytes in Swift; elsewhere there need not be a Swift."""
@@ -173,21 +203,25 @@ class _Removal:
         return f"image {image.id} ({image.name}) is deleted"
 
 
-def _on_record(cloud: Cloud, upload: Upload) -> CloudImage | None:
-    """The image on an upload's record; None when there is none, or none any more."""
-    image = cloud.get(upload.external_id) if upload.external_id is not None else None
+def _there(cloud: Cloud, image_id: str) -> CloudImage | None:
+    """The image of that id; None when there is none, or none any more."""
+    image = cloud.get(image_id)
     return None if image is None or image.status.is_going else image
 
 
-def _prove(cloud: Cloud, image: CloudImage, upload: Upload, installation_id: str) -> None:
+def _prove(image: CloudImage, upload: Upload, installation_id: str) -> None:
     """RefusedError unless an image on record is provably the upload's."""
     doubt = ownership.why_not_ours(image, upload, installation_id)
     if doubt and upload.task is not None:
         # It came without properties.
         doubt = ownership.why_not_of_task(image, upload, installation_id)
     if doubt:
-        raise RefusedError(
-            f"image {image.id} ({image.name}) in {upload.provider} is not provably of upload"
-            f" {upload.name}: {doubt}",
-            hint="Look at it; if it may go, delete it in the cloud by hand.",
-        )
+        raise _unproven(image, upload, doubt)
+
+
+def _unproven(image: CloudImage, upload: Upload, doubt: str) -> RefusedError:
+    return RefusedError(
+        f"image {image.id} ({image.name}) in {upload.provider} is not provably of upload"
+        f" {upload.name}: {doubt}",
+        hint="Look at it; if it may go, delete it in the cloud by hand.",
+    )

@@ -14,8 +14,10 @@ from typing import Final, TypeVar, cast
 from builder.bounded import at_once
 from builder.cloud.base import Cloud
 from builder.cloud.transfer.order import Listener, Order, TransferError
+from builder.cloudimage import CloudImage
 from builder.errors import CloudError, CloudUnavailableError
-from builder.model import Failure, FailureClass, UploadPhase
+from builder.model import Artifact, Failure, FailureClass, UploadPhase
+from builder.ways import Way
 
 #: What clouds raise (Cloud).
 CLOUD_FAILURES: Final = (CloudError, CloudUnavailableError)
@@ -45,13 +47,48 @@ class Run:
 
     phase: UploadPhase = UploadPhase.PREFLIGHT
     sent: int = 0  #: bytes that have left by the present way
+    sent_before: int = 0  #: those of the parts that are there by now
+    fallbacks: tuple[str, ...] = ()  #: the ways that came to nothing so far, as "<way>: <why>"
+    coming: tuple[Artifact, ...] = ()  #: what is still to be brought in, what is at it now included
     image_left: bool = False  #: something could not be deleted, or not be looked for
+    whole_left: bool = False  #: of that, it is what needs the parts, or may be
     is_over: bool = False  #: it was stopped, or has no time left: no other way is tried
     deadline: float = field(init=False)  #: by `clock`
     tidy_until: float | None = field(init=False, default=None)  #: by `clock`, once it was stopped
 
     def __post_init__(self) -> None:
         self.deadline = self.clock() + self.order.timeout
+        self.coming = (*(part.artifact for part in self.order.parts), self.order.artifact)
+
+    def turn_to(self, order: Order) -> None:
+        """This order is next, within the same time: of a part, or of what has to wait for its parts."""
+        self.coming = self.coming[self.coming.index(order.artifact) :]
+        self.sent_before += self.sent
+        self.order, self.sent = order, 0
+
+    def leave(self) -> None:
+        """An image of the present order could not be deleted, or not be looked for."""
+        self.image_left = True
+        self.whole_left |= not self.order.artifact.format.is_part
+
+    def way(self, way: Way) -> None:
+        """This way is tried."""
+        self.listener.way(way, self.fallbacks)
+        if self.sent_before:
+            self.listener.sent(self.sent_before)
+
+    def created(self, image: CloudImage) -> None:
+        """There is an image of the present order."""
+        image_format = self.order.artifact.format
+        if image_format.is_part:
+            self.listener.part(image_format, image)
+        else:
+            self.listener.created(image)
+
+    def moved(self, sent: int) -> None:
+        """So many bytes have left by the present way."""
+        self.sent = sent
+        self.listener.sent(self.sent_before + sent)
 
     def enter(self, phase: UploadPhase) -> None:
         """The phase begins."""

@@ -82,5 +82,4 @@ class _Watch:
         if sent != run.sent or self._body.waiting:
             self._moved = run.clock()
         if sent != run.sent:
-            run.sent = sent
-            run.listener.sent(sent)
+            run.moved(sent)

@@ -105,7 +105,7 @@ def _doubt(run: Run, image: CloudImage | None) -> str | None:
 
 def _make_ours(run: Run, image: CloudImage) -> CloudImage:
     """The image with all its properties, verified."""
-    run.listener.created(image)
+    run.created(image)
     describe(run, image, run.order.image)
     return finish(run, wait_for_active(run, image.id), run.order.image)
 

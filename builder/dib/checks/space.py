@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from builder.dib.output import artifacts
+from builder.dib.output import artifacts, parts
 from builder.errors import RefusedError
 from builder.findings import Finding, fine, problem
 from builder.model import Build, FailureClass, ImageFormat
@@ -23,6 +23,8 @@ DEFAULT_WORK: Final = 3 << 30
 #: Compressed, such an image has about 350 MB; what is not compressed takes what the tree does.
 DEFAULT_COMPRESSED: Final = 512 << 20
 DEFAULT_ARTIFACT: Final = 1 << 30
+#: A kernel or a ramdisk; the largest have drivers and firmware for whatever there is.
+DEFAULT_PART: Final = 128 << 20
 #: Images grow from build to build, a little.
 GROWTH: Final = 1.1
 #: Files and directories of the tree and what the build needs beside them: Debian's minimal image has
@@ -50,6 +52,7 @@ def needs(
     its files take on disk, by format, as far as they are there (`on_disk`): a raw file is as long
     as the virtual disk and mostly holes.
     """
+    formats = parts.all_files(formats)
     last = next((build for build in earlier if build.artifacts), None)
     if last is None:
         assumed = sum(_default(each) for each in formats)
@@ -74,6 +77,8 @@ def _size(wanted: ImageFormat, build: Build, taken: Mapping[str, int]) -> int:
 
 
 def _default(wanted: ImageFormat) -> int:
+    if wanted.is_part:
+        return DEFAULT_PART
     return DEFAULT_COMPRESSED if wanted is ImageFormat.QCOW2 else DEFAULT_ARTIFACT
 
 

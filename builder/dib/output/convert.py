@@ -21,7 +21,7 @@ from typing import Final
 
 from builder.config.model import FormatOptions
 from builder.dib.limits import LOOK, Limits
-from builder.dib.output import inspect, qemu, sparse
+from builder.dib.output import inspect, parts, qemu, sparse
 from builder.dib.output.hashing import Disk, hash_disk, hash_file
 from builder.model import Artifact, BuildPhase, Failure, FailureClass, ImageFormat
 from builder.process.child import Child, find_tool
@@ -90,8 +90,9 @@ def make(
 ) -> Made:
     """Make and describe every wanted format beside the raw image.
 
-    The raw image is itself the artifact when it is wanted, and removed once nothing is made from it
-    any more when it is not. One that ends within a sector gets its zeros first, as every format has them.
+    The raw image is itself the artifact when it is wanted, as a disk or as a root file system, and removed
+    once nothing is made from it any more when it is not. One that ends within a sector gets its zeros first,
+    as every format has them. What a format has for parts is described as it lies beside the raw image.
 
     The listener's `on_phase` is told HASH when the last conversion has ended; `on_bytes` how many bytes
     are done, and of how many, first of all conversions together (bytes of raw that are no holes), then
@@ -101,13 +102,14 @@ def make(
     the niceness `nice`.
 
     Raises ToolMissingError without qemu-img; OSError; and ActionFailedError when qemu-img fails,
-    when what it made is not what was asked for, or when the limits end it. What the callbacks raise
-    passes through. All work has ended by then, but unfinished files are there.
+    when what it made is not what was asked for, when a part is missing, or when the limits end it. What the
+    callbacks raise passes through. All work has ended by then, but unfinished files are there.
     """
     if not wanted:
         return Made(artifacts={}, timings={}, disk=None)
+    parts.require(raw, wanted)
     _fill_up(raw)
-    return _Making(raw, wanted, options, limits, tuple(prefix), listener).run(nice)
+    return _Making(raw, parts.all_files(wanted), options, limits, tuple(prefix), listener).run(nice)
 
 
 def _fill_up(raw: Path) -> None:
@@ -135,7 +137,7 @@ def _settings(wanted: ImageFormat, options: FormatOptions) -> tuple[str, ...]:
             return ("-o", "subformat=dynamic,block_size=1M")
         case ImageFormat.VMDK:
             return ("-o", "subformat=streamOptimized")
-        case ImageFormat.RAW:
+        case _:
             return ()
 
 
@@ -201,7 +203,7 @@ class _Progress:
     """How far one format is; written by its thread, read by the caller's."""
 
     def __init__(self, to_convert: int) -> None:
-        self.to_convert = to_convert  #: bytes; 0 for raw
+        self.to_convert = to_convert  #: bytes; 0 for what is there already
         self.converted = 0
         self.to_hash = 0  #: bytes; known once it is converted
         self.hashed = 0
@@ -240,7 +242,8 @@ class _Making:
         self._hashing = False
         data = sparse.data_size(raw)
         self._size = raw.stat().st_size
-        self._progress = {each: _Progress(0 if each is ImageFormat.RAW else data) for each in wanted}
+        self._progress = {each: _Progress(data if _is_converted(each) else 0) for each in wanted}
+        self._raw_is_wanted = any(each.is_verbatim for each in wanted)
         self._disk: Disk | None = None
         self._done: list[_One] = []
         self._told = 0
@@ -250,7 +253,7 @@ class _Making:
             len(self._progress) + 1, thread_name_prefix="convert", initializer=_stand_back, initargs=(nice,)
         ) as pool:
             jobs = [pool.submit(self._make_one, each) for each in self._progress]
-            if ImageFormat.RAW not in self._progress:
+            if not self._raw_is_wanted:
                 jobs.append(pool.submit(self._hash_disk))
             try:
                 self._follow(jobs)
@@ -297,7 +300,7 @@ class _Making:
             done, total = sum(s.hashed for s in states), sum(s.to_hash for s in states)
         else:
             done, total = sum(s.converted for s in states), sum(s.to_convert for s in states)
-        if self._hashing and self._disk and ImageFormat.RAW not in self._progress:
+        if self._hashing and self._disk and not self._raw_is_wanted:
             self._raw.unlink(missing_ok=True)
         if total:  # raw alone has nothing to convert
             self._listener.on_bytes(done, total)
@@ -315,14 +318,15 @@ class _Making:
         return _One(file=self._raw, timings={"hash disk": time.monotonic() - began}, disk=disk)
 
     def _make_one(self, wanted: ImageFormat) -> _One:
-        target = self._raw.with_name(f"{self._raw.name.removesuffix('.raw')}.{wanted}")
+        target = parts.beside(self._raw, wanted)
         progress = self._progress[wanted]
         timings: dict[str, float] = {}
         began = time.monotonic()
-        if wanted is not ImageFormat.RAW:
+        if _is_converted(wanted):
             self._convert_one(target, wanted, progress)
             timings[f"convert {wanted}"] = time.monotonic() - began
-        _verify(target, wanted, self._size)
+        if not wanted.is_part:
+            _verify(target, wanted, self._size)
         progress.converted, progress.to_hash = progress.to_convert, target.stat().st_size
         progress.is_whole = True
 
@@ -336,14 +340,13 @@ class _Making:
         artifact = Artifact(
             format=wanted,
             size=hashes.size,
-            virtual_size=self._size,
+            virtual_size=hashes.size if wanted.is_part else self._size,
             md5=hashes.md5,
             sha256=hashes.sha256,
             sha512=hashes.sha512,
         )
         self._listener.keep(target, artifact, self._limits)
-        is_raw = wanted is ImageFormat.RAW
-        disk = Disk(sha256=hashes.sha256, size=self._size) if is_raw else None
+        disk = Disk(sha256=hashes.sha256, size=self._size) if wanted.is_verbatim else None
         return _One(file=target, timings=timings, artifact=artifact, disk=disk)
 
     def _convert_one(self, target: Path, wanted: ImageFormat, progress: _Progress) -> None:
@@ -359,6 +362,11 @@ class _Making:
             limits=self._limits,
             on_read=on_read,
         )
+
+
+def _is_converted(wanted: ImageFormat) -> bool:
+    """Whether qemu-img makes it."""
+    return not (wanted.is_verbatim or wanted.is_part)
 
 
 def _stand_back(nice: int) -> None:

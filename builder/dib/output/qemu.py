@@ -21,7 +21,7 @@ LINES: Final = 20
 _LOOK_TIMEOUT: Final = 60.0
 #: Bytes; what they have to say is a page or two.
 _LOOK_LIMIT: Final = 1 << 20
-_NAMES: Final[Mapping[ImageFormat, str]] = {ImageFormat.VHD: "vpc"}
+_NAMES: Final[Mapping[ImageFormat, str]] = {ImageFormat.VHD: "vpc", ImageFormat.AMI: "raw"}
 
 _FULL: Final = re.compile(r"No space left on device|Disk quota exceeded")
 _UNSUPPORTED: Final = re.compile(

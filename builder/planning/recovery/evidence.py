@@ -7,7 +7,7 @@ without makes the image useless as evidence.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -18,6 +18,7 @@ from builder.cloudimage import (
     BUILD_STARTED,
     FORMAT,
     IMAGE,
+    PART_PROPERTIES,
     PROVIDER,
     PYTHON_PATH,
     RAW_SHA256,
@@ -75,6 +76,11 @@ class Evidence:
         return self.diskimage, self.build_id
 
     @property
+    def is_part(self) -> bool:
+        """Whether another image needs it, and it alone is of no use."""
+        return self.format is not None and self.format.is_part
+
+    @property
     def half(self) -> bool:
         """Whether its upload never came to its end."""
         return self.image.status in _HALF
@@ -122,6 +128,20 @@ def why_unusable(evidence: Evidence) -> str | None:
             return f"its {algorithm} is {quoted(theirs)}, {ours} was uploaded"
     if not compared:
         return "neither Glance nor its properties tell a hash by which its bytes could be checked"
+    return None
+
+
+def why_incomplete(evidence: Evidence, parts: Iterable[Evidence]) -> str | None:
+    """Why an image can't be booted with these `parts`; None when it can, or needs none."""
+    there = {each.format: each for each in parts}
+    for wanted in evidence.format.parts if evidence.format else ():
+        part, named = there.get(wanted), evidence.image.properties.get(PART_PROPERTIES[wanted])
+        if part is None:
+            return f"its {wanted} is gone"
+        if part.image.id != named:
+            return f"its {wanted} is image {part.image.id}, and it names {quoted(named or '')}"
+        if problem := why_unusable(part):
+            return f"of its {wanted}, image {part.image.id}, {problem}"
     return None
 
 

@@ -16,7 +16,7 @@ from typing import Final
 from builder.cloudimage import CloudImage
 from builder.config.model import Config
 from builder.model import Build, BuildState, Failure, FailureClass, Snapshot, Upload, UploadWish
-from builder.planning.recovery.evidence import Evidence, checked_by, why_unusable
+from builder.planning.recovery.evidence import Evidence, checked_by, why_incomplete, why_unusable
 from builder.planning.recovery.files import Files, files_of
 from builder.planning.recovery.steps import Fate, KeptBuild, Step, Thing
 from builder.planning.recovery.trove import Found, Other, Trove
@@ -108,7 +108,8 @@ class _Case:
     @property
     def whole(self) -> Iterator[Evidence]:
         """What those tell that are proven to be whole."""
-        return (each for each in self.evidence if not each.half and why_unusable(each) is None)
+        every = (each for found in self.found for each in found.all)
+        return (each for each in every if not each.half and why_unusable(each) is None)
 
     @property
     def ready(self) -> datetime | None:
@@ -263,7 +264,7 @@ def _upload(case: _Case, build: Build | None, found: Found, files: Files) -> Ste
             " Recover on the machine that has the build's files, or delete it by hand."
         )
         return _on_image(found, Fate.LEFT, reason)
-    if evidence.half:
+    if evidence.half or found.is_lost:
         return _half(case, build, found)
     if found.hidden:
         reason = (
@@ -271,7 +272,8 @@ def _upload(case: _Case, build: Build | None, found: Found, files: Files) -> Ste
             " so its build is kept away from there until `imagepool upload retry`."
         )
         return _on_image(found, Fate.LEFT, reason)
-    if problem := why_unusable(evidence) or _other_bytes(evidence, files):
+    problem = why_unusable(evidence) or why_incomplete(evidence, found.parts)
+    if problem := problem or next(filter(None, (_other_bytes(each, files) for each in found.all)), None):
         return _on_image(found, Fate.LEFT, f"It can't be called ready: {problem}.")
     if case.ready is None and build.state is not BuildState.DELETING:
         reason = f"Its build {short(build.id)} is {build.state}: it never became ready."
@@ -285,7 +287,9 @@ def _upload(case: _Case, build: Build | None, found: Found, files: Files) -> Ste
 def _half(case: _Case, build: Build, found: Found) -> Step:
     if build.state is BuildState.BUILDING:
         return _on_image(found, Fate.LEFT, f"Its build {short(build.id)} is still being built.")
-    reason = f"It is {found.evidence.image.status}: a failed upload, which the janitor takes away."
+    what = f"{found.evidence.format} without what it is a part of" if found.is_lost else ""
+    what = what or str(found.evidence.image.status)
+    reason = f"It is {what}: a failed upload, which the janitor takes away."
     return _on_image(found, Fate.RESTORE, reason, failed_upload(found, case.now))
 
 

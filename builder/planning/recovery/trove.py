@@ -27,8 +27,21 @@ class Found:
 
     evidence: Evidence
     provider: Provider
+    parts: tuple[
+        Evidence, ...
+    ] = ()  #: images of the same upload that this one needs, or that are all there is
     #: Whether it is hidden where images are not: so is what was to go while it was in use.
     hidden: bool = False
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing is there but parts of it."""
+        return self.evidence.is_part
+
+    @property
+    def all(self) -> tuple[Evidence, ...]:
+        """What its image and its parts tell."""
+        return (self.evidence, *self.parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +85,7 @@ class Trove:
                 found.append(told)
             else:
                 others.append(told)
-        for sift in (_without_doubles, self._without_misnamed):
+        for sift in (_without_doubles, self._without_misnamed, _with_parts):
             found, more = sift(found)
             others += more
         grouped: dict[Key, list[Found]] = defaultdict(list)
@@ -106,7 +119,7 @@ class Trove:
         return Found(evidence=evidence, provider=owner, hidden=self._is_hidden(evidence))
 
     def _record_of(self, image: CloudImage) -> Upload | None:
-        return next((u for u in self.snapshot.uploads() if u.external_id == image.id), None)
+        return next((u for u in self.snapshot.uploads() if image.id in u.external_ids), None)
 
     def _why_not(self, evidence: Evidence) -> str | None:
         """Why there is no record to be made of an upload."""
@@ -161,14 +174,35 @@ class Trove:
 
 def _without_doubles(found: Sequence[Found]) -> tuple[list[Found], list[Other]]:
     """Of several images of one upload the one that is surest to be it, and the others."""
-    best: dict[tuple[str, str, str, str], Found] = {}
+    best: dict[tuple[str, ...], Found] = {}
     doubles: list[Other] = []
     for each in sorted(found, key=_doubt):
-        key = (*each.evidence.build, each.provider.name, each.evidence.upload_id)
+        key = (*_upload_of(each), str(each.evidence.format) if each.evidence.is_part else "")
         if best.setdefault(key, each) is not each:
             problem = f"image {best[key].evidence.image.id} is of the same upload"
             doubles.append(_nothing(each.evidence.image, each.provider.name, problem))
     return list(best.values()), doubles
+
+
+def _with_parts(found: Sequence[Found]) -> tuple[list[Found], list[Other]]:
+    """What boots with its parts together with them; of an upload that has only parts, one of them."""
+    uploads: dict[tuple[str, ...], list[Found]] = defaultdict(list)
+    for each in sorted(found, key=lambda each: (each.is_lost, str(each.evidence.format))):
+        uploads[_upload_of(each)].append(each)
+    whole: list[Found] = []
+    parts: list[Other] = []
+    for first, *rest in uploads.values():
+        whole.append(replace(first, parts=tuple(each.evidence for each in rest)))
+        for each in rest:
+            reason = f"It goes with image {first.evidence.image.id}, of the same upload."
+            parts.append(
+                Other(image=each.evidence.image, provider=each.provider.name, reason=reason, known=True)
+            )
+    return whole, parts
+
+
+def _upload_of(found: Found) -> tuple[str, ...]:
+    return (*found.evidence.build, found.provider.name, found.evidence.upload_id)
 
 
 def _nothing(image: CloudImage, provider: str, problem: str) -> Other:

@@ -25,9 +25,15 @@ def ready_upload(found: Found, build: Build, ready: datetime) -> Upload:
 
 def failed_upload(found: Found, now: datetime) -> Upload:
     """The record of an upload that never came to its end; the janitor takes the image away."""
-    message = f"the records were lost before it was done; the image is {found.evidence.image.status}"
+    status = f"the image is {found.evidence.image.status}"
+    left = "only parts of it are there" if found.is_lost else status
+    record = _base(found, found.evidence.started)
+    if found.is_lost:
+        # By its marks all that there is of it is found.
+        record = replace(record, external_id=None, format=None, parts={})
+    message = f"the records were lost before it was done; {left}"
     return replace(
-        _base(found, found.evidence.started),
+        record,
         state=UploadState.FAILED,
         ended=now,
         reason=Failure(failure_class=FailureClass.INTERRUPTED, message=message),
@@ -36,7 +42,7 @@ def failed_upload(found: Found, now: datetime) -> Upload:
 
 def _base(found: Found, time: datetime) -> Upload:
     evidence, provider = found.evidence, found.provider
-    size = evidence.image.size
+    sizes = [each.image.size for each in found.all]
     return Upload(
         id=evidence.upload_id,
         build_id=evidence.build_id,
@@ -50,5 +56,10 @@ def _base(found: Found, time: datetime) -> Upload:
         cloud=provider.cloud,
         region=provider.region,
         started=evidence.started,
-        size=size if size is not None and size >= 0 else None,
+        size=sum(size for size in sizes if size) if all(_is_size(size) for size in sizes) else None,
+        parts={str(each.format): each.image.id for each in found.parts},
     )
+
+
+def _is_size(size: int | None) -> bool:
+    return size is not None and size >= 0

@@ -101,7 +101,8 @@ class CloudState:
         self.token_life = token_life
         self.page_size = page_size
         self.swift = swift  #: an object store is in the catalogue
-        self.disk_formats = {"qcow2", "raw", "vhd", "vhdx", "vmdk"}  #: that its schema lists
+        #: That its schema lists.
+        self.disk_formats = {"qcow2", "raw", "vhd", "vhdx", "vmdk", "ami", "aki", "ari"}
         self.import_methods = ["glance-direct", "web-download"]
         self.stores = ["fast", "slow"]  #: the first is the default
         #: Glance's names to limits, sizes in MiB; enforced and told when not empty.

@@ -128,6 +128,7 @@ uploads = st.builds(
     stable_name=st.none() | texts,
     stable_tag=st.none() | texts,
     hidden=st.booleans(),
+    parts=st.dictionaries(texts, texts, max_size=3),
     deletion=st.none() | st.builds(Deletion, **signed),
     **nodepools,
     **ours,
