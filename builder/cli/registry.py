@@ -31,7 +31,11 @@ COMMANDS: Final = (
     Entry("image build", "image_build:BuildImage", "Ask for builds of images now"),
     Entry("image pause", "pause:PauseImage", "Stop builds of an image"),
     Entry("image unpause", "pause:UnpauseImage", "Let builds of an image go on"),
-    Entry("image render", "render:RenderImage", "Print the command and environment that build an image"),
+    Entry(
+        "image render",
+        "render:RenderImage",
+        "Print the elements, properties, environment and command of an image",
+    ),
     Entry(
         "image explain",
         "image:ExplainImage",
@@ -48,6 +52,7 @@ COMMANDS: Final = (
     Entry("build list", "build:ListBuilds", "List builds"),
     Entry("build show", "build:ShowBuild", "Show everything on record about a build"),
     Entry("build log", "build:ShowLog", "Print the log of a build"),
+    Entry("build diff", "build_diff:DiffBuilds", "Show how two builds differ"),
     Entry("build cancel", "build:CancelBuild", "Cancel a build that runs"),
     Entry("build reproduce", "reproduce:ReproduceBuild", "Print a script that builds the same again"),
     Entry("build delete", "build:DeleteBuild", "Delete a build, its files and its uploads"),

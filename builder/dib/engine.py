@@ -17,6 +17,7 @@ from builder.dib.checks import preflight, space
 from builder.dib.contents import inputs, manifest, unchanged
 from builder.dib.contents.inputs import Inputs
 from builder.dib.contents.unchanged import Comparison
+from builder.dib.differences import contents, record
 from builder.dib.failures import failure_of, usable
 from builder.dib.isolation import cgroups, sandbox, workspace
 from builder.dib.isolation.workspace import Workspace
@@ -253,12 +254,11 @@ class _Run:
         written = self._describe(work, files, made.disk)
         for problem in written.problems:
             log.write(f"imagepool: {problem}")
+        log.write(f"imagepool: {self._changes(work, files)}")
         self._enter(BuildPhase.PUBLISH)
         publication.finish(work.manifests, made.disk, files, datetime.now(UTC))
         # The tree and the raw image are there at the same time, and later the raw image and all files.
-        others = sum(
-            _allocated(self._published(each)) for each in files if each.format is not ImageFormat.RAW
-        )
+        others = sum(_allocated(self._published(each)) for each in files if not each.format.is_verbatim)
         return Product(
             artifacts=files,
             tools=work.versions,
@@ -307,6 +307,17 @@ class _Run:
             tools=work.versions,
             artifacts=files,
             disk=disk,
+        )
+
+    def _changes(self, work: _Work, files: tuple[Artifact, ...]) -> str:
+        job = self._job
+        name = contents.Name(image=job.image.name, build_id=job.build_id, started=self._started.isoformat())
+        return record.write(
+            work.manifests,
+            name,
+            artifacts={each.format: each.size for each in files},
+            tools=work.versions,
+            earlier=(artifacts.directory(job.images_dir, each.image, each.id) for each in job.earlier),
         )
 
     def _proof(self, work: _Work) -> artifacts.Proof:

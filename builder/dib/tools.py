@@ -6,7 +6,7 @@ import contextlib
 import platform
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Final
 import builder
 from builder.dib.isolation import sudo
 from builder.errors import ToolMissingError
+from builder.host import architectures
 from builder.process.child import find_tool, run
 
 #: Program -> Debian package.
@@ -31,6 +32,18 @@ _NEEDED: Final[Mapping[str, str]] = {
     "mkfs.vfat": "dosfstools",
     "debootstrap": "debootstrap",
     "cpio": "cpio",
+}
+#: What makes containers -> Debian package, by DIB_CONTAINERFILE_RUNTIME.
+_RUNTIMES: Final[Mapping[str, str]] = {"podman": "podman", "docker": "docker.io"}
+#: Elements that install the first packages with this machine's own tools (08-yum-chroot of yum-minimal).
+_BY_RPM: Final = frozenset({"yum-minimal", "centos-minimal", "fedora-minimal", "openeuler-minimal"})
+#: What the kernel runs programs of other machines with, and what QEMU calls these in there.
+_BINFMT: Final = Path("/proc/sys/fs/binfmt_misc")
+_QEMU: Final[Mapping[str, str]] = {
+    "amd64": "x86_64",
+    "arm64": "aarch64",
+    "armhf": "arm",
+    "ppc64el": "ppc64le",
 }
 _VERSIONED: Final = ("qemu-img", "mmdebstrap", "debootstrap")
 _NUMBER = re.compile(r"\d+(?:\.\w+)+")
@@ -50,6 +63,54 @@ def require() -> None:
             f"programs that a build needs are not installed: {', '.join(missing)}",
             hint=f"apt-get install {' '.join(sorted(set(missing.values())))}",
         )
+
+
+def require_for(elements: Collection[str], environment: Mapping[str, str]) -> None:
+    """Check that this machine can build of these elements, named as in the diskimage, in this environment.
+
+    Raises ToolMissingError, naming every package to install, where what makes containers is missing, what
+    installs rpm packages, or what runs programs of another architecture.
+    """
+    missing = {name: package for name, package in _wanted(elements, environment) if not _has(name)}
+    told = ", ".join(missing)
+    architecture = environment.get("ARCH", "")
+    if architecture and not _runs(architecture):
+        foreign = f"what runs programs of {architecture} here"
+        told, missing[foreign] = ", ".join(filter(None, (told, foreign))), "qemu-user-static"
+    if missing:
+        raise ToolMissingError(
+            f"programs that this image needs are not installed: {told}",
+            hint=f"apt-get install {' '.join(sorted(set(missing.values())))}",
+        )
+
+
+def _wanted(elements: Collection[str], environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Each program that elements need besides those of every build, and its Debian package."""
+    if any(name == "containerfile" or name.endswith("-container") for name in elements):
+        runtime = environment.get("DIB_CONTAINERFILE_RUNTIME", "podman")
+        yield runtime, _RUNTIMES.get(runtime, runtime)
+    if _BY_RPM.intersection(elements):
+        yield "rpm", "rpm"
+        if not (_has("yumdownloader") and _has("yum")):
+            # dnf downloads by a plugin, which is in a package of its own.
+            yield "dnf", "dnf dnf-plugins-core"
+    if environment.get("ARCH", "") not in ("", *architectures()) and _has("mmdebstrap"):
+        # It asks this whether programs of another architecture run, and gives up without it.
+        yield "arch-test", "arch-test"
+
+
+def _runs(architecture: str) -> bool:
+    """Whether programs of the architecture, as Debian calls it, run in a tree of their own."""
+    here = architectures()
+    if architecture in here or (architecture == "i386" and "amd64" in here):
+        return True
+    try:
+        entry = (_BINFMT / f"qemu-{_QEMU.get(architecture, architecture)}").read_text().split()
+    except OSError:
+        return False
+    # With F it was opened when it was registered; otherwise the tree would have to have it.
+    flags = entry[entry.index("flags:") + 1] if "flags:" in entry[:-1] else ""
+    return entry[:1] == ["enabled"] and "F" in flags
 
 
 def programs(dib_cmd: str) -> Path:

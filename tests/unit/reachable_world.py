@@ -10,13 +10,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class FakeMirror:
-    """What it has (`paths`), the answers for those (`statuses`, the last one for ever), what it was asked."""
+    """What it has (`paths`), the answers for those (`statuses`, the last one for ever), what it was asked;
+    `body` is what each answer has."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/debian"
         self.paths = {"/debian/dists/bookworm/InRelease"}
         self.statuses: Sequence[int] = (200,)
         self.asked: list[str] = []
+        self.body = b""
 
     def answer(self, path: str) -> int:
         self.asked.append(path)
@@ -32,8 +34,9 @@ def mirror() -> Iterator[FakeMirror]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(served.answer(self.path))
-            self.send_header("Content-Length", "0")
+            self.send_header("Content-Length", str(len(served.body)))
             self.end_headers()
+            self.wfile.write(served.body)
 
         def log_message(self, *_: object) -> None:
             """Nobody reads it."""

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from builder.dib import command
-from builder.dib.contents import archive, inputs, manifest, packages
+from builder.dib.contents import archive, inputs, listing, manifest, marks, packages
 from tests.unit.contents_world import STATUS
 from tests.unit.dib_world import BUILD, image, need_root, shellcheck
 
@@ -83,7 +84,7 @@ def built(tmp_path: Path) -> Built:
     raw.mkdir(parents=True)
     (raw / "dpkg").write_text(STATUS)
     (raw / "os-release").write_text('ID=debian\nVERSION_ID="12"\n')
-    (raw / "files").write_bytes(b"1 1 d 4096 8 .\x001 2 f 10 8 ./no text: \x80\x00")
+    (raw / "files").write_bytes(b"1 1 d 4096 8 755 0 0 .\x00\x001 2 f 10 8 644 0 0 ./no text: \x80\x00\x00")
     (place / "dib-manifests").mkdir()
     (place / "dib-manifests" / "dib-manifest-git-image").write_text(
         "tempest git /opt/tempest https://git.test/tempest 1234abcd\nblob file /opt/blob http://x.test\n"
@@ -108,6 +109,7 @@ def test_what_came_out_is_written_down(built: Built) -> None:
     assert built.json("sbom.cdx.json")["bomFormat"] == "CycloneDX"
     assert not built.raw.exists()
     assert [package.name for package in packages.load(built.place) or ()] == ["bash", "libc6"]
+    assert built.json("files.json")["schema"] == 1
 
 
 @pytest.fixture
@@ -124,7 +126,8 @@ def hostile(built: Built, tmp_path: Path) -> Built:
     (theirs / "directory").symlink_to(outside)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(theirs / "socket"))
-    (built.place / "build.json").write_text('{"installation_id": "other"}')
+    for name in ("build.json", "files.json", "changes.json", "changes.md"):
+        (built.place / name).write_text('{"installation_id": "other"}')
     (built.place / "elements.tar.gz").mkdir()
     (built.place / "elements.tar.gz" / "x").write_text("")
     return built
@@ -176,13 +179,16 @@ def test_what_went_in_is_written_with_what_the_build_found_out(built: Built) -> 
     assert "special" in written.inputs.elements
 
 
-def test_the_same_build_leaves_the_same_files(built: Built, tmp_path: Path) -> None:
+def test_the_same_build_leaves_the_same_files_at_any_time(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy = tmp_path / "copy.d"
     shutil.copytree(built.place, copy)
     built.write()
+    monkeypatch.setattr(time, "time", lambda: 1.0)
     (built.elements / "special" / "install.d" / "10-it").touch()
     built.write(into=copy)
-    names = {"packages.json", "sizes.json", "sbom.cdx.json", "inputs.json", "elements.tar.gz"}
+    names = {"packages.json", "sizes.json", "files.json", "sbom.cdx.json", "inputs.json", "elements.tar.gz"}
     assert names <= {file.name for file in copy.iterdir()}
     assert [name for name in names if (copy / name).read_bytes() != (built.place / name).read_bytes()] == []
 
@@ -308,7 +314,7 @@ class Tree:
         return done.stdout
 
     def paths(self) -> set[str]:
-        return {record.split(" ", 5)[5] for record in (self.raw / "files").read_text().split("\0") if record}
+        return {entry.path for entry in listing.read(self.raw)}
 
 
 @pytest.fixture
@@ -331,6 +337,34 @@ def test_the_element_leaves_the_database_of_dpkg_and_the_files(tree: Tree) -> No
     assert not {path for path in tree.paths() if path.startswith("./dev")}
     assert sorted(tree.root.rglob("*")) == before
     assert not (tree.raw / "trouble").exists()
+
+
+def test_the_element_leaves_owners_modes_and_links(tree: Tree) -> None:
+    need_root()
+    tree.put("etc/passwd", "root:x:0:0::/root:/bin/bash\nzuul:x:1000:1000:A Name:/home/zuul:/bin/bash\n")
+    tree.put("etc/group", "root:x:0:\nzuul:x:1000:\n")
+    for path, mode in (("usr/bin/su", 0o4755), ("usr/bin/plain", 0o755), ("etc/a name\n- 0 0", 0o640)):
+        os.chown(tree.put(path), 1000, 1000)
+        (tree.root / path).chmod(mode)
+    wants = tree.root / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(parents=True)
+    (wants / "ssh.service").symlink_to("/lib/systemd/system/ssh.service")
+    (wants.parent / "b.service").symlink_to("/dev/null")
+    tree.put("boot/vmlinuz-6.1.0-28-amd64")
+    assert tree.run() == ""
+    found = marks.find(listing.read(tree.raw), tree.raw)
+    by_path = {file.path: (file.mode, file.owner, file.group) for file in found.files}
+    assert by_path["/usr/bin/su"] == ("4755", "zuul", "zuul")
+    assert by_path["/etc/a name\n- 0 0"] == ("0640", "zuul", "zuul")
+    assert by_path["/etc/passwd"][1:] == ("root", "root")
+    assert "/usr/bin/plain" not in by_path
+    assert [(each.unit, each.state, each.by) for each in found.services] == [
+        ("b.service", "masked", ()),
+        ("ssh.service", "enabled", ("multi-user.target",)),
+    ]
+    assert found.kernels == ("6.1.0-28-amd64",)
+    # Of users it leaves no more than names and numbers.
+    assert "A Name" not in (tree.raw / "passwd").read_text()
 
 
 def test_the_element_is_clean_under_shellcheck() -> None:
@@ -385,10 +419,26 @@ def test_the_element_follows_no_link_out_of_the_image(tree: Tree, tmp_path: Path
     assert not (tree.raw / "dpkg").exists()
 
 
+def test_the_element_leaves_none_of_the_builds_variables_in_the_image(tree: Tree, tmp_path: Path) -> None:
+    for name in ("dib_environment", "dib_arguments", "dib-element-manifest"):
+        tree.put(f"etc/dib-manifests/{name}", "DIB_INDEX=https://user:hunter22@mirror.example/")
+    tree.run()
+    assert [each.name for each in (tree.root / "etc/dib-manifests").iterdir()] == ["dib-element-manifest"]
+
+    # Where a link leads elsewhere, nothing is removed there.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "dib_environment").write_text("the builder's own")
+    (tree.root / "etc/other").symlink_to(elsewhere)
+    tree.run(DIB_MANIFEST_IMAGE_DIR="/etc/other")
+    assert (elsewhere / "dib_environment").exists()
+
+
 def test_the_element_follows_no_link_to_a_directory_out_of_the_image(tree: Tree, tmp_path: Path) -> None:
     host = tmp_path / "host"
     for path, text in (
         ("etc/os-release", "ID=host\n"),
+        ("etc/passwd", "ours:x:0:\n"),
         ("dpkg/status", "Package: ours\nVersion: 1\n"),
         ("dpkg/status.d/base", "Package: ours\nVersion: 1\n"),
         ("rpm/db", "ours\t1\tx86_64\tGPL\n"),
@@ -405,6 +455,7 @@ def test_the_element_follows_no_link_to_a_directory_out_of_the_image(tree: Tree,
     assert "rpm could not list" in said
     assert not (tree.raw / "os-release").exists()
     assert not (tree.raw / "dpkg").exists()
+    assert not (tree.raw / "passwd").exists()
     assert (tree.raw / "rpm").read_text() == ""
 
 

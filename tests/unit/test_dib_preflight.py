@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,25 @@ def test_a_mirror_that_does_not_run(tmp_path: Path) -> None:
     failure = refusal(about(tmp_path, environment={"DIB_DISTRIBUTION_MIRROR": url}))
     assert failure.failure_class is FailureClass.MIRROR
     assert f"{url} (DIB_DISTRIBUTION_MIRROR) does not answer: connection refused" in failure.message
+
+
+def test_what_cannot_be_done_with_mirrors_is_told_and_the_build_begins(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    need_root()
+    platform = replace(PLATFORM, updates_mirror="http://updates.test/debian")
+    check_build(about(tmp_path, image=image(platform=platform)))
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
+        "platform debian-bookworm: updates-mirror is not used: it takes mirror and security-mirror beside it"
+    ]
+
+
+def test_what_an_image_needs_of_the_machine_is_asked_before_it_is_built(tmp_path: Path) -> None:
+    need_root()
+    environment = {"DIB_RELEASE": "bookworm", "ARCH": "no-such-machine"}
+    failure = refusal(about(tmp_path, environment=environment))
+    assert failure.failure_class is FailureClass.TOOL
+    assert "what runs programs of no-such-machine here" in failure.message
 
 
 def test_all_that_is_wrong_is_told_at_once(mounted: Callable[..., Path]) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -51,9 +52,15 @@ URLS = {
         (of("debian"), "unstable", {"main": "unstable"}),
         (of("debian"), "", {"main": "", "security": ""}),
         (of("ubuntu"), "noble", {"main": "noble"}),
-        (of("rocky"), "9", {"main": ""}),
+        (of("rocky"), "9", {"main": "9/BaseOS/x86_64/os"}),
+        (of("rocky"), "", {"main": ""}),
+        (of("gentoo"), "latest", {"main": ""}),
         (image(platform=None), "bookworm", {"main": "bookworm", "security": "bookworm-security"}),
-        (image(platform=None, elements=("centos-minimal",)), "9-stream", {"main": ""}),
+        (
+            image(platform=None, elements=("centos-minimal",)),
+            "9-stream",
+            {"main": "9-stream/BaseOS/x86_64/os"},
+        ),
     ],
 )
 def test_the_mirrors_that_a_build_names(recipe: DiskImage, release: str, suites: dict[str, str]) -> None:
@@ -68,6 +75,41 @@ def test_without_a_named_mirror_none_is_asked() -> None:
 def test_debian_has_a_variable_of_its_own_that_wins() -> None:
     found = mirrors_of(of("debian"), {**URLS, "DIB_DEBIAN_DISTRIBUTION_MIRROR": "http://mirror.test/own"})
     assert found[0].url == "http://mirror.test/own"
+
+
+def test_sources_given_as_a_whole_are_asked_instead() -> None:
+    conf = (
+        "default:deb [trusted=yes] http://mirror.test/main bookworm main\n"
+        "updates:deb http://elsewhere.test/debian bookworm-updates main\n"
+        "security:deb http://mirror.test/own bookworm-security main"
+    )
+    found = mirrors_of(of("debian"), {**URLS, "DIB_RELEASE": "bookworm", "DIB_APT_SOURCES_CONF": conf})
+    assert [(each.url, each.suite) for each in found] == [
+        ("http://mirror.test/main", "bookworm"),
+        ("http://elsewhere.test/debian", "bookworm-updates"),
+        ("http://mirror.test/own", "bookworm-security"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("distribution", "release", "index"),
+    [
+        ("centos", "10-stream", "/10-stream/BaseOS/aarch64/os/repodata/repomd.xml"),
+        ("almalinux", "9", "/9/BaseOS/aarch64/os/repodata/repomd.xml"),
+        ("fedora", "45", "/releases/45/Everything/aarch64/os/repodata/repomd.xml"),
+        ("openeuler", "24.03-LTS-SP3", "/openEuler-24.03-LTS-SP3/OS/aarch64/repodata/repomd.xml"),
+    ],
+)
+def test_of_the_red_hat_family_the_releases_repository_is_asked_for(
+    served: FakeMirror, distribution: str, release: str, index: str
+) -> None:
+    root = served.url.removesuffix("/debian")
+    environment = {"DIB_DISTRIBUTION_MIRROR": root, "DIB_RELEASE": release, "ARCH": "arm64"}
+    (named,) = mirrors_of(of(distribution), environment)
+    assert reachable.ask(named, {}, timeout=0.5, pause=0).failure_class is FailureClass.CONFIG
+    served.paths.add(index)
+    assert reachable.ask(named, {}, timeout=0.5, pause=0).level is Level.OK
+    assert served.asked == [index, index]
 
 
 def test_the_security_suite_may_be_in_a_subpath() -> None:
@@ -94,6 +136,40 @@ def test_a_release_that_is_not_there_is_for_the_configuration_to_mend(served: Fa
     finding = ask(served.url, "bokworm")
     assert (finding.level, finding.failure_class) == (Level.PROBLEM, FailureClass.CONFIG)
     assert "has no bokworm: it answers 404 for dists/bokworm/InRelease" in finding.text
+
+
+SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nOrigin: Debian\nSuite: unstable\n"
+
+
+@pytest.mark.parametrize(
+    ("until", "text"),
+    [
+        ("Fri, 06 Nov 2020 02:10:56 UTC", "has bookworm, but its index expired on 2020-11-06"),
+        ("Fri, 06 Nov 2020 02:10:56", "has bookworm, but its index expired on 2020-11-06"),
+        ("Wed, 06 Nov 2999 02:10:56 UTC", "has bookworm"),
+        ("when it pleases", "has bookworm"),
+        ("", "has bookworm"),
+    ],
+)
+def test_a_mirror_that_lags_behind_is_told(served: FakeMirror, until: str, text: str) -> None:
+    served.body = SIGNED + f"Valid-Until: {until}\nSHA256:\n".encode()
+    found = ask(served.url)
+    assert text in found.text
+    if "expired" in text:
+        assert (found.failure_class, found.hint[:15]) == (FailureClass.MIRROR, "Wait for it to ")
+
+
+def test_a_build_that_is_told_not_to_mind_takes_it_as_it_is(served: FakeMirror, tmp_path: Path) -> None:
+    served.body = SIGNED + b"Valid-Until: Fri, 06 Nov 2020 02:10:56 UTC\n"
+    file = tmp_path / "apt.conf"
+    file.write_text('Acquire::Check-Valid-Until "false";\n')
+    for arguments, level in (
+        (f"--aptopt={file}", Level.OK),
+        ("--dpkgopt=force-unsafe-io '--aptopt=Acquire::Check-Valid-Until \"false\"'", Level.OK),
+        (f"--aptopt={tmp_path / 'none'}", Level.PROBLEM),
+        ("--aptopt='", Level.PROBLEM),
+    ):
+        assert ask(served.url, DIB_MMDEBSTRAP_EXTRA_ARGS=arguments).level is level, arguments
 
 
 def test_of_an_unknown_layout_only_the_root_is_asked(served: FakeMirror) -> None:
@@ -230,9 +306,10 @@ def test_what_comes_with_a_redirect_is_not_read() -> None:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             # It announces a body that never comes: whoever reads it waits until the time is over.
-            self.send_response(302 if self.path.startswith("/debian") else 200)
+            elsewhere = not self.path.startswith("/debian")
+            self.send_response(200 if elsewhere else 302)
             self.send_header("Location", "/elsewhere")
-            self.send_header("Content-Length", str(1 << 40))
+            self.send_header("Content-Length", "0" if elsewhere else str(1 << 40))
             self.end_headers()
 
         def log_message(self, *_: object) -> None:

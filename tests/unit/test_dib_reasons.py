@@ -156,6 +156,30 @@ def test_an_unknown_element_is_a_matter_of_the_configuration() -> None:
     assert "nothing-such" in failure.message
 
 
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [
+        ("mine: DIB_MINE_SIZE is no size: a number", FailureClass.CONFIG),
+        ("mine: error: DIB_MINE_SIZE is no size: a number", FailureClass.CONFIG),
+        ("mine: ERROR: line 2 of DIB_MINE_KEYS is not a key", FailureClass.CONFIG),
+        ("mine: WARNING: DIB_MINE_KEYS is not set", FailureClass.ELEMENT),
+        ("mine: error: nothing answers", FailureClass.ELEMENT),
+        ("told by mine: DIB_MINE_SIZE is no size", FailureClass.ELEMENT),
+    ],
+)
+def test_a_variable_that_an_element_refuses_is_a_matter_of_the_configuration(
+    last: str, expected: FailureClass
+) -> None:
+    failure = read(*IN_INSTALL, "something before", last, "+ exit 1").diagnose(1)
+    assert failure.failure_class is expected
+    assert failure.message.endswith(last)
+
+
+def test_a_variable_that_was_told_long_before_is_not_the_cause() -> None:
+    failure = read(*IN_INSTALL, "mine: DIB_MINE_SIZE is 3 G", "one", "two", "boom").diagnose(1)
+    assert failure.failure_class is FailureClass.ELEMENT
+
+
 def test_at_most_twenty_lines_are_kept_and_the_telling_one_is_among_them() -> None:
     telling = "E: Unable to locate package nothing"
     failure = read(*IN_INSTALL, telling, *(f"line {n}" for n in range(50))).diagnose(1)
@@ -200,6 +224,20 @@ def test_a_traceback_of_dib_itself_is_told_by_its_exception(last: str, expected:
     assert failure.message == last
     assert failure.step == "block-device"
     assert failure.lines == (TRACEBACK[0], last)
+
+
+def test_of_a_file_that_is_no_yaml_its_name_and_line_are_told() -> None:
+    failure = read(
+        *IN_INSTALL,
+        *TRACEBACK[1:2],
+        '  File "/usr/lib/python3/dist-packages/yaml/parser.py", line 1, in parse',
+        "yaml.parser.ParserError: while parsing a flow node",
+        '  in "/etc/x/elements/tools/package-installs.yaml", line 2, column 9',
+        "expected the node content, but found '<stream end>'",
+        '  in "/etc/x/elements/tools/package-installs.yaml", line 3, column 1',
+    ).diagnose(1)
+    assert failure.failure_class is FailureClass.CONFIG
+    assert failure.message.endswith(" in /etc/x/elements/tools/package-installs.yaml, line 3")
 
 
 def test_a_traceback_of_an_elements_own_script_is_the_elements() -> None:

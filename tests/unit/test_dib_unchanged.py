@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import os
 import subprocess
 import threading
 import zlib
@@ -13,10 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from diskimage_builder import paths  # type: ignore[import-untyped]
 
+from builder.config.loader import load
 from builder.config.model import FormatOptions
 from builder.dib import tools
-from builder.dib.contents import download, inputs, unchanged
+from builder.dib.command import shipped_elements
+from builder.dib.contents import download, inputs, unchanged, unforeseen
 from builder.dib.contents.download import Downloader
 from builder.dib.contents.unchanged import Comparison
 from builder.model import Failure, FailureClass, ImageFormat
@@ -34,6 +38,8 @@ from tests.unit.mirror_world import (
 )
 
 SAME = Comparison(same=True)
+DIB = Path(paths.get_path("elements"))
+SHIPPED = Path(__file__).parents[2] / "config" / "imagepool.yaml"
 
 
 def changed(*lines: str) -> Comparison:
@@ -530,6 +536,7 @@ FETCHING = {
     "pre-install.d/50-x": "/opt/venv/bin/pip install thing",
     "bin/fetch": "import urllib.request\nurllib.request.urlopen('https://files.test')",
     "extra-data.d/50-x": "git clone https://git.test/x",
+    "extra-data.d/60-x": "python3 -m pip download thing",
 }
 
 
@@ -555,6 +562,42 @@ def test_an_element_that_does_not_is(built: World, text: str) -> None:
     built.element("mine", {"install.d/50-x": text, "README.rst": "curl it\n"})
     built.build()
     assert built.compare() == SAME
+
+
+def test_an_element_that_says_what_it_downloads_is_not_judged(built: World) -> None:
+    built.element("mine", {"extra-data.d/50-x": "# imagepool: downloads the weather.\n./hidden\n"})
+    built.build()
+    assert built.compare().unknown == "element mine: extra-data.d/50-x downloads the weather"
+
+
+def test_of_shipped_elements_only_what_follows_repositories_is_not_judged() -> None:
+    """The others bring packages, or what a version or a checksum says."""
+    found = {
+        directory.name: unforeseen.reasons(
+            {"debian-minimal": DIB / "debian-minimal", directory.name: directory}, dib=DIB
+        )
+        for directory in shipped_elements().iterdir()
+    }
+    assert {"cache-files", "network-glean", "ci-base", "base-cache"} < found.keys()
+    told = {name: reasons for name, reasons in found.items() if reasons}
+    assert told.keys() == {"cache-git", "cache-bindep"}
+    assert "downloads the repositories of its list" in told["cache-git"][0]
+
+
+def test_shipped_images_of_debian_are_judged_as_long_as_they_have_no_cache_of_repositories() -> None:
+    config = load(SHIPPED, image_format_of=lambda _cloud, _region: ImageFormat.QCOW2, environ={})
+    image = config.diskimages["debian-bookworm"]
+    search = {"ELEMENTS_PATH": f"{shipped_elements()}:{DIB}", "PATH": os.environ["PATH"]}
+
+    def reasons(*more: str) -> tuple[str, ...]:
+        command = ("disk-image-create", *image.elements, *more)
+        return unforeseen.reasons(inputs.resolve(command, {**search, **image.environment}), dib=DIB)
+
+    assert {"network-glean", "base-cache"} < {*image.elements}
+    assert reasons() == ()
+    assert reasons("cache-files") == ()
+    [reason] = reasons("cache-git")
+    assert reason.startswith("element cache-git: extra-data.d/50-cache-git downloads the repositories")
 
 
 def test_an_element_that_sets_another_mirror_is_not_judged(built: World) -> None:

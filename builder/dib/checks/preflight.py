@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,11 +18,13 @@ from builder.dib.checks import reachable, space
 from builder.dib.failures import failure_of, usable
 from builder.dib.isolation import sandbox, sudo
 from builder.dib.limits import Limits
+from builder.dib.mirrors import unused
 from builder.errors import ActionFailedError, ImagepoolError
 from builder.findings import Finding, Level, fine, problem, warning
 from builder.model import Failure, FailureClass
 from builder.process.child import find_tool, run
 
+LOG: Final = logging.getLogger(__name__)
 #: Seconds for all mirrors together, which are asked at the same time.
 MIRRORS_TIMEOUT: Final = 12.0
 #: Seconds for a program that has nothing to do.
@@ -64,6 +67,9 @@ def check_build(preflight: Preflight, limits: Limits | None = None) -> None:
     if not _problems(found):
         found += disks(preflight)
     found += mirrors(preflight.image, preflight.environment, limits or Limits())
+    for each in found:
+        if each.level is Level.WARNING:
+            LOG.warning("%s: %s", preflight.image.name, each.text)
     problems = _problems(found)
     if problems:
         first, *others = (failure(each) for each in problems)
@@ -87,6 +93,7 @@ def program(preflight: Preflight) -> tuple[Finding, ...]:
     """Whether this machine can build at all, and has the program that builds this image."""
     try:
         tools.require()
+        tools.require_for(preflight.image.elements, preflight.environment)
         found = find_tool(
             preflight.image.dib_cmd[0],
             package="diskimage-builder of Python",
@@ -180,7 +187,8 @@ def disks(preflight: Preflight) -> tuple[Finding, ...]:
 
 
 def mirrors(image: DiskImage, environment: Mapping[str, str], limits: Limits) -> tuple[Finding, ...]:
-    """Whether each mirror that a build of the image names answers; all are asked at the same time.
+    """Whether each mirror that a build of the image names answers; all are asked at the same time. Before
+    that, what the image can't do with those of its platform.
 
     Takes MIRRORS_TIMEOUT seconds at most. Raises ActionFailedError when the limits are reached.
     """
@@ -190,10 +198,11 @@ def mirrors(image: DiskImage, environment: Mapping[str, str], limits: Limits) ->
         seconds=MIRRORS_TIMEOUT,
         on_look=limits.check,
     )
-    return tuple(
+    found = tuple(
         answer or reachable.silent(mirror, MIRRORS_TIMEOUT)
         for mirror, answer in zip(named, answers, strict=True)
     )
+    return (*(warning(reachable.NAME, text) for text in unused(image)), *found)
 
 
 def _told(name: str, error: ImagepoolError) -> Finding:

@@ -1,24 +1,28 @@
 """Ask the package mirrors of a build whether they answer, before an hour is spent on finding out.
 
-Asked is what the build will ask first: the index of the release for Debian's family, the mirror's
-root for the others. Only mirrors that are named are asked; where none is, the elements have
-defaults that are theirs alone to know.
+Asked is what the build will ask first: the index of the release where it is known how the distribution's
+mirrors are laid out, else the mirror's root. Only mirrors that are named are asked; where none is, the
+elements have defaults that are theirs alone to know.
 """
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 from urllib.parse import urlsplit
 
 import requests
 
 from builder.config.model import DiskImage, masked_credentials
+from builder.dib.checks.expiry import HEAD, expired, is_unchecked
 from builder.dib.contents import download
+from builder.dib.mirrors import ONE_SUITE
 from builder.findings import Finding, fine, problem, warning
 from builder.model import FailureClass
 
@@ -29,8 +33,17 @@ PAUSE: Final = 1.0
 NAME: Final = "mirror"
 
 _DEBIAN_FAMILY: Final = ("debian", "ubuntu")
-#: Suites without security updates of their own (the element debian-minimal, 10-debian-minimal.bash).
-_WITHOUT_SECURITY: Final = ("testing", "unstable")
+#: Where a release is below the mirror of a distribution of the Red Hat family (docs/platforms.md).
+_REPOSITORY: Final = {
+    "almalinux": "/{release}/BaseOS/{machine}/os",
+    "centos": "/{release}/BaseOS/{machine}/os",
+    "fedora": "/releases/{release}/Everything/{machine}/os",
+    "openeuler": "/openEuler-{release}/OS/{machine}",
+    "rocky": "/{release}/BaseOS/{machine}/os",
+}
+_MACHINES: Final = {"amd64": "x86_64", "arm64": "aarch64"}
+#: A line of DIB_APT_SOURCES_CONF: its name, options, URL and suite.
+_APT_SOURCE = re.compile(r"\w+:deb\s+(?:\[[^]]*\]\s+)?(\S+)\s+(\S+)\s")
 #: What a mirror may say today and not tomorrow, besides 5xx: request timeout, too many requests.
 _PASSING: Final = (408, 429)
 
@@ -51,31 +64,53 @@ class Mirror:
 
 
 def mirrors_of(image: DiskImage, environment: Mapping[str, str]) -> tuple[Mirror, ...]:
-    """The mirrors named in the environment of a build of `image`."""
-    family = _family(image)
+    """The mirrors named in the environment of a build of `image`; each suite of each once."""
+    distribution = _distribution(image)
     release = environment.get("DIB_RELEASE", "")
-    found = []
+    if distribution in _DEBIAN_FAMILY:
+        found = _of_debian(distribution, release, environment)
+    else:
+        url = environment.get("DIB_DISTRIBUTION_MIRROR")
+        found = iter([_of_redhat(distribution, release, url, environment)] if url else [])
+    return tuple({(mirror.url.rstrip("/"), mirror.suite): mirror for mirror in found}.values())
+
+
+def _of_debian(distribution: str, release: str, environment: Mapping[str, str]) -> Iterator[Mirror]:
     main = "DIB_DISTRIBUTION_MIRROR"
-    if family == "debian" and environment.get("DIB_DEBIAN_DISTRIBUTION_MIRROR"):
+    if distribution == "debian" and environment.get("DIB_DEBIAN_DISTRIBUTION_MIRROR"):
         main = "DIB_DEBIAN_DISTRIBUTION_MIRROR"
     if environment.get(main):
-        found.append(_mirror(main, environment[main], release if family else ""))
+        yield _mirror(main, environment[main], release)
+    if distribution != "debian":
+        return
+    for url, suite in _APT_SOURCE.findall(environment.get("DIB_APT_SOURCES_CONF", "")):
+        # Beside a source file, variables of single mirrors are not read.
+        yield _mirror("DIB_APT_SOURCES_CONF", url, suite.rstrip("/"))
     security = "DIB_DEBIAN_SECURITY_MIRROR"
-    if family == "debian" and environment.get(security) and release not in _WITHOUT_SECURITY:
-        subpath = environment.get("DIB_DEBIAN_SECURITY_SUBPATH", "")
-        found.append(
-            _mirror(security, environment[security], f"{release}-security{subpath}" if release else "")
-        )
-    return tuple(found)
+    if environment.get("DIB_APT_SOURCES_CONF") or release in ONE_SUITE or not environment.get(security):
+        return
+    subpath = environment.get("DIB_DEBIAN_SECURITY_SUBPATH", "")
+    yield _mirror(security, environment[security], f"{release}-security{subpath}" if release else "")
 
 
-def _family(image: DiskImage) -> str | None:
-    """ "debian" or "ubuntu", by platform or else by elements such as debian-minimal; None for others."""
+def _of_redhat(distribution: str, release: str, url: str, environment: Mapping[str, str]) -> Mirror:
+    variable = "DIB_DISTRIBUTION_MIRROR"
+    layout = _REPOSITORY.get(distribution)
+    if not (layout and release):
+        return Mirror(variable=variable, url=url)
+    architecture = environment.get("ARCH", "amd64")
+    place = layout.format(release=release, machine=_MACHINES.get(architecture, architecture))
+    return Mirror(
+        variable=variable, url=url, suite=place.lstrip("/"), indexes=(f"{place}/repodata/repomd.xml",)
+    )
+
+
+def _distribution(image: DiskImage) -> str:
+    """ "debian", "rocky"..., by platform or else by elements such as debian-minimal; "" for others."""
     if image.platform is not None:
-        words = [image.platform.distribution]
-    else:
-        words = [element.partition("-")[0] for element in image.elements]
-    return next((word for word in words if word in _DEBIAN_FAMILY), None)
+        return image.platform.distribution
+    words = [element.partition("-")[0] for element in image.elements]
+    return next((word for word in words if word in _DEBIAN_FAMILY or word in _REPOSITORY), "")
 
 
 def _mirror(variable: str, url: str, suite: str) -> Mirror:
@@ -118,7 +153,7 @@ def _try(mirror: Mirror, environment: Mapping[str, str], timeout: float) -> Find
     began = time.monotonic()
     try:
         host = urlsplit(proxy or mirror.url).hostname or ""
-        statuses = list(_statuses(mirror, environment, timeout))
+        status, head = _answer(mirror, environment, timeout)
     except ValueError:
         # Those of requests for what is no URL are ValueErrors too; their texts may have passwords in them.
         what = "its URL, the proxy's or that of a redirect is malformed"
@@ -126,19 +161,32 @@ def _try(mirror: Mirror, environment: Mapping[str, str], timeout: float) -> Find
     except requests.RequestException as error:
         why = _why(error, host, timeout)
         return _trouble(mirror, proxy, f"does not answer: {why}", FailureClass.MIRROR)
-    return _judge(mirror, proxy, statuses[-1], time.monotonic() - began)
+    since = expired(head)
+    if since is not None and not is_unchecked(environment):
+        return _expired(mirror, proxy, since)
+    return _judge(mirror, proxy, status, time.monotonic() - began)
 
 
-def _statuses(mirror: Mirror, environment: Mapping[str, str], timeout: float) -> Iterator[int]:
-    """The status of each index, up to the first that is there. That there is one is all we want to
-    know: no body is read."""
+def _answer(mirror: Mirror, environment: Mapping[str, str], timeout: float) -> tuple[int, bytes]:
+    """The status of the first index that is there, or of the last, and how it begins where that matters."""
+    status, head = 0, b""
     for index in mirror.indexes:
         with download.answered(
             mirror.url.rstrip("/") + (index or "/"), environment, timeout=timeout
         ) as answer:
-            yield answer.status_code
-            if answer.status_code != requests.codes.not_found:
-                return
+            status = answer.status_code
+            if status == requests.codes.ok and index.startswith("/dists/"):
+                head = download.head(answer, HEAD)
+        if status != requests.codes.not_found:
+            break
+    return status, head
+
+
+def _expired(mirror: Mirror, proxy: str | None, since: datetime) -> Finding:
+    trouble = _trouble(
+        mirror, proxy, f"has {mirror.suite}, but its index expired on {since:%Y-%m-%d}", FailureClass.MIRROR
+    )
+    return replace(trouble, hint="Wait for it to follow, or name another one; see docs/platforms.md.")
 
 
 def _judge(mirror: Mirror, proxy: str | None, status: int, seconds: float) -> Finding:
@@ -163,7 +211,7 @@ def _trouble(mirror: Mirror, proxy: str | None, text: str, failure_class: Failur
     return problem(
         NAME,
         f"{mirror.shown} ({mirror.variable}){by} {text}",
-        hint="Mend it, or name another one with mirror and security-mirror of the platform.",
+        hint="Mend it, or name another one with mirrors, or with mirror and security-mirror of the platform.",
         failure_class=failure_class,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
 from collections.abc import Mapping
@@ -27,8 +28,11 @@ def save(directory: Path, elements: Mapping[str, Path]) -> str | None:
     times nor owners. Raises OSError.
     """
     packed, size = io.BytesIO(), 0
-    # mtime: gzip has one of its own.
-    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=6, format=tarfile.PAX_FORMAT) as archive:
+    with (
+        # tarfile's own has the time of day in its header.
+        gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=6, mtime=0) as compressed,
+        tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
         for name, top in sorted(elements.items()):
             for file in inputs.files_of(top):
                 size += file.stat().st_size

@@ -113,6 +113,14 @@ def answered(url: str, environment: Mapping[str, str], *, timeout: float) -> Ite
         raise requests.TooManyRedirects
 
 
+def head(response: requests.Response, size: int) -> bytes:
+    """How the body of an answer begins: at most so many bytes, fewer where no more come in one go.
+
+    Raises requests.RequestException.
+    """
+    return next(response.iter_content(size), b"")
+
+
 def _scheme(url: str) -> str:
     try:
         return urlsplit(url).scheme

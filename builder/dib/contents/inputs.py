@@ -61,13 +61,15 @@ _OF_THE_BUILD: Final = frozenset(
     {
         *("PATH", "LANG", "LC_ALL", "USER", "LOGNAME", "HOME", "TMPDIR", "TMP_DIR"),
         *("IMAGEPOOL_BUILD_ID", "DIB_IMAGE_FILENAME", "DIB_IMAGE_CACHE", "DIB_LOCKFILES", "DIB_BASE_CACHE"),
-        "DIB_NO_TIMESTAMP",
+        *("DIB_CACHE_GIT_DIR", "DIB_NO_TIMESTAMP"),
         *("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"),
         *("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"),
     }
 )
 #: Directories to search and to store in; what is in the elements is looked at by itself.
-_NEVER: Final = frozenset({"ELEMENTS_PATH", "PATH", "HOME", "TMPDIR", "TMP_DIR", "DIB_IMAGE_CACHE"})
+_NEVER: Final = frozenset(
+    {"ELEMENTS_PATH", "PATH", "HOME", "TMPDIR", "TMP_DIR", "DIB_IMAGE_CACHE", "DIB_CACHE_GIT_DIR"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -392,18 +394,22 @@ def write(directory: Path, inputs: Inputs) -> None:
 def read(directory: Path) -> Inputs | None:
     """What a build's inputs.json says; None when there is none, or it is no such file."""
     try:
-        record = json.loads((directory / FILE).read_text())
-        return Inputs(
-            digests=_words(record["digests"]),
-            command=tuple(_word(word) for word in record["command"]),
-            **{
-                name: _words(record[name])
-                for name in ("elements", "environment", "secrets", "files", "formats", "unknown")
-            },
-        )
+        return parsed(json.loads((directory / FILE).read_text()))
     except (OSError, ValueError, KeyError, TypeError) as error:
         LOG.debug("no inputs in %s: %s", directory, error)
         return None
+
+
+def parsed(record: Any) -> Inputs:
+    """What inputs.json says. Raises KeyError or TypeError for anything else."""
+    return Inputs(
+        digests=_words(record["digests"]),
+        command=tuple(_word(word) for word in record["command"]),
+        **{
+            name: _words(record[name])
+            for name in ("elements", "environment", "secrets", "files", "formats", "unknown")
+        },
+    )
 
 
 def _words(value: Any) -> Mapping[str, str]:

@@ -2,10 +2,13 @@
 
     <build's directory>/packages.json     every package with its version
                         sizes.json        what the files take, by directory
+                        files.json        owners and modes, services and kernels (see marks.py)
                         sbom.cdx.json     the packages as a CycloneDX bill of materials
                         inputs.json       what went in (see inputs.py)
                         elements.tar.gz   the elements that don't come with diskimage-builder
                         dib-manifests/    diskimage-builder's own
+                        changes.json      how it differs from the build before (see builder/dib/differences)
+                        changes.md        the same for people
 
 The element imagepool-manifest leaves the raw data there, which is read and removed. Trouble with it
 ends no build: an image is worth more than its manifest. The files are written all the same, and say
@@ -25,16 +28,23 @@ from pathlib import Path
 from typing import Any, Final
 
 from builder.dib.command import MANIFEST_ELEMENT, Command
-from builder.dib.contents import archive, inputs, installed, packages, sbom, sizes
+from builder.dib.contents import archive, inputs, installed, listing, marks, packages, sbom, sizes
 from builder.dib.output.artifacts import PROOF
 from builder.dib.output.hashing import Disk
 from builder.errors import RefusedError
 from builder.model import Artifact
 
-SIZES: Final = "sizes.json"
 SBOM: Final = sbom.FILE
+#: How a build differs from the one before, for programs and for people.
+CHANGES: Final = "changes.json"
+CHANGES_TEXT: Final = "changes.md"
 #: What only imagepool writes into a build's directory.
-_OURS: Final = frozenset({PROOF, packages.FILE, SIZES, SBOM, inputs.FILE, archive.FILE})
+_OURS: Final = frozenset(
+    {
+        *(PROOF, packages.FILE, sizes.FILE, marks.FILE, SBOM, inputs.FILE, archive.FILE),
+        *(CHANGES, CHANGES_TEXT),
+    }
+)
 #: Where diskimage-builder's own manifests are (DIB_MANIFEST_SAVE_DIR), below the build's directory.
 _DIB: Final = "dib-manifests"
 _GIT: Final = "dib-manifest-git-*"
@@ -97,15 +107,17 @@ def write(
     raw = directory / MANIFEST_ELEMENT
     problems = _problems(raw)
     found = packages.read(raw)
-    directories = sizes.read(raw)
+    files = listing.read(raw)
+    directories = sizes.by_directory(files)
+    marks.save(directory, marks.find(files, raw, problems))
     complete = known.with_digests({**git_heads(directory), **_digest(found)})
     if not found:
         problems = (*problems, "no package database was found in the image")
     problems = (*problems, *_keep_elements(directory, rendered, known))
     packages.save(directory, found, packages.distribution(raw), problems)
     _write_sizes(directory, directories, problems)
-    files = tuple(artifacts)
-    subject = sbom.Subject(image=image, build_id=build_id, started=started, artifacts=files, disk=disk)
+    made = tuple(artifacts)
+    subject = sbom.Subject(image=image, build_id=build_id, started=started, artifacts=made, disk=disk)
     bill = sbom.text(subject, found, packages.distribution(raw), tools)
     (directory / SBOM).write_text(bill, encoding="utf-8")
     inputs.write(directory, complete)
@@ -172,7 +184,7 @@ def _write_sizes(directory: Path, found: Mapping[str, sizes.Size], problems: tup
         "directories": rows,
         "problems": list(problems),
     }
-    _write(directory / SIZES, record)
+    _write(directory / sizes.FILE, record)
 
 
 def _write(file: Path, record: Mapping[str, Any]) -> None:

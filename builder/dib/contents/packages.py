@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 FILE: Final = "packages.json"
 #: States of dpkg in which nothing of a package is on the disk but, at most, its configuration.
@@ -136,17 +136,21 @@ def _package(package: Package) -> Mapping[str, str]:
 def load(directory: Path) -> tuple[Package, ...] | None:
     """What a build's packages.json says; None when there is none, or it is no such file."""
     try:
-        record = json.loads((directory / FILE).read_text(encoding="utf-8"))
-        return tuple(
-            Package(
-                name=str(each["name"]),
-                version=str(each["version"]),
-                architecture=str(each["architecture"]),
-                kind=str(each["type"]),
-                source=str(each.get("source", "")),
-                license=str(each.get("license", "")),
-            )
-            for each in record["packages"]
-        )
+        return parsed(json.loads((directory / FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def parsed(record: Any) -> tuple[Package, ...]:
+    """What packages.json says. Raises KeyError, TypeError or AttributeError for anything else."""
+    return tuple(
+        Package(
+            name=str(each["name"]),
+            version=str(each["version"]),
+            architecture=str(each["architecture"]),
+            kind=str(each["type"]),
+            source=str(each.get("source", "")),
+            license=str(each.get("license", "")),
+        )
+        for each in record["packages"]
+    )

@@ -20,7 +20,7 @@ from diskimage_builder import paths  # type: ignore[import-untyped]
 
 from builder.config.model import DiskImage
 from builder.dib import tools
-from builder.dib.command import Command, shipped_elements
+from builder.dib.command import Command
 from builder.dib.contents import apt_sources, indexes, inputs, packages, repositories, unforeseen
 from builder.dib.contents.deadline import CannotTellError, Deadline, together
 from builder.dib.contents.download import Downloader
@@ -166,7 +166,7 @@ def _questions(
         raise CannotTellError(f"what {Path(argv[0]).name} does can't be known before")
     elements = inputs.resolve(argv, environment)
     dib = Path(paths.get_path("elements"))
-    if surprises := unforeseen.reasons(elements, dib=dib, shipped=shipped_elements()):
+    if surprises := unforeseen.reasons(elements, dib=dib):
         raise CannotTellError("; ".join(surprises))
     questions: list[Callable[[], _Answer]] = [
         partial(_package_changes, job, elements, installed, deadline),

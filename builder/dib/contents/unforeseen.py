@@ -2,8 +2,9 @@
 
 Packages from apt and git repositories can be asked for beforehand. Whatever else a script gets from
 the net can't: an image with such an element never counts as unchanged. It is found by reading
-the scripts, which is a guess: whoever knows that a line always brings the same marks it with
-"imagepool: fixed" in a comment, and a download that is hidden well enough is not seen.
+the scripts, which is a guess: whoever knows that a line always brings the same, or only packages that are
+asked for anyway, marks it with "imagepool: fixed" in a comment, whoever hides a download well says
+"imagepool: downloads", and what, in one, and a download that is hidden well enough by others is not seen.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ _NO_SCRIPT_DIRECTORIES: Final = frozenset(
 )
 _SIZE_LIMIT: Final = 1 << 20
 _FIXED: Final = "imagepool: fixed"
+_SAID: Final = re.compile(r"#\s*imagepool: downloads\s+(?P<what>\S.*)")
 #: The beginning of a command in a line of shell.
 _COMMAND: Final = (
     r"(?:^|[;&|(`!{]|\$\(|\b(?:sudo|then|do|else|if|while|until|exec|time|chroot\s+\S+)\s)\s*"
@@ -41,7 +43,7 @@ _COMMAND: Final = (
 )
 _DOWNLOADS: Final = re.compile(
     _COMMAND + r"(?P<what>curl|wget|aria2c|cache-url|scp|git\s+(?:-C\s+\S+\s+)?(?:clone|fetch|pull)"
-    r"|(?:pip[\d.]*|python[\d.]*\s+-m\s+pip|gem|npm|cargo|go|snap|flatpak)\s+(?:\S+\s+)?install"
+    r"|(?:pip[\d.]*|python[\d.]*\s+-m\s+pip|gem|npm|cargo|go|snap|flatpak)\s+(?:\S+\s+)?(?:install|download|wheel)"
     r"|(?:podman|docker|skopeo|buildah)\s+(?:pull|run|build|copy)|debootstrap|mmdebstrap)(?=[\s;&|)\"']|$)"
     r"|(?P<other>\brsync://|\burlopen\(|\burlretrieve\(|\brequests\.get\()"
 )
@@ -60,11 +62,10 @@ def family(elements: Mapping[str, Path]) -> str:
     return found[0] if len(found) == 1 else ""
 
 
-def reasons(elements: Mapping[str, Path], *, dib: Path, shipped: Path) -> tuple[str, ...]:
+def reasons(elements: Mapping[str, Path], *, dib: Path) -> tuple[str, ...]:
     """Why it can't be known what a build with these elements (name to directory) fetches; empty: it can.
 
-    Of some elements it is known without looking: of some in `dib`, the directory of diskimage-builder's
-    own, and of all in `shipped`, the directory of ours. Raises OSError.
+    Of some in `dib`, the directory of diskimage-builder's own, it is known without looking. Raises OSError.
     """
     system = family(elements)
     found = []
@@ -75,8 +76,7 @@ def reasons(elements: Mapping[str, Path], *, dib: Path, shipped: Path) -> tuple[
             else "no element makes a base system whose packages can be compared"
         )
     for name, directory in elements.items():
-        home = directory.resolve().parent
-        if home != shipped.resolve() and (name not in _UNDERSTOOD or home != dib.resolve()):
+        if name not in _UNDERSTOOD or directory.resolve().parent != dib.resolve():
             found += [f"element {name}: {reason}" for reason in _of_element(directory)]
     return tuple(found)
 
@@ -100,6 +100,8 @@ def _of_script(text: str, is_environment: bool) -> str:
     """What a script does that can't be foreseen, "" if nothing is seen."""
     for line in text.replace("\\\n", " ").splitlines():
         code = line.strip()
+        if match := _SAID.match(code):
+            return f"downloads {match['what'].rstrip('.')}"
         if code.startswith("#") or _FIXED in code:
             continue
         if match := _DOWNLOADS.search(code):

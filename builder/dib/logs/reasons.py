@@ -94,6 +94,9 @@ _COMPLAINT: Final = re.compile(
     re.I,
 )
 _KILLED: Final = re.compile(r"line \d+: +\d+ Killed ")
+#: What a file that is no YAML is told by: the error, and, lines below it, which file and where.
+_YAML_ERROR: Final = re.compile(r"yaml\.\w+\.\w+Error")
+_YAML_PLACE: Final = re.compile(r'\s+in "([^"]+)", line (\d+)')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +108,9 @@ class _Sign:
     last: int = _MEMORY
 
 
+#: How an element says that a variable is wrong, which only whoever set it can mend: docs/elements.md.
+_WRONG_VARIABLE: Final = re.compile(r"^[a-z][a-z0-9-]*: (?:DIB_[A-Z0-9_]+ |(?:error|ERROR): .*\bDIB_[A-Z])")
+
 #: The plainest cause first. All are matched against single lines.
 _SIGNS: Final[Sequence[_Sign]] = (
     _Sign(
@@ -115,6 +121,7 @@ _SIGNS: Final[Sequence[_Sign]] = (
             r"|At least one distribution root element|yaml\.\w+\.\w+Error"
         ),
     ),
+    _Sign(failure_class=FailureClass.CONFIG, pattern=_WRONG_VARIABLE, last=3),
     _Sign(
         failure_class=FailureClass.DISK,
         pattern=re.compile(
@@ -364,7 +371,7 @@ def _diagnose(seen: _Evidence, exit_code: int, oom_killed: bool) -> Failure:
         failure_class, message, cause = _was_killed(seen, oom_killed)
     elif found is not None:
         failure_class, cause = found
-        message = _DIB_EXCEPTION.sub("", cause, count=1)
+        message = _DIB_EXCEPTION.sub("", cause, count=1) + _yaml_place(seen.lines, cause)
         if failure_class is FailureClass.DISK and _in_the_image(seen):
             failure_class, message = FailureClass.CONFIG, f"the image is too small for its content: {message}"
     else:
@@ -395,6 +402,14 @@ def _find_sign(seen: _Evidence) -> tuple[FailureClass, str] | None:
         own = FailureClass.BOOTLOADER if seen.step == BLOCK_DEVICE else FailureClass.TOOL
         return own, seen.exception
     return None
+
+
+def _yaml_place(lines: Sequence[str], cause: str) -> str:
+    """Where the file is wrong that `cause` says is no YAML; else nothing."""
+    if not _YAML_ERROR.search(cause):
+        return ""
+    places = [place for line in lines[lines.index(cause) :] if (place := _YAML_PLACE.match(line))]
+    return f" in {places[-1][1]}, line {places[-1][2]}" if places else ""
 
 
 def _weight(line: str) -> int:

@@ -1,0 +1,1 @@
+"""How two builds differ: what is in them, and what went into them."""
