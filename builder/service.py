@@ -29,6 +29,7 @@ from builder.cloud import openstack
 from builder.cloud.pool import CloudPool
 from builder.cloud.transfer import Limiter
 from builder.config.model import Config
+from builder.config.sources import files_of
 from builder.config.watch import ConfigWatch
 from builder.dib import tools
 from builder.dib.isolation import workspace
@@ -53,6 +54,7 @@ from builder.workers.janitor import Janitor
 from builder.workers.keeper import Keeper
 from builder.workers.leaks import LeakSweeper
 from builder.workers.meter import Meter
+from builder.workers.notifier import Notifier
 from builder.workers.once import run_once
 from builder.workers.presence import Presence
 from builder.workers.promoter import Promoter
@@ -105,7 +107,7 @@ class Service:
         self._options = options
         self._commands: SimpleQueue[str] = SimpleQueue()
         # Before the files are read: it may take hours until ZooKeeper is there and anybody listens.
-        self._watch = ConfigWatch(self._watched(), self._reload_soon)
+        self._watch = ConfigWatch(self._watched, self._reload_soon)
         self._configuration = Configuration(options.config_path, options.secure_path)
         self._draining = threading.Event()
         self._stopping = threading.Event()
@@ -274,6 +276,7 @@ class Service:
             workers.append(Scheduler(world, "scheduler"))
         if "builder" in roles:
             workers += [Builder(world, f"builder-{n}") for n in range(config.build_workers)]
+            workers.append(Notifier(world, "notifier"))
         if "uploader" in roles:
             workers += [Uploader(world, "uploader"), Promoter(world, "promoter")]
         if "janitor" in roles:
@@ -305,7 +308,8 @@ class Service:
 
     def _watched(self) -> tuple[Path, ...]:
         secure = self._options.secure_path
-        return (self._options.config_path, *((secure,) if secure else ()), *openstack.config_files())
+        files = files_of(self._options.config_path, os.environ)
+        return (*files, *((secure,) if secure else ()), *openstack.config_files())
 
     def _stop(self, threads: Sequence[threading.Thread], world: World) -> None:
         """Wait for the workers, which begin nothing any more."""

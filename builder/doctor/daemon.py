@@ -17,11 +17,18 @@ LOCK: Final = "daemon.lock"
 
 def configuration(config: Config) -> Iterator[Finding]:
     """What the configuration says; it is loaded, so it has no problems."""
-    if config.diskimages:
-        named = (
-            f"diskimages: {', '.join(config.diskimages)}; providers: {', '.join(config.providers) or 'none'}"
-        )
+    built = [name for name, image in config.diskimages.items() if image.formats]
+    if built:
+        others = len(config.diskimages) - len(built)
+        more = f" ({others} more are in no provider and have no formats)" if others else ""
+        named = f"diskimages: {', '.join(built)}{more}; providers: {', '.join(config.providers) or 'none'}"
         yield fine("configuration", f"{config.path} has no problems; {named}")
+    elif config.diskimages:
+        yield warning(
+            "configuration",
+            f"{config.path} has {len(config.diskimages)} diskimages, and builds none: no provider lists one",
+            hint="List those to build in a provider, or give them 'formats'.",
+        )
     else:
         yield warning(
             "configuration", f"{config.path} has no diskimages", hint="There is nothing to do until it has."

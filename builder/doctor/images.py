@@ -7,14 +7,15 @@ from dataclasses import replace
 from typing import Final
 
 from builder.config.model import DiskImage
-from builder.dib import command
+from builder.dib import command, tools
 from builder.dib.checks import preflight, reachable, space
 from builder.dib.contents.inputs import resolve
 from builder.dib.job import render_here
 from builder.dib.limits import Limits
 from builder.doctor.world import World
-from builder.errors import ImagepoolError, RefusedError
+from builder.errors import ImagepoolError, RefusedError, ToolMissingError
 from builder.findings import Finding, fine, problem
+from builder.host import architectures
 from builder.model import FailureClass
 
 #: In the place of a build's id, in paths that are only looked at.
@@ -22,13 +23,25 @@ _ANY_BUILD: Final = "BUILD_ID"
 
 
 def look(world: World, image: DiskImage) -> tuple[Finding, ...]:
-    """Whether this machine could build the image now."""
+    """Whether this machine could build the image now; of one that is for other machines only that it is."""
+    if lacking := _lacking(world, image):
+        where = f"built by machines with {', '.join(lacking)} (`requires`), which this one is not"
+        return (fine(f"image {image.name}", where),)
     try:
         rendered = _rendered(world, image)
     except ImagepoolError as error:
         return (problem(f"image {image.name}", error.message, hint=error.hint),)
-    found = [_elements(image, rendered), *_disk(world, image, rendered.environment)]
+    found = [
+        _tools(image, rendered.environment),
+        _elements(image, rendered),
+        *_disk(world, image, rendered.environment),
+    ]
     return tuple(replace(each, name=f"{each.name} of {image.name}") for each in found)
+
+
+def _lacking(world: World, image: DiskImage) -> list[str]:
+    """The labels that the image requires and this machine does not have."""
+    return sorted(image.requires - world.config.builder_labels - architectures())
 
 
 def _rendered(world: World, image: DiskImage) -> command.Command:
@@ -43,6 +56,14 @@ def _rendered(world: World, image: DiskImage) -> command.Command:
         elements_dirs=config.elements_dirs,
         environ=world.environ,
     )
+
+
+def _tools(image: DiskImage, environment: Mapping[str, str]) -> Finding:
+    try:
+        tools.require_for(image.elements, environment)
+    except ToolMissingError as error:
+        return problem("tools", error.message, hint=error.hint, failure_class=FailureClass.TOOL)
+    return fine("tools", "all that its elements and its architecture need are installed")
 
 
 def _elements(image: DiskImage, rendered: command.Command) -> Finding:
@@ -83,6 +104,8 @@ def mirrors(world: World) -> Iterator[Finding]:
     asked: set[tuple[str, str]] = set()
     unnamed = []
     for image in world.images:
+        if _lacking(world, image):
+            continue
         environment = _rendered(world, image).environment
         named = reachable.mirrors_of(image, environment)
         if not named:

@@ -12,6 +12,7 @@ from builder.workers.base import Worker, World
 from builder.workers.builder import Builder
 from builder.workers.janitor import Janitor
 from builder.workers.keeper import Keeper
+from builder.workers.notifier import Notifier
 from builder.workers.promoter import Promoter
 from builder.workers.scheduler import Scheduler
 from builder.workers.uploader import Uploader
@@ -19,7 +20,7 @@ from builder.workers.uploader import Uploader
 LOG = logging.getLogger(__name__)
 
 #: The order of a round: each stage finds what the one before it made due.
-STAGES: Final = (Keeper, Adopter, Scheduler, Builder, Uploader, Promoter, Janitor)
+STAGES: Final = (Keeper, Adopter, Scheduler, Builder, Uploader, Promoter, Notifier, Janitor)
 
 
 def run_once(workers: Sequence[Worker], world: World) -> int:

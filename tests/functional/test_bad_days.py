@@ -287,7 +287,7 @@ def test_a_build_that_fails_says_why_and_leaves_nothing(
 def test_a_failing_build_backs_off_and_stops_at_the_limit(place: Installation) -> None:
     place.knob("fail", "install 1\nno luck\n")
     place.start()
-    place.until(lambda s: len(s.image("img").builds) == 3)
+    place.until(lambda s: [build.state for build in s.image("img").builds] == [BuildState.FAILED] * 3)
     explained = place.cli("image", "explain", "img", "-f", "json")
     assert explained.returncode == 0
     assert "3 builds in a row failed" in explained.stdout

@@ -19,7 +19,7 @@ from openstack.config import OpenStackConfig
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 REQUIREMENTS = TOOLS / "lib" / "devcloud" / "requirements.txt"
-NAMES = ("devcloud", "quickstart", "run-tests")
+NAMES = ("build-image", "devcloud", "quickstart", "run-tests")
 
 Result = subprocess.CompletedProcess[str]
 

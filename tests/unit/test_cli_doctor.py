@@ -21,6 +21,7 @@ from builder.doctor.world import World
 from builder.errors import CloudError, CloudUnavailableError
 from builder.findings import Finding, Level
 from builder.model import FailureClass, ImageFormat, Snapshot
+from builder.store.probe import probe
 from builder.store.zookeeper import ZooKeeperStore
 from builder.workers import statedir
 from tests.fakes.cloud import FakeCloud
@@ -95,7 +96,7 @@ def test_all_is_well_with_a_new_installation(place: cli_world.World) -> None:
 def test_it_leaves_no_trace(place: cli_world.World, tmp_path: Path, zookeeper: ZooKeeper) -> None:
     place.run("doctor")
     assert list(tmp_path.iterdir()) == []
-    assert records.probe(zookeeper, 10).has_records is False
+    assert probe(zookeeper, 10).has_records is False
 
 
 def test_a_problem_is_in_the_exit_code_and_comes_with_advice(place: cli_world.World) -> None:
@@ -120,6 +121,24 @@ def test_only_what_an_image_needs_is_looked_at(place: cli_world.World) -> None:
     checks = {row["check"] for row in place.json("doctor", "--image", IMAGE)}
     assert f"elements of {IMAGE}" in checks
     assert "elements of other" not in checks
+
+
+def test_what_is_never_built_is_not_looked_at_unless_it_is_named(place: cli_world.World) -> None:
+    need_root()
+    unlisted = diskimage("unlisted", elements=("no-such-element",), formats=())
+    place.config = replace(place.config, diskimages={**place.config.diskimages, "unlisted": unlisted})
+    result = place.run("doctor", "-f", "json")
+    rows = {row["check"]: row for row in result.json}
+    assert result.code == 0
+    assert "elements of unlisted" not in rows
+    assert f"diskimages: {IMAGE} (1 more" in rows["configuration"]["found"]
+    assert place.run("doctor", "--image", "unlisted").code == 1
+
+
+def test_a_configuration_that_builds_nothing_is_told(tmp_path: Path) -> None:
+    (found,) = daemon.configuration(installation(tmp_path, diskimage(formats=())))
+    assert (found.level, "builds none" in found.text) == (Level.WARNING, True)
+    assert "in a provider" in found.hint
 
 
 @pytest.mark.parametrize(
@@ -284,6 +303,16 @@ def test_elements_that_do_not_exist(tmp_path: Path) -> None:
     assert elements.level is Level.PROBLEM
     assert "no-such-element" in elements.text
     assert "elements-dir" in elements.hint
+
+
+def test_an_image_for_other_machines_is_none_of_this_ones_business(tmp_path: Path) -> None:
+    platform = Platform(name="p", distribution="debian", release="bookworm", mirror=closed_mirror())
+    other = diskimage(elements=("no-such-element",), platform=platform, requires=frozenset({"riscv64"}))
+    world = seen(installation(tmp_path, other))
+    (found,) = images.look(world, other)
+    assert found.level is Level.OK
+    assert "riscv64" in found.text
+    assert list(images.mirrors(world)) == []
 
 
 def test_the_disk_is_compared_with_the_last_build(tmp_path: Path) -> None:

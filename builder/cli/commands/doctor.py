@@ -94,7 +94,8 @@ def _roles(written: str) -> tuple[str, ...]:
 
 def _images(config: Config, name: str | None) -> tuple[DiskImage, ...]:
     if name is None:
-        return tuple(config.diskimages.values())
+        # What no provider lists and has no formats is never built, whatever is missing for it.
+        return tuple(image for image in config.diskimages.values() if image.formats)
     if name not in config.diskimages:
         raise NotFoundError(
             f"the configuration {config.path} has no diskimage {name!r}",

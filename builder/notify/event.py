@@ -1,0 +1,86 @@
+"""Words an event: what the end of a build is for those who are told of it; pure.
+
+An event is one JSON object. `text` is for people, the rest for programs:
+
+    schema, event, id          1, "build", and what tells this event from all others
+    image, build, state        names as on record; "ready" or "failed"
+    reason                     of a failed build: class, message, phase, step, exit_code, lines; else null
+    builder, started, ended    the machine's name; ISO 8601, UTC
+    changes                    how it differs from the build before it (its changes.json), null if unknown
+    text                       one line
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from builder.model import Build, Failure
+
+SCHEMA: Final = 1
+#: Characters of a text for people.
+LONGEST_TEXT: Final = 1000
+#: What could end a line or steer a terminal, and what turns the direction of writing.
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
+
+
+def id_of(build: Build) -> str:
+    """What tells a build's end from all others; a build that was taken for lost can end twice."""
+    return f"{build.id}.{build.state}"
+
+
+def body_of(build: Build, changes: Mapping[str, Any] | None) -> str:
+    """The event of a build that is ready or failed, as JSON; the same for everybody and at each try."""
+    event = {
+        "schema": SCHEMA,
+        "event": "build",
+        "id": id_of(build),
+        "image": build.image,
+        "build": build.id,
+        "state": str(build.state),
+        "reason": _reason(build.reason),
+        "builder": build.builder,
+        "started": _time(build.started),
+        "ended": _time(build.ended or build.state_time),
+        "changes": changes,
+        "text": text_of(build, changes),
+    }
+    return json.dumps(event)
+
+
+def text_of(build: Build, changes: Mapping[str, Any] | None) -> str:
+    """One line for people; what is in it of an image or a log is without control characters."""
+    name = f"{build.image}: build {build.id[:8]}"
+    if build.reason is not None:
+        text = f"{name} failed: {build.reason.summary}"
+    else:
+        took = "" if build.duration is None else f" after {_duration(build.duration)}"
+        summary = changes.get("summary") if changes else None
+        text = f"{name} is {build.state}{took}{f': {summary}' if isinstance(summary, str) else ''}"
+    text = _CONTROL.sub(" ", text)
+    return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 3]}..."
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+
+
+def _reason(failure: Failure | None) -> dict[str, Any] | None:
+    if failure is None:
+        return None
+    return {
+        "class": str(failure.failure_class),
+        "message": failure.message,
+        "phase": failure.phase,
+        "step": failure.step,
+        "exit_code": failure.exit_code,
+        "lines": list(failure.lines),
+    }
+
+
+def _time(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat()
