@@ -1,0 +1,3 @@
+export DISTRO_NAME=${KEPT_TREE_DISTRIBUTION:-debian}
+export DIB_RELEASE
+export DIB_INIT_SYSTEM=systemd
