@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-import diskimage_builder
+import diskimage_builder  # type: ignore[import-untyped]
 
 ELEMENTS = Path(__file__).parents[2] / "elements"
 DIB_ELEMENTS = Path(diskimage_builder.__file__).parent / "elements"
@@ -82,15 +82,16 @@ def copy_hooks(element: Path, hooks: Path) -> None:
             shutil.copytree(directory, hooks / directory.name, dirs_exist_ok=True)
 
 
-def run_parts(hooks: Path, phase: str, environment: Mapping[str, str]) -> str:
+def run_parts(hooks: Path, phase: str, environment: Mapping[str, str], directory: Path | None = None) -> str:
     """Run the hooks of a phase outside the tree by dib's own dib-run-parts; what they print.
 
-    Their mounts end with them.
+    They are started in `directory`, if one is given. Their mounts end with them.
     """
     program = DIB_ELEMENTS.parent / "lib" / "dib-run-parts"
     done = subprocess.run(
         [*_UNSHARE, str(program), str(hooks / f"{phase}.d")],
         env=dict(environment),
+        cwd=directory,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
