@@ -96,8 +96,9 @@ class Link:
             return
         with self._changed:
             self._ends.add(far)
-        for end in (near, far):
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError):  # `cut` broke one of them, and both pumps see it
+            for end in (near, far):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._spawn(self._pump, near, far)
         self._pump(far, near)
 

@@ -38,6 +38,7 @@ LAYERS: Mapping[str, Row] = {
     "builder.bounded": Row(0),
     "builder.findings": Row(0, ("builder.model",)),
     "builder.host": Row(0),
+    "builder.shown": Row(0),
     "builder.signals": Row(0),
     # L1: what is configured, and how programs are run
     "builder.config": Row(1, WORDS),
@@ -45,10 +46,14 @@ LAYERS: Mapping[str, Row] = {
     # L2: decisions, and the doors to the three outside things; they never meet
     "builder.planning": Row(2, SEES),
     "builder.store": Row(2, (*SEES, "builder.process")),
-    "builder.dib": Row(2, (*SEES, "builder.process", "builder.bounded", "builder.findings")),
+    "builder.dib": Row(
+        2, (*SEES, "builder.process", "builder.bounded", "builder.findings", "builder.host", "builder.shown")
+    ),
     "builder.cloud": Row(2, (*SEES, "builder.bounded")),
+    "builder.emulator": Row(2, (*WORDS, "builder.host", "builder.process")),
     "builder.serving": Row(2, WORDS),
     "builder.metrics": Row(2, WORDS),
+    "builder.notify": Row(2, (*SEES, "builder.config.passing", "builder.process")),
     # L3: the roles, which know the contracts and not who keeps them
     "builder.workers": Row(
         3,
@@ -63,10 +68,11 @@ LAYERS: Mapping[str, Row] = {
             "builder.cloud.transfer",
             "builder.dib",
             "builder.metrics.base",
+            "builder.notify",
         ),
     ),
     # ... of which one runs what an operator names, and no other runs anything
-    "builder.workers.hook": Row(3, (*SEES, "builder.process")),
+    "builder.workers.hook": Row(3, (*SEES, "builder.config.passing", "builder.process")),
     # L3 as well: what the daemon was told
     "builder.inforce": Row(3, (*SEES, "builder.config", "builder.cloud.openstack")),
     # L4: wires everything; alone names the cloud behind the contract, and the workers
@@ -94,6 +100,7 @@ LAYERS: Mapping[str, Row] = {
             *SEES,
             "builder.bounded",
             "builder.findings",
+            "builder.host",
             "builder.planning",
             "builder.store.base",
             "builder.store.embedded",
@@ -101,6 +108,7 @@ LAYERS: Mapping[str, Row] = {
             "builder.store.zookeeper",
             "builder.dib",
             "builder.cloud",
+            "builder.notify",
         ),
     ),
     # L4 too: stands in for the daemon when its records are lost
@@ -123,6 +131,7 @@ LAYERS: Mapping[str, Row] = {
             "builder.bounded",
             "builder.findings",
             "builder.host",
+            "builder.shown",
             "builder.config",
             "builder.doctor",
             "builder.planning",
@@ -131,10 +140,12 @@ LAYERS: Mapping[str, Row] = {
             "builder.dib.output.artifacts",
             "builder.dib.command",
             "builder.dib.contents.reproduce",
+            "builder.dib.differences",
             "builder.dib.logs.log",
             "builder.dib.logs.logfiles",
             "builder.dib.isolation.workspace",
             "builder.dib.job",
+            "builder.dib.mirrors",
             "builder.service",
             "builder.recovery",
             "builder.workers.statedir",
@@ -165,7 +176,9 @@ DOORS: Mapping[str, tuple[str, ...]] = {
     "keystoneauth1": ("builder.cloud.openstack",),
     "requests": ("builder.cloud.openstack", "builder.dib.contents.download", "builder.dib.checks.reachable"),
     "urllib3": ("builder.cloud.openstack", "builder.dib.contents.download"),
-    "debian_inspector": ("builder.dib.contents.indexes",),
+    "pycdlib": ("builder.emulator",),
+    "debian_inspector": ("builder.dib.contents.indexes", "builder.dib.differences.versions"),
+    "univers": ("builder.dib.differences.versions",),
     "cyclonedx": ("builder.dib.contents.sbom",),
     "packageurl": ("builder.dib.contents.sbom",),
     "starlette": ("builder.serving",),

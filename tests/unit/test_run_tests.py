@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import configparser
 import importlib.util
+import os
+import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,5 +82,39 @@ def test_every_kind_of_tests_is_run_and_every_benchmark_looked_at(tool: ModuleTy
     tox.read(PROJECT / "tox.ini")
     assert tox["tox"]["env_list"].split(", ") == [*tool.ENVIRONMENTS]
     looked_at = tox["testenv:lint"]["commands"].split()
-    for program in (PROJECT / "tests" / "bench").iterdir():
+    # Modules are found by their suffix, programs have none.
+    programs = (PROJECT / "tests" / "bench").iterdir()
+    for program in (each for each in programs if each.is_file() and not each.suffix):
         assert looked_at.count(f"tests/bench/{program.name}") == 2, "ruff format, ruff check"
+
+
+GROUPED = """\
+import pytest
+
+@pytest.fixture(params=["alone", pytest.param("real", marks=pytest.mark.xdist_group("real"))])
+def part(request):
+    return request.param
+
+@pytest.mark.parametrize("number", range(8))
+def test_it(part, number):
+    pass
+"""
+
+
+def test_tests_of_one_group_run_in_one_process(tmp_path: Path) -> None:
+    # Else each process would start a development cloud of its own, and nothing would say why all is slow.
+    (tmp_path / "test_grouped.py").write_text(GROUPED)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadgroup"],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    ran = re.findall(r"\[(gw\d)\] .*PASSED \S+\[(alone|real)-\d\](\S*)", done.stdout)
+    # A test is handed out with all others whose names end alike. The rest goes to whoever has time.
+    assert [(part, group) for _, part, group in ran].count(("real", "@real")) == 8, done.stdout
+    assert [(part, group) for _, part, group in ran].count(("alone", "")) == 8, done.stdout
+    assert len({worker for worker, part, _ in ran if part == "real"}) == 1

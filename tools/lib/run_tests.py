@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 PROJECT = Path(__file__).resolve().parents[2]
 RESULTS = PROJECT / ".tox" / "results"
 LINT = "lint"
-ENVIRONMENTS = (LINT, "unit", "contract", "simulation", "functional", "e2e")
+ENVIRONMENTS = (LINT, "unit", "contract", "simulation", "elements", "functional", "e2e")
 NOTHING_COLLECTED = 5  #: pytest's exit code when no test fits what was asked for
 
 _EPILOG = """\

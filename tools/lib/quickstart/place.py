@@ -14,6 +14,7 @@ from devcloud.place import Place, Running, write_private
 
 _PROJECT = Path(__file__).resolve().parents[3]
 _TEMPLATE = _PROJECT / "config" / "quickstart.yaml"
+_INCLUDED = "platforms.yaml"
 _STATE_VARIABLE = "%(IMAGEPOOL_STATE_DIR)"
 
 
@@ -84,7 +85,8 @@ class Quickstart:
         self.tools.mkdir(exist_ok=True)
         if not self.config.exists():
             text = _TEMPLATE.read_text().replace(_STATE_VARIABLE, str(self.state_dir))
-            write_private(self.config, text)
+            # What it includes is not copied, and so not edited there.
+            write_private(self.config, text.replace(_INCLUDED, str(_TEMPLATE.parent / _INCLUDED)))
         openstack = self.tools / "openstack"
         openstack.unlink(missing_ok=True)
         openstack.symlink_to(self.cloud.tool("openstack"))
