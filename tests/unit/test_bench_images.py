@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import itertools
 import json
@@ -101,6 +102,35 @@ def test_what_was_measured_before_is_not_measured_again_unless_it_is_another_ima
     other = bench.Variant(name="+ slim", elements=("no such element",))
     with pytest.raises(bench.ActionFailedError):
         platform.measure([other])
+
+
+@pytest.mark.parametrize("panics", [1, 2])
+def test_a_machine_that_does_not_come_up_is_told_and_tried_once_more(
+    bench: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    panics: int,
+) -> None:
+    raw = tmp_path / "x.raw"
+    raw.touch()
+    seconds: list[float | None] = [*[None] * panics, 31.5]
+
+    class Guest:
+        def wait_for_ssh(self, limit: float) -> float:
+            took = seconds.pop(0)
+            if took is None:
+                raise bench.ActionFailedError("Kernel panic")
+            return took
+
+    monkeypatch.setattr(bench, "boot", lambda machine, directory: contextlib.nullcontext(Guest()))
+    if panics == 1:
+        assert bench.boot_seconds(raw, tmp_path) == 31.5
+    else:
+        with pytest.raises(bench.ActionFailedError):
+            bench.boot_seconds(raw, tmp_path)
+
+    assert "Kernel panic" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("argv", [["--platform", "rocky-9"], ["--rounds", "0"], ["--slow"]])
