@@ -308,6 +308,8 @@ def test_the_last_pass_stays_in_the_tree_whatever_links_it_has(
         left = {path.name for path in changed.root.iterdir() if path.name.startswith(".slim")}
 
     assert done.returncode == 0, done.stdout + done.stderr
+    # The tree is on this machine's own disk.
+    assert "filled with zeros" not in done.stdout
     assert {path.name: path.read_text() for path in outside.iterdir()} == {"file": "ours\n"}
     assert left == set()
     assert json.loads((tmp_path / "image.d" / "slim.json").read_text())["kept"] == []
@@ -344,13 +346,7 @@ def test_free_space_is_given_back_or_zero(disk: str, tmp_path: Path) -> None:
         subprocess.run(["sync", "--file-system", str(root)], check=True)
         (root / "deleted").unlink()
         before = raw.read_bytes()
-        done = subprocess.run(
-            [str(SLIM / "free-space")],
-            env={"TARGET_ROOT": str(root), "DIB_MOUNTPOINTS": "/", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        said = free_space(root)
         subprocess.run(["sync", "--file-system", str(root)], check=True)
         after = raw.read_bytes()
         left = sorted(path.name for path in root.iterdir())
@@ -358,8 +354,28 @@ def test_free_space_is_given_back_or_zero(disk: str, tmp_path: Path) -> None:
     sample = noise[1 << 20 : (1 << 20) + 4096]
     assert sample in before
     assert sample not in after
-    assert ("filled with zeros" in done.stdout) == (disk == "ramfs")
+    assert ("filled with zeros" in said) == (disk == "ramfs")
     assert left == ["lost+found"]
+
+
+def test_no_disk_but_the_images_is_filled_with_zeros(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "imagepool-test", str(tmp_path)], check=True)
+    try:
+        said = free_space(tmp_path)
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+    assert said == "slim: / is on no disk of the image; its free space stays as it is\n"
+
+
+def free_space(root: Path) -> str:
+    """Give the free space of what is mounted there back; what slim prints."""
+    return subprocess.run(
+        [str(SLIM / "free-space")],
+        env={"TARGET_ROOT": str(root), "DIB_MOUNTPOINTS": "/", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
 
 
 @contextmanager
