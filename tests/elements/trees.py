@@ -177,21 +177,26 @@ class Trees:
             "KEPT_TREE_DISTRIBUTION": distribution,
             **_mirrors(release),
         }
-        root = place / "root"
-        with _unpacked(Path(f"{output}.tar"), root):
-            done = subprocess.run(
-                argv,
-                env=builds_by | dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                timeout=LIMIT,
-                check=False,
-            )
-            if done.returncode != 0:
-                raise BuildFailedError(done.returncode, done.stdout)
+        done = subprocess.run(
+            argv,
+            env=builds_by | dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=LIMIT,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise BuildFailedError(done.returncode, done.stdout)
+        # Not through a pipe: tar takes a write to it that is cut short for a broken disk.
+        tar, root = Path(f"{output}.tar"), place / "root"
+        root.mkdir()
+        subprocess.run(
+            ["tar", "-C", str(root), "--numeric-owner", "-xpf", str(tar)], check=True, timeout=LIMIT
+        )
+        tar.unlink()
         return Tree(root=root, beside=place / "image.d", log=done.stdout)
 
     def _base(self, release: str) -> Path:
@@ -245,22 +250,6 @@ class BuildFailedError(Exception):
         # The last words are those of the clean-up.
         super().__init__(f"disk-image-create ended with {code}:\n{log[-30000:]}")
         self.log = log
-
-
-@contextmanager
-def _unpacked(pipe: Path, root: Path) -> Iterator[None]:
-    """Unpack into `root` the tar file that is written meanwhile, which needs no room of its own."""
-    os.mkfifo(pipe)
-    root.mkdir()
-    with subprocess.Popen(["tar", "-C", str(root), "--numeric-owner", "-xpf", str(pipe)]) as tar:
-        try:
-            yield
-        except BaseException:
-            tar.kill()
-            raise
-    pipe.unlink()
-    if tar.returncode != 0:
-        raise subprocess.CalledProcessError(tar.returncode, tar.args)
 
 
 def _mirrors(release: str) -> Mapping[str, str]:
