@@ -3,6 +3,7 @@
     building   a build of it is running
     failed     the newest build that ended failed
     ready      the newest build that ended is ready, or was checked since and is unchanged
+    unused     it has no ready build, and nobody wants one: no provider lists it, and it names no formats
     paused     it has no ready build, and builds are paused
     missing    it has no ready build; one is due or soon will be
 
@@ -34,6 +35,7 @@ class ImageState(StrEnum):
     BUILDING = "building"
     FAILED = "failed"
     READY = "ready"
+    UNUSED = "unused"
     PAUSED = "paused"
     MISSING = "missing"
 
@@ -136,7 +138,7 @@ def _status(
     diskimage = config.diskimages.get(name)
     ready = newest_ready(records)
     places = _places(config, records, ready, uploads)
-    state = _state(records, paused=records.paused or (diskimage is not None and diskimage.pause))
+    state = _state(records, diskimage)
     return ImageStatus(
         name=name,
         state=state,
@@ -151,7 +153,7 @@ def _status(
     )
 
 
-def _state(records: ImageRecords, *, paused: bool) -> ImageState:
+def _state(records: ImageRecords, diskimage: DiskImage | None) -> ImageState:
     newest = newest_ended(records)
     if any(b.state is BuildState.BUILDING for b in records.builds):
         return ImageState.BUILDING
@@ -159,6 +161,9 @@ def _state(records: ImageRecords, *, paused: bool) -> ImageState:
         return ImageState.FAILED
     if newest is not None:
         return ImageState.READY
+    if diskimage is not None and not diskimage.formats:
+        return ImageState.UNUSED
+    paused = records.paused or (diskimage is not None and diskimage.pause)
     return ImageState.PAUSED if paused else ImageState.MISSING
 
 

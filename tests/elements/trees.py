@@ -52,7 +52,7 @@ _STAND_IN: Final = "bookworm"
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: Where this Python's own programs are, diskimage-builder's among them.
 _PROGRAMS: Final = Path(sys.executable).parent
-#: Seconds; a base tree takes twenty, a build ten, when nothing else works, and twenty times that on a bad day.
+#: Seconds; a base tree takes twenty, a build ten, when nothing else works; twenty times that on a bad day.
 LIMIT: Final = 600.0
 #: Mounts and processes end with the command, whatever becomes of it.
 _UNSHARE: Final = (

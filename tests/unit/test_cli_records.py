@@ -238,6 +238,16 @@ def test_an_image_is_paused_and_unpaused_before_it_was_ever_built(world: World) 
     assert world.json("image", "list")[0]["state"] == "missing"
 
 
+@pytest.mark.parametrize("pause", [False, True])
+def test_an_image_that_nobody_has_a_use_for_is_not_missing(pause: bool) -> None:
+    world = World(config=config(diskimage(formats=(), pause=pause)))
+    (row,) = world.json("image", "list")
+    assert (row["state"], row["next_build"], row["reason"]) == ("unused", None, None)
+    # What it once had is still told.
+    world.store.put(failed(1, NOW - DAY))
+    assert world.json("image", "list")[0]["state"] == "failed"
+
+
 def test_what_the_configuration_pauses_is_said_to_stay_paused() -> None:
     world = World(config=config(diskimage(pause=True)))
     done = world.run("image", "unpause", IMAGE)

@@ -16,8 +16,8 @@ EXPLAIN_COLUMNS = ("what", "verdict", "due", "reason")
 class ListImages(Lister):
     """List every image, its state and its next build
 
-    The state is building, failed or ready after its newest build, else paused or missing. Uploads
-    are counted for the newest ready build: in how many of its providers it is ready.
+    The state is building, failed or ready after its newest build, else unused (no provider lists it), paused
+    or missing. Uploads are counted for the newest ready build: in how many of its providers it is ready.
     """
 
     def table(self, options: argparse.Namespace) -> render.Table:
