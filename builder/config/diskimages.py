@@ -215,6 +215,7 @@ def _diskimage(
         stable_name=_glance_text(recipe, "stable_name", problems),
         stable_tag=_glance_text(recipe, "stable_tag", problems),
         promote=_promote(recipe, problems),
+        hide_old=_either(entry.hide_old, DiskImage.hide_old),
         format_options=MappingProxyType(_format_options(recipe, problems)),
         delete_after_upload=_either(entry.delete_after_upload, DiskImage.delete_after_upload),
         keep_formats=_formats(recipe, "keep_formats", problems),

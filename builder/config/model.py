@@ -130,9 +130,10 @@ class DiskImage:
     #: What the newest ready image is called in each provider, and only that; {} has its own names.
     stable_name: str | None = None
     stable_tag: str | None = None  #: a tag that only the newest ready image in each provider has
-    #: When these move to a new build's images: with "each", as soon as a provider has it; with "all", once
+    #: When a new build's images begin to serve: with "each", as soon as a provider has it; with "all", once
     #: every provider has it; with a number, once so many have.
     promote: Literal["each", "all"] | int = "each"
+    hide_old: bool = False  #: images are hidden from lists in their clouds once newer ones serve
     format_options: Mapping[str, FormatOptions] = field(default_factory=_empty)  #: by ImageFormat
     #: Once every provider has it, a build's files go, but for those of `keep_formats`.
     delete_after_upload: bool = False

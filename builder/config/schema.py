@@ -243,6 +243,7 @@ class DiskImageEntry(Entry):
     stable_name: str | None = None
     stable_tag: str | None = None
     promote: Promotion | None = None
+    hide_old: bool | None = None
     keep_formats: list[str] | None = None
     delete_after_upload: bool | None = None
     format_options: Annotated[dict[str, FormatEntry] | None, BeforeValidator(_options_below_formats)] = None

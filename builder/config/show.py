@@ -149,6 +149,7 @@ def _diskimage(image: DiskImage) -> dict[str, Any]:
         **_given("stable-name", image.stable_name),
         **_given("stable-tag", image.stable_tag),
         "promote": image.promote,
+        "hide-old": image.hide_old,
         **_given("format-options", {str(f): _options(o) for f, o in image.format_options.items()}),
         "delete-after-upload": image.delete_after_upload,
         **_given("keep-formats", [str(image_format) for image_format in image.keep_formats]),

@@ -8,7 +8,8 @@ too.
 Daemons of several versions write the same records. A field that nobody here knows is kept in `extra`, of
 the record or of the object within it, and written back as it was; so is a word that nobody here knows,
 where there is a way to go on without it: a class of failure counts as unknown, an artifact of a strange
-format or a wish for something else is as if it were not there.
+format, a wish for something else or a build that is withheld from something else is as if it were not
+there.
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ def encode_build(build: Build) -> bytes:
             raw_sha256=build.raw_sha256,
             raw_size=build.raw_size,
             wishes=[*notes.wishes_fields(build.wishes), *build.extra.get("wishes", ())],
+            withheld=[*notes.withheld_fields(build.withheld), *build.extra.get("withheld", ())],
         ),
     }
     return as_bytes({**record, **unknown(build.extra, _BUILD_FIELDS)})
@@ -130,6 +132,7 @@ def decode_build(stored: Stored, *, image: str, build_id: str) -> Build:
         raw_sha256=fields.lenient("raw_sha256", a_text, None),
         raw_size=fields.lenient("raw_size", a_count, None),
         wishes=fields.lenient("wishes", notes.wishes_of(stored.modified), ()),
+        withheld=fields.lenient("withheld", notes.withheld_of(stored.modified), ()),
         extra=_extra_of_build(fields.all),
         version=stored.version,
     )
@@ -175,6 +178,7 @@ def encode_upload(upload: Upload) -> bytes:
             stable_name=upload.stable_name,
             stable_tag=upload.stable_tag,
             hidden=upload.hidden or None,
+            withheld=as_seconds(upload.withheld),
             deletion=notes.deletion_fields(upload.deletion),
         ),
     }
@@ -220,6 +224,7 @@ def decode_upload(stored: Stored, *, image: str, build_id: str, provider: str, u
         stable_name=fields.lenient("stable_name", a_text, None),
         stable_tag=fields.lenient("stable_tag", a_text, None),
         hidden=fields.lenient("hidden", a_flag, False),
+        withheld=fields.lenient("withheld", a_time, None),
         deletion=fields.lenient("deletion", notes.deletion_of(stored.modified), None),
         extra=unknown(fields.all, _UPLOAD_FIELDS),
         version=stored.version,
@@ -230,12 +235,12 @@ _NODEPOOL_FIELDS = frozenset({"state", "state_time", "username", "python_path", 
 _BUILD_FIELDS = _NODEPOOL_FIELDS | {
     *("builder", "builder_id", "formats", "phase", "started", "ended", "timings", "artifacts", "elements"),
     *("tools", "log", "reason", "request", "bytes_done", "bytes_total", "next_try", "work_bytes"),
-    *("pruned", "inputs", "checked", "changes", "raw_sha256", "raw_size", "wishes"),
+    *("pruned", "inputs", "checked", "changes", "raw_sha256", "raw_size", "wishes", "withheld"),
 }
 _UPLOAD_FIELDS = _NODEPOOL_FIELDS | {
     *("external_id", "external_name", "format", "region", "uploader", "uploader_id", "phase", "started"),
     *("ended", "size", "sent", "timings", "reason", "cloud", "way", "fallbacks", "task", "hook_output"),
-    *("serving", "stable_name", "stable_tag", "hidden", "deletion", "parts"),
+    *("serving", "stable_name", "stable_tag", "hidden", "deletion", "parts", "withheld"),
 }
 
 
@@ -251,6 +256,7 @@ def _extra_of_build(record: Mapping[str, Any]) -> Mapping[str, Any]:
     strange = present(
         artifacts=[item for item in artifacts if _is_strange(item)] if isinstance(artifacts, list) else [],
         wishes=notes.strange_wishes(record.get("wishes")),
+        withheld=notes.strange_withheld(record.get("withheld")),
     )
     return MappingProxyType({**unknown(record, _BUILD_FIELDS), **strange})
 
