@@ -110,7 +110,7 @@ def conclude(world: World, config: Config, final: Build, ending: Ending) -> None
 
 
 def _write(world: World, record: Build) -> Build:
-    """Put a running build on record; wishes for its uploads that came meanwhile stay there."""
+    """Put a running build on record; what people wished of it meanwhile stays there."""
     if not world.store.connected:
         # A request would wait for as long as the session lives, and the build with it.
         raise StoreUnavailableError("ZooKeeper can't be reached now")
@@ -120,9 +120,7 @@ def _write(world: World, record: Build) -> Build:
         current = world.store.get_build(record.image, record.id)
         if current.state is not BuildState.BUILDING:
             raise  # somebody took the build for dead
-        return world.store.update_build(
-            replace(record, wishes=current.wishes, extra=current.extra, version=current.version)
-        )
+        return world.store.update_build(record.over(current))
 
 
 def _tidy(world: World, config: Config, record: Build, ending: Ending) -> None:

@@ -16,7 +16,13 @@ import pytest
 
 PROJECT = Path(__file__).parents[2]
 
-WORDS = ("builder.errors", "builder.model", "builder.cloudimage", "builder.ways")
+WORDS = (
+    "builder.errors",
+    "builder.model",
+    "builder.cloudimage",
+    "builder.ways",
+    "builder.withheldmark",
+)
 SEES = (*WORDS, "builder.config.model")
 
 
@@ -40,6 +46,7 @@ LAYERS: Mapping[str, Row] = {
     "builder.host": Row(0),
     "builder.shown": Row(0),
     "builder.signals": Row(0),
+    "builder.withheldmark": Row(0, ("builder.model",)),
     # L1: what is configured, and how programs are run
     "builder.config": Row(1, WORDS),
     "builder.process": Row(1, WORDS),
