@@ -15,6 +15,7 @@ from builder.dib.checks import space
 from builder.dib.job import Job
 from builder.dib.logs import logfiles
 from builder.dib.output import artifacts
+from builder.dib.product import Product
 from builder.errors import (
     ActionFailedError,
     ConflictError,
@@ -195,7 +196,7 @@ def _run(world: World, task: Task, progress: BuildProgress) -> Build:
     return _ready(world, progress, product)
 
 
-def _ready(world: World, progress: BuildProgress, product: engine.Product) -> Build:
+def _ready(world: World, progress: BuildProgress, product: Product) -> Build:
     now, record = world.clock(), progress.timed()
     return record.become(
         BuildState.READY,

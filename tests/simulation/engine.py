@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.dib.contents.unchanged import Comparison
-from builder.dib.engine import Product
 from builder.dib.job import Job
 from builder.dib.limits import Limits, Stop
 from builder.dib.output import artifacts
 from builder.dib.output.artifacts import Proof, Publication
 from builder.dib.output.hashing import Disk
+from builder.dib.product import Product
 from builder.errors import ActionFailedError
 from builder.model import Artifact, Build, BuildPhase, Failure, FailureClass, ImageFormat
 from tests.simulation.kernel import Crash, Kernel

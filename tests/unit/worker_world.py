@@ -12,11 +12,11 @@ from pathlib import Path
 
 from builder.cloud.transfer import Limiter
 from builder.config.model import Config, DiskImage, Provider, ProviderImage
-from builder.dib.engine import Product
 from builder.dib.job import Job
 from builder.dib.limits import Limits, Stop
 from builder.dib.output import artifacts
 from builder.dib.output.hashing import Disk
+from builder.dib.product import Product
 from builder.model import Artifact, Build, BuildPhase, BuildState, Daemon, ImageFormat, Upload, UploadState
 from builder.ways import Capabilities
 from builder.workers.base import Active, Identity, World
