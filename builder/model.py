@@ -99,6 +99,7 @@ class BuildPhase(StrEnum):
     CONVERT = "convert"  #: qemu-img makes the formats from raw
     HASH = "hash"  #: what is not hashed yet is
     MANIFEST = "manifest"  #: what went in and what came out is written down
+    TEST = "test"  #: all else is done, and the finished image still has to prove itself in an emulator
     PUBLISH = "publish"  #: the files move to the images directory
 
 
@@ -171,6 +172,7 @@ class FailureClass(StrEnum):
     NETWORK = "network"  #: the connection failed or broke off
     CLOUD = "cloud"  #: the cloud failed, or stored something else than we sent
     HOOK = "hook"  #: the provider's post-upload-hook refused the image
+    TEST = "test"  #: the finished image does not do what it must
     UNKNOWN = "unknown"  #: nothing we recognise
 
 
@@ -221,6 +223,30 @@ class Artifact:
     def digest(self, algorithm: str) -> str | None:
         """The hex digest on record for Glance's name of an algorithm, None if we have none."""
         return {"md5": self.md5, "sha256": self.sha256, "sha512": self.sha512}.get(algorithm)
+
+
+class BootVerdict(StrEnum):
+    """What came of the boot test of a build."""
+
+    PASSED = "passed"  #: the image does all that it must
+    FAILED = "failed"  #: it does not; `BootResult.failed` says what
+    BROKEN = "broken"  #: the test itself came to nothing, which says nothing of the image
+
+
+@dataclass(frozen=True, kw_only=True)
+class BootResult:
+    """What came of booting a build's image, in short; all of it is in test.json beside the build's files."""
+
+    verdict: BootVerdict
+    failed: tuple[str, ...] = ()  #: names of the proofs that failed, in the order in which they are asked for
+    seconds: float = 0.0  #: of the whole test
+    accelerator: str | None = None  #: "kvm" or "tcg": how fast the machine was that was booted
+    #: What was measured, by name, such as "ssh_seconds" or "disk_claimed".
+    measures: Mapping[str, float] = field(default_factory=_empty)
+    ports: tuple[str, ...] = ()  #: that others can reach, as "tcp/22"
+    setuid: tuple[str, ...] = ()  #: paths of files with the setuid or setgid bit
+    #: Fields of the record that we don't know, and words in it that we don't; written back as they were.
+    extra: Mapping[str, Any] = field(default_factory=_empty, compare=False, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -366,6 +392,7 @@ class Build:
     raw_sha256: str | None = None
     raw_size: int | None = None  #: bytes
     wishes: tuple[UploadWish, ...] = ()  #: at most one for each provider
+    test: BootResult | None = None  #: what came of booting it; None when nobody did, or it is not done
 
     extra: Mapping[str, Any] = field(
         default_factory=_empty

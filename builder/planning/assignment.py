@@ -47,7 +47,7 @@ def why_not(image: DiskImage, daemon: Daemon) -> str | None:
         return "it is about to stop"
     if daemon.unfit is not None:
         return f"it takes no builds now: {line(daemon.unfit)}"
-    lacking = sorted(image.requires - daemon.labels)
+    lacking = sorted(image.needs - daemon.labels)
     # Daemons of earlier versions don't show their labels, and take whatever they get.
     if lacking and daemon.builder_id is not None:
         return f"it lacks the label{'' if len(lacking) == 1 else 's'} {listed(lacking)}"

@@ -64,6 +64,7 @@ LATER_BUILD = {
         {"provider": "cloud-one", "wanted": True, "by": "ann", "time": 1795178000.0, "why": "", **_MORE},
         {"region": "all of them", "wanted": "soon"},
     ],
+    "test": {"verdict": "flaky", "seconds": "many", **_MORE},
     "signature": {"by": "key one"},
 }
 LATER_UPLOAD = {
