@@ -46,6 +46,9 @@ _STARTED: Final = "NIC_RX_FILTER_CHANGED"
 _START: Final = 60.0
 #: Seconds for a guest to let go of a device, and to begin to restart.
 _LET_GO: Final = 60.0
+#: In a machine's own directory: what it writes to its disk, and who may log in.
+_OVERLAY: Final = "overlay.qcow2"
+_KEY: Final = "key"
 _FORWARDED: Final = re.compile(r"TCP\[HOST_FORWARD\]\s+\S+\s+127\.0\.0\.1\s+(\d+)")
 
 
@@ -125,6 +128,16 @@ class Guest:
         except OSError:
             return 0.0  # it has ended
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
+    def disk_claimed(self) -> int:
+        """Bytes that the machine has written to its disk so far, and not given back."""
+        return (self._directory / _OVERLAY).stat().st_blocks * 512
+
+    def copy_key(self, target: Path) -> None:
+        """Copy the key that logs in to the new file `target`, for its owner alone; raises OSError."""
+        target.touch(mode=0o600, exist_ok=False)
+        target.write_bytes((self._directory / _KEY).read_bytes())
 
     def console_tail(self, lines: int = LINES) -> tuple[str, ...]:
         """The last lines of the serial console."""
@@ -299,7 +312,7 @@ class Guest:
 
     def _login(self, user: str) -> Login:
         if user not in self._logins:
-            key = self._directory / "key"
+            key = self._directory / _KEY
             self._logins[user] = Login(user, self.port, key=key, directory=self._directory)
         return self._logins[user]
 
@@ -340,7 +353,7 @@ def boot(machine: Machine, directory: Path, *, check: Callable[[], None] = lambd
     with ExitStack() as stack:
         place = Path(tempfile.mkdtemp(prefix="guest-", dir=directory)).absolute()
         stack.callback(shutil.rmtree, place, ignore_errors=True)
-        public_key = ssh.make_key(place / "key")
+        public_key = ssh.make_key(place / _KEY)
         argv = command.arguments(machine, _prepare(machine, chosen, place, public_key))
         said: deque[str] = deque(maxlen=LINES)
         process = Child(argv, env=_environment(), cwd=place, on_line=said.append)
@@ -365,7 +378,7 @@ def _require(machine: Machine) -> None:
 
 def _prepare(machine: Machine, chosen: Accelerator, place: Path, public_key: str) -> command.Parts:
     """Make the files that the machine alone has."""
-    overlay, drive, variables, uefi = place / "overlay.qcow2", None, None, None
+    overlay, drive, variables, uefi = place / _OVERLAY, None, None, None
     _make_overlay(machine, overlay)
     if machine.config_drive is not None:
         drive = place / "config.iso"
