@@ -53,6 +53,7 @@ COMMANDS: Final = (
     Entry("build show", "build:ShowBuild", "Show everything on record about a build"),
     Entry("build log", "build:ShowLog", "Print the log of a build"),
     Entry("build diff", "build_diff:DiffBuilds", "Show how two builds differ"),
+    Entry("build test", "build_test:BootTestBuild", "Boot the image of a build, to prove that it works"),
     Entry("build cancel", "build:CancelBuild", "Cancel a build that runs"),
     Entry("build reproduce", "reproduce:ReproduceBuild", "Print a script that builds the same again"),
     Entry("build delete", "build:DeleteBuild", "Delete a build, its files and its uploads"),

@@ -23,6 +23,7 @@ from builder.cli.cells import (
     pairs,
     short,
 )
+from builder.cli.render_boot import boot_cell
 from builder.model import (
     Artifact,
     Build,
@@ -125,6 +126,7 @@ def build_details(build: Build, records: ImageRecords, now: datetime) -> Row:
         "pruned": Words(build.pruned),
         "work_bytes": Bytes(build.work_bytes),
         "inputs": pairs(build.inputs),
+        "test": boot_cell(build.test),
     }
 
 

@@ -94,7 +94,10 @@ def _problems(test: BootTest, platform: Platform | None) -> list[tuple[str, str]
     architecture = platform.architecture if platform else ARCHITECTURES[0]
     if test.is_done and architecture not in ARCHITECTURES:
         known = " and ".join(ARCHITECTURES)
-        found.append(("mode", f"machines of the architecture {architecture} can't be booted, only {known}"))
+        text = (
+            f"machines of the architecture {architecture} can't be booted, only {known}: say `boot-test: off`"
+        )
+        found.append(("mode", text))
     elif architecture == "arm64" and test.firmware == "bios":
         found.append(("firmware", "machines of the architecture arm64 have no BIOS"))
     if test.user is not None and not _USER.match(test.user):

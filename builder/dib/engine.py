@@ -27,7 +27,7 @@ from builder.dib.output import artifacts
 from builder.dib.output.hashing import Disk
 from builder.dib.product import Product, Work
 from builder.errors import ActionFailedError, ImagepoolError
-from builder.model import Artifact, Build, BuildPhase, Failure, FailureClass
+from builder.model import Artifact, BootResult, Build, BuildPhase, Failure, FailureClass
 
 LOG = logging.getLogger(__name__)
 
@@ -43,14 +43,16 @@ def run(
     on_bytes: Callable[[int, int], None] = lambda done, total: None,
     on_disk: Callable[[Disk], None] = lambda disk: None,
     on_artifact: Callable[[Artifact], None] = lambda artifact: None,
+    on_test: Callable[[BootResult], None] = lambda result: None,
     stop: Stop,
 ) -> Product:
-    """Build, convert, hash, describe and publish.
+    """Build, convert, hash, describe, test and publish.
 
     `on_phase` is told each phase as it begins, `on_bytes` how much of it is done where bytes can be
     counted, `on_disk` what all files will have in them, and after it `on_artifact` each file as soon as it
-    is in the images directory, while others are still made: all on this thread. `stop` is asked from any
-    thread whether to go on.
+    is in the images directory, while others are still made, or, where the image must prove itself first, once
+    it has; `on_test` what came of booting it, also when that is what ends the build: all on this thread.
+    `stop` is asked from any thread whether to go on.
 
     Call it on a thread that outlives it: disk-image-create dies with the thread. Raises
     ActionFailedError, with the Failure, for whatever ends the build: a failing step, a full disk,
@@ -58,7 +60,7 @@ def run(
     every case the build's work directory, devices and processes are gone by then, and only a build
     that succeeded still has files in the images directory.
     """
-    return _Run(job, Told(on_phase, on_bytes, on_disk, on_artifact), stop).run()
+    return _Run(job, Told(on_phase, on_bytes, on_disk, on_artifact, on_test), stop).run()
 
 
 def compare(job: Job, last: Build, *, here: bool, stop: Stop) -> Comparison:

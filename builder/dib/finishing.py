@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from builder.dib.boot.testing import BootTesting
 from builder.dib.contents import manifest
 from builder.dib.differences import contents, record
 from builder.dib.failures import failure_of
@@ -22,7 +23,7 @@ from builder.dib.output.artifacts import Publication
 from builder.dib.output.hashing import Disk
 from builder.dib.product import Product, Work
 from builder.errors import ActionFailedError, ImagepoolError, RefusedError
-from builder.model import Artifact, BuildPhase
+from builder.model import Artifact, BootResult, BuildPhase
 
 LOG = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class Told:
     on_bytes: Callable[[int, int], None]
     on_disk: Callable[[Disk], None]
     on_artifact: Callable[[Artifact], None]
+    on_test: Callable[[BootResult], None]
 
 
 class Finishing:
@@ -49,6 +51,8 @@ class Finishing:
         self._limits = limits
         self._log = log
         self._started = started
+        self._testing = BootTesting(job, work, log, limits, on_result=told.on_test)
+        self._held: list[Artifact] = []  #: files that are told of when the image has proven itself
 
     def run(self) -> Product:
         """Convert, describe and publish. Raises as `engine.run`; nothing is published then."""
@@ -56,7 +60,8 @@ class Finishing:
         try:
             with _publishing():
                 publication.begin()
-            return self._publish(publication)
+            with self._testing:
+                return self._publish(publication)
         except BaseException:
             self._unpublish()
             raise
@@ -72,6 +77,7 @@ class Finishing:
         for problem in written.problems:
             self._log.write(f"imagepool: {problem}")
         self._log.write(f"imagepool: {self._changes(files)}")
+        self._test()
         self._told.on_phase(BuildPhase.PUBLISH)
         publication.finish(work.manifests, made.disk, files, datetime.now(UTC))
         # The tree and the raw image are there at the same time, and later the raw image and all files.
@@ -79,11 +85,28 @@ class Finishing:
         return Product(
             artifacts=files,
             tools=work.versions,
-            timings=made.timings,
+            timings={**made.timings, **self._testing.timings},
             inputs=written.inputs.digests,
             work_bytes=raw_bytes + max(raw_bytes, others),
             disk=made.disk,
         )
+
+    def _test(self) -> None:
+        """Wait until the image has proven itself, and let its files go then."""
+        if not self._testing.wanted:
+            return
+        self._told.on_phase(BuildPhase.TEST)
+        self._testing.finish()
+        self._testing.keep(self._work.manifests)
+        for artifact in self._held:
+            self._told.on_artifact(artifact)
+
+    def _on_artifact(self, artifact: Artifact) -> None:
+        self._testing.published(artifact)
+        if self._testing.holds_uploads:
+            self._held.append(artifact)
+        else:
+            self._told.on_artifact(artifact)
 
     def _published(self, artifact: Artifact) -> Path:
         job = self._job
@@ -100,12 +123,12 @@ class Finishing:
             work.raw,
             job.image.formats,
             options=job.image.format_options,
-            limits=self._limits,
+            limits=replace(self._limits, stop=self._testing.why_stop),
             listener=convert.Listener(
                 on_phase=self._told.on_phase,
                 on_bytes=self._told.on_bytes,
                 on_disk=self._told.on_disk,
-                on_artifact=self._told.on_artifact,
+                on_artifact=self._on_artifact,
                 keep=keep,
             ),
             prefix=sandbox.ionice(job.limits.io),

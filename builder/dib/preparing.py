@@ -67,6 +67,7 @@ def check(job: Job, work: Work, limits: Limits) -> None:
             needs=space.needs(job.image.formats, job.earlier, taken),
             reserve=job.disk_reserve,
             promised=job.promised,
+            limits=job.limits,
         ),
         limits,
     )

@@ -65,6 +65,7 @@ def job_for(world: World, task: Task, build_id: str) -> Job:
         cache_dir=config.cache_dir,
         log_path=logfiles.path(config.log_dir, task.image.name, build_id),
         elements_dirs=config.elements_dirs,
+        config_dir=config.path.parent,
         limits=config.build_limits,
         disk_reserve=config.disk_reserve,
         earlier=task.records.ready_builds,
@@ -184,6 +185,7 @@ def _run(world: World, task: Task, progress: BuildProgress) -> Build:
             on_bytes=progress.bytes,
             on_disk=progress.disk,
             on_artifact=progress.artifact,
+            on_test=progress.tested,
             stop=stop,
         )
     except ActionFailedError as error:

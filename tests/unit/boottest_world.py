@@ -103,7 +103,13 @@ class FakeGuest:
     accelerator: str = "tcg"
     disk_claimed: int = 50 << 20
     starts: int = 1
+    running: bool = False
+    port: int = 2222
     commands: list[str] = field(default_factory=list)
+
+    def copy_key(self, target: Path) -> None:
+        target.touch(mode=0o600)
+        target.write_text("a key")
 
     def console_tail(self, lines: int = 25) -> tuple[str, ...]:
         return self.console[-lines:]

@@ -19,7 +19,7 @@ from tests.unit.boottest_world import GOOD, SIZE, Emulator, FakeGuest, all_quest
 KEYS = "ssh-ed25519 BAKED\nssh-rsa OWN"
 
 
-def test(place: Path, emulator: Emulator, **changes: object) -> Answer:
+def outcome(place: Path, emulator: Emulator, **changes: object) -> Answer:
     """What comes of a test; nothing runs any more then."""
     said: list[str] = []
     answer = carry_out(order(place, **changes), boot=emulator.boot, say=said.append)
@@ -30,16 +30,13 @@ def test(place: Path, emulator: Emulator, **changes: object) -> Answer:
     return answer
 
 
-test.__test__ = False  # type: ignore[attr-defined]
-
-
 def failed(answer: Answer) -> dict[str, str]:
     return {proof.name: proof.sentence for proof in answer.failed}
 
 
 def test_a_good_image_proves_all_and_is_measured(tmp_path: Path) -> None:
     emulator = Emulator()
-    answer = test(tmp_path, emulator)
+    answer = outcome(tmp_path, emulator)
     assert answer.verdict is BootVerdict.PASSED
     assert [proof.name for proof in answer.proofs] == list(proofs.NAMES)
     assert all(proof.passed for proof in answer.proofs)
@@ -68,7 +65,7 @@ def test_a_good_image_proves_all_and_is_measured(tmp_path: Path) -> None:
 
 
 def test_the_answer_in_short_is_what_goes_on_record(tmp_path: Path) -> None:
-    answer = test(tmp_path, Emulator({"said": {"failed units": "x.service loaded failed failed X"}}))
+    answer = outcome(tmp_path, Emulator({"said": {"failed units": "x.service loaded failed failed X"}}))
     result = answer.result
     assert (result.verdict, result.failed) == (BootVerdict.FAILED, ("units",))
     assert (result.measures, result.ports, result.setuid) == (answer.measures, answer.ports, answer.setuid)
@@ -151,7 +148,7 @@ BROKEN: Mapping[str, tuple[tuple[Mapping[str, object], ...], str, str]] = {
 @pytest.mark.parametrize("how", BROKEN)
 def test_what_is_wrong_fails_its_proof_and_no_other(tmp_path: Path, how: str) -> None:
     guests, name, words = BROKEN[how]
-    answer = test(tmp_path, Emulator(*guests))
+    answer = outcome(tmp_path, Emulator(*guests))
     assert answer.verdict is BootVerdict.FAILED
     found = failed(answer)
     assert words in found.pop(name)
@@ -215,7 +212,7 @@ SHUT: Mapping[str, tuple[Mapping[str, object], str, str]] = {
 def test_where_nobody_gets_in_nothing_else_is_tried(tmp_path: Path, how: str) -> None:
     changes, name, words = SHUT[how]
     emulator = Emulator(changes)
-    answer = test(tmp_path, emulator)
+    answer = outcome(tmp_path, emulator)
     assert answer.verdict is BootVerdict.FAILED
     assert words in failed(answer)[name]
     assert [proof.name for proof in answer.proofs] == list(proofs.NAMES[: proofs.NAMES.index(name) + 1])
@@ -232,20 +229,20 @@ def test_a_console_that_asks_for_a_login_and_no_ssh_is_not_waited_for_to_the_end
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(comingup, "SSH_AFTER_CONSOLE", -1.0)
-    answer = test(tmp_path, Emulator())
+    answer = outcome(tmp_path, Emulator())
     assert "the system is up, its console asks for a login, and no SSH server" in failed(answer)["ssh"]
 
 
 def test_all_that_is_wrong_is_told_by_one_test(tmp_path: Path) -> None:
     said = {"hostname": "x", "resolv.conf": "", "root": f"/dev/vda1 {SIZE} 1 1 1% /", "host keys": KEYS}
-    answer = test(tmp_path, Emulator({"said": said}, {"said": said}))
+    answer = outcome(tmp_path, Emulator({"said": said}, {"said": said}))
     assert set(failed(answer)) == {"host-name", "dns", "root-grown", "host-keys"}
 
 
 def test_units_that_may_fail_may_fail(tmp_path: Path) -> None:
     units = "a.service loaded failed failed A\nb@1.service loaded failed failed B"
     emulator = Emulator({"said": {"failed units": units, "state": "degraded"}})
-    answer = test(tmp_path, emulator, allowed_failed_units=("a.service", "b@*.service"))
+    answer = outcome(tmp_path, emulator, allowed_failed_units=("a.service", "b@*.service"))
     assert answer.verdict is BootVerdict.PASSED
     assert "no unit failed but 2 that may" in [proof.sentence for proof in answer.proofs]
 
@@ -255,15 +252,15 @@ def test_a_resolver_of_its_own_may_ask_the_name_server(tmp_path: Path) -> None:
     for resolvers in ("Link 2 (ens3): 192.0.2.3", "IP4.DNS[1]:192.0.2.3"):
         place = tmp_path / str(len(resolvers))
         place.mkdir()
-        answer = test(place, Emulator({"said": {**stub, "resolvers": resolvers}}))
+        answer = outcome(place, Emulator({"said": {**stub, "resolvers": resolvers}}))
         assert answer.verdict is BootVerdict.PASSED
     place = tmp_path / "none"
     place.mkdir()
-    assert set(failed(test(place, Emulator({"said": stub})))) == {"dns"}
+    assert set(failed(outcome(place, Emulator({"said": stub})))) == {"dns"}
 
 
 def test_what_is_not_answered_is_not_proven(tmp_path: Path) -> None:
-    answer = test(tmp_path, Emulator({"mute": True}))
+    answer = outcome(tmp_path, Emulator({"mute": True}))
     assert answer.verdict is BootVerdict.FAILED
     assert {"host-name", "dns", "units", "root-grown"} <= set(failed(answer))
     assert answer.measures.keys() == {"kernel_seconds", "userspace_seconds", "ssh_seconds", "disk_claimed"}
@@ -272,21 +269,21 @@ def test_what_is_not_answered_is_not_proven(tmp_path: Path) -> None:
 def test_what_the_emulator_can_not_do_says_nothing_of_the_image(tmp_path: Path) -> None:
     emulator = Emulator()
     emulator.error = ToolMissingError("no qemu", hint="Install it.")
-    answer = test(tmp_path, emulator)
+    answer = outcome(tmp_path, emulator)
     assert (answer.verdict, answer.proofs) == (BootVerdict.BROKEN, ())
     assert answer.problem == "no qemu\nInstall it."
 
     place = tmp_path / "ended"
     place.mkdir()
     ended = trouble("the emulator ended", FailureClass.TOOL, "qemu: out of memory", code=1)
-    answer = test(place, Emulator({"not_up": ended}))
+    answer = outcome(place, Emulator({"not_up": ended}))
     assert answer.verdict is BootVerdict.BROKEN
     assert answer.lines == ("qemu: out of memory",)
 
 
 def test_what_was_found_before_the_emulator_broke_counts(tmp_path: Path) -> None:
     ended = trouble("the emulator ended", FailureClass.TOOL, code=1)
-    answer = test(tmp_path, Emulator({"said": {"hostname": "x"}}, {"not_up": ended}))
+    answer = outcome(tmp_path, Emulator({"said": {"hostname": "x"}}, {"not_up": ended}))
     assert answer.verdict is BootVerdict.FAILED
     assert (set(failed(answer)), answer.problem) == ({"host-name"}, "the emulator ended")
 
@@ -304,7 +301,7 @@ def test_own_checks_are_copied_and_run_as_root(tmp_path: Path) -> None:
         f"{at}4": (-1, ""),
     }
     emulator = Emulator({"checks": ends})
-    answer = test(tmp_path, emulator, checks=(*checks, gone))
+    answer = outcome(tmp_path, emulator, checks=(*checks, gone))
     assert failed(answer) == {
         "check own/bad": "it ended with exit code 3",
         "check own/tap": "1 of its 2 tests failed: b",
@@ -317,7 +314,7 @@ def test_own_checks_are_copied_and_run_as_root(tmp_path: Path) -> None:
 
 
 def test_without_time_all_that_is_left_fails_and_says_so(tmp_path: Path) -> None:
-    answer = test(tmp_path, Emulator({}, {"not_up": trouble("no SSH")}), timeout=0.0)
+    answer = outcome(tmp_path, Emulator({}, {"not_up": trouble("no SSH")}), timeout=0.0)
     assert "the 0 s of the whole test are over" in failed(answer)["machine-id"]
 
 
@@ -335,7 +332,9 @@ def test_an_order_comes_out_as_it_went_in(tmp_path: Path) -> None:
 
 def test_the_machine_is_as_the_order_says(tmp_path: Path) -> None:
     emulator = Emulator()
-    test(tmp_path, emulator, firmware="uefi", memory=2 << 30, cpus=3, kernel="/k", ramdisk="/r", format="ami")
+    outcome(
+        tmp_path, emulator, firmware="uefi", memory=2 << 30, cpus=3, kernel="/k", ramdisk="/r", format="ami"
+    )
     machine = emulator.guests[0].machine
     assert (machine.firmware, machine.memory, machine.cpus) == (Firmware.UEFI, 2048, 3)
     assert isinstance(machine.image, ThreePart)

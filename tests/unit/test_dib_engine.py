@@ -252,7 +252,8 @@ def test_each_phase_of_dib_is_told_while_it_lasts(tmp_path: Path, control: Path)
             run.result(timeout=30)
         finally:
             cancelled.set()
-    assert told == list(BuildPhase)
+    # Nothing is booted.
+    assert told == [phase for phase in BuildPhase if phase is not BuildPhase.TEST]
 
 
 def test_secrets_reach_dib_and_nobody_else(tmp_path: Path, control: Path) -> None:

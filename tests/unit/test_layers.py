@@ -48,7 +48,16 @@ LAYERS: Mapping[str, Row] = {
     "builder.planning": Row(2, SEES),
     "builder.store": Row(2, (*SEES, "builder.process")),
     "builder.dib": Row(
-        2, (*SEES, "builder.process", "builder.bounded", "builder.findings", "builder.host", "builder.shown")
+        2,
+        (
+            *SEES,
+            "builder.bootorder",
+            "builder.process",
+            "builder.bounded",
+            "builder.findings",
+            "builder.host",
+            "builder.shown",
+        ),
     ),
     "builder.cloud": Row(2, (*SEES, "builder.bounded")),
     "builder.emulator": Row(2, (*WORDS, "builder.host", "builder.process")),
@@ -140,6 +149,8 @@ LAYERS: Mapping[str, Row] = {
             "builder.planning",
             "builder.store.base",
             "builder.store.exchange",
+            "builder.bootorder",
+            "builder.dib.boot.byhand",
             "builder.dib.output.artifacts",
             "builder.dib.command",
             "builder.dib.contents.reproduce",

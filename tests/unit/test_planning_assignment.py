@@ -103,7 +103,12 @@ def test_a_build_whose_builder_died_takes_no_worker() -> None:
 
 def test_an_image_that_is_booted_goes_to_who_can_boot_it() -> None:
     tested = diskimage(boot_test=BootTest(mode="report-only"))
-    assert why_not(tested, builder("x")) == "it lacks the label boot-test"
+    lacking = why_not(tested, builder("x"))
+    assert lacking is not None
+    assert lacking.startswith("it can't boot images")
+    assert why_not(tested, builder("x", labels=ARM)) == lacking
+    both = replace(tested, requires=ARM)
+    assert why_not(both, builder("x")) == "it lacks the labels arm64 and boot-test"
     assert why_not(tested, builder("x", labels=frozenset({BOOT_TEST_LABEL}))) is None
 
 
