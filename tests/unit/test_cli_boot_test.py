@@ -13,7 +13,7 @@ from builder.config.model import BootTest, Config
 from builder.dib.boot import byhand, program
 from builder.dib.output import artifacts
 from builder.host import host_name
-from builder.model import Build, BuildState, ImageFormat
+from builder.model import BootResult, BootVerdict, Build, BuildState, ImageFormat
 from tests.unit.cli_world import World
 from tests.unit.dib_world import (
     BUILD,
@@ -137,6 +137,26 @@ def test_where_nobody_gets_in_what_was_said_is_shown(world: World, control: Path
     assert done.code == 1
     assert "did not come so far that somebody could log in" in done.err and "Kernel panic" in done.err
     assert_nothing_left(world, control)
+
+
+def test_what_came_of_a_build_s_own_test_is_shown(world: World, control: Path) -> None:
+    result = BootResult(
+        verdict=BootVerdict.FAILED,
+        failed=("dns",),
+        seconds=212.0,
+        accelerator="tcg",
+        measures={"ssh_seconds": 41.2, "disk_claimed": 50 << 20, "services": 12},
+        ports=("tcp/22", "udp/68"),
+        setuid=("/usr/bin/sudo",),
+    )
+    world.store.put(record(test=result))
+    shown = world.json("build", "show", BUILD)["test"]
+    assert (shown["verdict"], shown["failed"], shown["ports"]) == ("failed", ["dns"], ["tcp/22", "udp/68"])
+    table = world.run("build", "show", BUILD).out
+    for words in ("failed: dns (3m 32s under tcg)", "ssh_seconds: 41s", "services: 12", "tcp/22, udp/68"):
+        assert words in table
+    world.store.put(record(test=None))
+    assert world.json("build", "show", BUILD)["test"] is None
 
 
 REFUSED = {
