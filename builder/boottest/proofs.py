@@ -161,6 +161,8 @@ def _units(said: Mapping[str, Said], facts: Facts) -> _Found:
         return _no(_UNANSWERED)
     if said["failed units"].code == 127:
         return _yes("it has no systemd")
+    if said["failed units"].code:
+        return _no("systemd can't be asked which units failed", _lines(said, "failed units"))
     failed = _failed_units(said, facts)
     if failed:
         lines = (*_lines(said, "failed units"), *_lines(said, "words of failed units"))
@@ -174,12 +176,13 @@ def _units(said: Mapping[str, Said], facts: Facts) -> _Found:
 
 def _failed_units(said: Mapping[str, Said], facts: Facts) -> list[str]:
     """The units that failed and may not."""
-    # Some versions of systemctl mark them with a dot in spite of --plain.
-    units = [line.lstrip(" ●*×").partition(" ")[0] for line in _lines(said, "failed units")]
+    # UNIT LOAD ACTIVE SUB DESCRIPTION; some versions of systemctl mark them with a dot in spite of --plain.
+    rows = [line.lstrip(" ●*×").split() for line in _lines(said, "failed units")]
+    units = [row[0] for row in rows if row[2:3] == ["failed"]]
     return [
         unit
         for unit in units
-        if unit and not any(fnmatch.fnmatchcase(unit, each) for each in facts.allowed_failed_units)
+        if not any(fnmatch.fnmatchcase(unit, each) for each in facts.allowed_failed_units)
     ]
 
 

@@ -94,6 +94,11 @@ BROKEN: Mapping[str, tuple[tuple[Mapping[str, object], ...], str, str]] = {
         "units",
         "units failed: nginx.service",
     ),
+    "a systemd that is none": (
+        ({"said": {"failed units": "System has not been booted"}, "codes": {"failed units": 1}},),
+        "units",
+        "systemd can't be asked",
+    ),
     "a unit never starts": (({"said": {"state": "starting"}},), "units", "it is still starting"),
     "the disk not grown": (
         ({"said": {"root": f"/dev/vda1 {SIZE} 1 1 1% /"}},),
