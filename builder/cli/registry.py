@@ -59,6 +59,7 @@ COMMANDS: Final = (
     Entry("build show", "build:ShowBuild", "Show everything on record about a build"),
     Entry("build log", "build:ShowLog", "Print the log of a build"),
     Entry("build diff", "build_diff:DiffBuilds", "Show how two builds differ"),
+    Entry("build test", "build_test:BootTestBuild", "Boot the image of a build, to prove that it works"),
     Entry("build cancel", "build:CancelBuild", "Cancel a build that runs"),
     Entry(
         "build quarantine", "rollback:QuarantineBuild", "Keep a build out of service, and from being uploaded"

@@ -24,6 +24,7 @@ from builder.cli.cells import (
     pairs,
     short,
 )
+from builder.cli.render_boot import boot_cell
 from builder.model import (
     Artifact,
     Build,
@@ -129,6 +130,7 @@ def build_details(build: Build, records: ImageRecords, now: datetime) -> Row:
         "work_bytes": Bytes(build.work_bytes),
         "inputs": pairs(build.inputs),
         "withheld": withheld.cell(build),
+        "test": boot_cell(build.test),
     }
 
 

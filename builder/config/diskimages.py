@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Final, Literal, TypeVar
 
 from builder.config import schedules
+from builder.config.boottests import boot_test
 from builder.config.checking import Checked
 from builder.config.inheritance import Recipe, merge_all
 from builder.config.model import (
@@ -224,6 +225,7 @@ def _diskimage(
         catch_up=_either(_timedelta(entry.catch_up), defaults.catch_up),
         requires=_requires(recipe, platform, problems),
         notify=_notify(recipe, defaults, problems),
+        boot_test=boot_test(recipe, platform, problems),
     )
 
 

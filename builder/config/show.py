@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
+from builder.config import boottests
 from builder.config.model import (
     MASK,
     BreakerPolicy,
@@ -155,6 +156,7 @@ def _diskimage(image: DiskImage) -> dict[str, Any]:
         **_given("keep-formats", [str(image_format) for image_format in image.keep_formats]),
         "if-unchanged": "skip" if image.skip_unchanged else "build",
         **_given("max-age", _seconds(image.max_age) if image.max_age else None),
+        **_given("boot-test", boottests.as_data(image.boot_test)),
         "requires": sorted(image.requires),
         **({} if image.notify is None else {"notify": list(image.notify)}),
     }

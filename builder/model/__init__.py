@@ -7,6 +7,7 @@ must never grow: its readers raise TypeError on a fifth one.
     names      what may be a name or an id
     states     what builds and uploads are, what they do, in which formats
     failures   why something failed
+    boots      what came of booting a finished image
     wishes     what people want, and who is there to do it
     builds     a build and its files
     uploads    an upload, and the time in which it serves
@@ -15,6 +16,7 @@ must never grow: its readers raise TypeError on a fifth one.
 
 from __future__ import annotations
 
+from builder.model.boots import BootResult, BootVerdict
 from builder.model.builds import Artifact, Build
 from builder.model.failures import Failure, FailureClass
 from builder.model.names import CLOCKS_DIFFER, NAME_LIMIT, NO_TICKS, is_build_id, name_problem
@@ -49,6 +51,8 @@ __all__ = [
     "NO_TICKS",
     "UPLOAD_TRANSITIONS",
     "Artifact",
+    "BootResult",
+    "BootVerdict",
     "Build",
     "BuildPhase",
     "BuildState",

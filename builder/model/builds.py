@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from builder.model.boots import BootResult
 from builder.model.failures import Failure, FailureClass
 from builder.model.names import empty
 from builder.model.states import BUILD_TRANSITIONS, BuildState, ImageFormat
@@ -75,6 +76,7 @@ class Build:
     raw_size: int | None = None  #: bytes
     wishes: tuple[UploadWish, ...] = ()  #: at most one for each provider
     withheld: tuple[Withholding, ...] = ()  #: at most one for each provider, and one for everywhere
+    test: BootResult | None = None  #: what came of booting it; None when nobody did, or it is not done
 
     extra: Mapping[str, Any] = field(
         default_factory=empty

@@ -28,6 +28,7 @@ class FailureClass(StrEnum):
     NETWORK = "network"  #: the connection failed or broke off
     CLOUD = "cloud"  #: the cloud failed, or stored something else than we sent
     HOOK = "hook"  #: the provider's post-upload-hook refused the image
+    TEST = "test"  #: the finished image does not do what it must
     UNKNOWN = "unknown"  #: nothing we recognise
 
 

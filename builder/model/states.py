@@ -52,6 +52,7 @@ class BuildPhase(StrEnum):
     CONVERT = "convert"  #: qemu-img makes the formats from raw
     HASH = "hash"  #: what is not hashed yet is
     MANIFEST = "manifest"  #: what went in and what came out is written down
+    TEST = "test"  #: all else is done, and the finished image still has to prove itself in an emulator
     PUBLISH = "publish"  #: the files move to the images directory
 
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Final, TypeVar
 
 from builder.model import (
+    BootResult,
     Build,
     Cancellation,
     Deletion,
@@ -35,6 +36,8 @@ _LINES, _LINE, _MESSAGE = 20, 2000, 4000
 _CHANGES, _CHANGE = 25, 200
 #: Bytes that the digests of what went in may take; a build that has more is compared with nothing.
 _INPUTS: Final = 200_000
+#: Of a boot test: proofs that failed, ports, setuid files.
+_NAMES, _NAME = 100, 255
 #: Characters of who wished something, and why.
 _BY, _WHY = 200, 1000
 #: Bytes that the reasons of all wishes on a build, and of why it is withheld, may take.
@@ -101,7 +104,18 @@ def _bounded_build(build: Build) -> Build:
         # That it was wished counts for more than why.
         wishes = tuple(replace(wish, why="") for wish in wishes)
         withheld = tuple(replace(word, why="") for word in withheld)
-    return replace(build, changes=changes, inputs=inputs, wishes=wishes, withheld=withheld)
+    test = None if build.test is None else _bounded_test(build.test)
+    return replace(build, changes=changes, inputs=inputs, wishes=wishes, withheld=withheld, test=test)
+
+
+def _bounded_test(test: BootResult) -> BootResult:
+    # What is in an image is up to whoever made it; test.json has all of it.
+    return replace(
+        test,
+        failed=tuple(name[:_NAME] for name in test.failed[:_NAMES]),
+        ports=test.ports[:_NAMES],
+        setuid=tuple(path[:_NAME] for path in test.setuid[:_NAMES]),
+    )
 
 
 def _bounded_upload(upload: Upload) -> Upload:

@@ -20,6 +20,8 @@ from typing import Any
 
 from builder.model import (
     Artifact,
+    BootResult,
+    BootVerdict,
     Build,
     BuildState,
     Failure,
@@ -37,6 +39,7 @@ from builder.store.fields import (
     Stored,
     a_count,
     a_flag,
+    a_number,
     a_text,
     a_text_map,
     a_time,
@@ -89,6 +92,7 @@ def encode_build(build: Build) -> bytes:
             raw_size=build.raw_size,
             wishes=[*notes.wishes_fields(build.wishes), *build.extra.get("wishes", ())],
             withheld=[*notes.withheld_fields(build.withheld), *build.extra.get("withheld", ())],
+            test=_test_fields(build.test) or build.extra.get("test"),
         ),
     }
     return as_bytes({**record, **unknown(build.extra, _BUILD_FIELDS)})
@@ -133,6 +137,7 @@ def decode_build(stored: Stored, *, image: str, build_id: str) -> Build:
         raw_size=fields.lenient("raw_size", a_count, None),
         wishes=fields.lenient("wishes", notes.wishes_of(stored.modified), ()),
         withheld=fields.lenient("withheld", notes.withheld_of(stored.modified), ()),
+        test=fields.lenient("test", _test, None),
         extra=_extra_of_build(fields.all),
         version=stored.version,
     )
@@ -235,7 +240,7 @@ _NODEPOOL_FIELDS = frozenset({"state", "state_time", "username", "python_path", 
 _BUILD_FIELDS = _NODEPOOL_FIELDS | {
     *("builder", "builder_id", "formats", "phase", "started", "ended", "timings", "artifacts", "elements"),
     *("tools", "log", "reason", "request", "bytes_done", "bytes_total", "next_try", "work_bytes"),
-    *("pruned", "inputs", "checked", "changes", "raw_sha256", "raw_size", "wishes", "withheld"),
+    *("pruned", "inputs", "checked", "changes", "raw_sha256", "raw_size", "wishes", "withheld", "test"),
 }
 _UPLOAD_FIELDS = _NODEPOOL_FIELDS | {
     *("external_id", "external_name", "format", "region", "uploader", "uploader_id", "phase", "started"),
@@ -246,7 +251,9 @@ _UPLOAD_FIELDS = _NODEPOOL_FIELDS | {
 
 _FORMATS = frozenset(map(str, ImageFormat))
 _CLASSES = frozenset(map(str, FailureClass))
+_VERDICTS = frozenset(map(str, BootVerdict))
 _ARTIFACT_FIELDS = frozenset({"format", "size", "virtual_size", "md5", "sha256", "sha512"})
+_TEST_FIELDS = frozenset({"verdict", "failed", "seconds", "accelerator", "measures", "ports", "setuid"})
 _FAILURE_FIELDS = frozenset({"message", "phase", "step", "exit_code", "lines"})
 
 
@@ -257,6 +264,7 @@ def _extra_of_build(record: Mapping[str, Any]) -> Mapping[str, Any]:
         artifacts=[item for item in artifacts if _is_strange(item)] if isinstance(artifacts, list) else [],
         wishes=notes.strange_wishes(record.get("wishes")),
         withheld=notes.strange_withheld(record.get("withheld")),
+        test=record.get("test") if _has_strange_test(record) else None,
     )
     return MappingProxyType({**unknown(record, _BUILD_FIELDS), **strange})
 
@@ -329,6 +337,44 @@ def _failure(value: Any) -> Failure:
         exit_code=fields.get("exit_code", an_integer, None),
         lines=fields.get("lines", some_texts, ()),
         extra=unknown(fields.all, _FAILURE_FIELDS | ({"class"} if known else frozenset())),
+    )
+
+
+def _test_fields(test: BootResult | None) -> dict[str, Any] | None:
+    if test is None:
+        return None
+    return {
+        **test.extra,
+        "verdict": str(test.verdict),
+        "seconds": test.seconds,
+        **present(
+            failed=list(test.failed),
+            accelerator=test.accelerator,
+            measures=dict(test.measures),
+            ports=list(test.ports),
+            setuid=list(test.setuid),
+        ),
+    }
+
+
+def _has_strange_test(record: Mapping[str, Any]) -> bool:
+    """Whether it has what came of a boot test in a word of which nobody here has heard."""
+    test = record.get("test")
+    word = test.get("verdict") if isinstance(test, dict) else None
+    return isinstance(word, str) and word not in _VERDICTS
+
+
+def _test(value: Any) -> BootResult:
+    fields = Fields(value, "a boot test")
+    return BootResult(
+        verdict=fields.need("verdict", BootVerdict),
+        failed=fields.get("failed", some_texts, ()),
+        seconds=fields.get("seconds", a_number, 0.0),
+        accelerator=fields.get("accelerator", a_word, None),
+        measures=fields.get("measures", some_timings, NOTHING),
+        ports=fields.get("ports", some_texts, ()),
+        setuid=fields.get("setuid", some_texts, ()),
+        extra=unknown(fields.all, _TEST_FIELDS),
     )
 
 

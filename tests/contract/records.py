@@ -71,6 +71,7 @@ LATER_BUILD = {
         {"by": "ann", "time": 1795178000.0, "why": "no SSH server", **_MORE},
         {"provider": ["all of", "them"], "until": "noon"},
     ],
+    "test": {"verdict": "flaky", "seconds": "many", **_MORE},
     "signature": {"by": "key one"},
 }
 LATER_UPLOAD = {

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from builder.dib import engine
+from builder.errors import ActionFailedError
 from builder.model import (
     Build,
     BuildPhase,
     BuildState,
+    Failure,
     FailureClass,
     ImageFormat,
     Request,
@@ -128,7 +130,7 @@ def test_a_build_that_is_cut_leaves_its_request_to_others(
     def endless(job: object, *, stop: Callable[[], object], **_: object) -> None:
         begun.set()
         stage.until(stop)
-        raise engine.ActionFailedError("cut", stage_failure(stop))
+        raise ActionFailedError("cut", stage_failure(stop))
 
     monkeypatch.setattr(engine, "run", endless)
     wish = stage.store.request_build(Request(image="img", by="ann", why="now", time=NOW))
@@ -144,9 +146,9 @@ def test_a_build_that_is_cut_leaves_its_request_to_others(
     assert not records.build_claimed
 
 
-def stage_failure(stop: Callable[[], object]) -> engine.Failure:
+def stage_failure(stop: Callable[[], object]) -> Failure:
     failure = stop()
-    assert isinstance(failure, engine.Failure)
+    assert isinstance(failure, Failure)
     return failure
 
 

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from builder.model import (
     Artifact,
+    BootResult,
+    BootVerdict,
     Build,
     BuildState,
     Cancellation,
@@ -62,6 +64,16 @@ artifacts = st.builds(
     sha256=texts,
     sha512=texts,
 )
+tests = st.builds(
+    BootResult,
+    verdict=st.sampled_from(BootVerdict),
+    failed=st.lists(texts, max_size=2).map(tuple),
+    seconds=seconds,
+    accelerator=st.none() | texts,
+    measures=st.dictionaries(texts, seconds, max_size=3),
+    ports=st.lists(texts, max_size=2).map(tuple),
+    setuid=st.lists(texts, max_size=2).map(tuple),
+)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-1000, 1000) | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
@@ -103,6 +115,7 @@ builds = st.builds(
     raw_size=st.none() | sizes,
     wishes=st.lists(wishes, max_size=3).map(tuple),
     withheld=st.lists(withholdings, max_size=3).map(tuple),
+    test=st.none() | tests,
     **nodepools,
     **ours,
 )
@@ -276,7 +289,7 @@ def test_a_cancellation_says_no_more_than_a_record_takes() -> None:
     assert len(wish.by) + len(wish.why) <= 2000
 
 
-NEW_OF_BUILDS = ["raw_sha256", "raw_size", "wishes", "withheld"]
+NEW_OF_BUILDS = ["raw_sha256", "raw_size", "wishes", "withheld", "test"]
 NEW_OF_UPLOADS = [
     *("cloud", "way", "fallbacks", "task", "hook_output", "serving", "stable_name", "stable_tag", "hidden"),
     *("deletion", "withheld"),
