@@ -35,6 +35,8 @@ SHELL_TYPE: Final = "imagepool_shell_type"
 #: The image's own id while it has its diskimage's stable name or tag, else "" or absent. A copy that
 #: inherits it has another id.
 SERVING: Final = "imagepool_serving"
+#: When and why its build was withheld (withheldmark.py), else "" or absent.
+WITHHELD: Final = "imagepool_withheld"
 
 #: Of an image of a root file system: the ids of the images that Nova boots it with (its `kernel_id`).
 KERNEL_ID: Final = "kernel_id"

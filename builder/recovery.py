@@ -194,6 +194,7 @@ def _told(config: Config, found: kept.Found, machine: Machine, now: datetime) ->
         log=str(log) if there else None,
         raw_sha256=found.raw_sha256,
         raw_size=found.raw_size,
+        withheld=found.withheld,
     )
 
 

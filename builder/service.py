@@ -28,10 +28,11 @@ from builder import signals
 from builder.cloud import openstack
 from builder.cloud.pool import CloudPool
 from builder.cloud.transfer import Limiter
-from builder.config.model import Config
+from builder.config.model import BOOT_TEST_LABEL, Config
 from builder.config.sources import files_of
 from builder.config.watch import ConfigWatch
 from builder.dib import tools
+from builder.dib.boot import program
 from builder.dib.isolation import workspace
 from builder.dib.logs import logfiles
 from builder.errors import StoreUnavailableError, UsageError
@@ -262,7 +263,7 @@ class Service:
             version=builder.__version__,
             started=datetime.now(UTC),
             builder_id=identity.builder_id,
-            labels=_labels(config),
+            labels=_labels(config, self._options.roles),
             build_workers=config.build_workers,
             unfit=unfit,
         )
@@ -303,7 +304,7 @@ class Service:
         self._configuration.reload()
         config = self._configuration.current()
         self._limiter.set_total(config.upload_bandwidth)
-        world.presence.show(labels=_labels(config))
+        world.presence.show(labels=_labels(config, self._options.roles))
         self._wake()
 
     def _watched(self) -> tuple[Path, ...]:
@@ -343,9 +344,16 @@ def _metrics() -> Iterator[Sink | None]:
         yield sink
 
 
-def _labels(config: Config) -> frozenset[str]:
-    """What diskimages may require of this machine."""
-    return config.builder_labels | architectures()
+def _labels(config: Config, roles: Sequence[str]) -> frozenset[str]:
+    """What diskimages may require of this machine, and whether it boots those that are to be booted."""
+    labels = config.builder_labels | architectures()
+    if "builder" not in roles or not any(image.boot_test.is_done for image in config.diskimages.values()):
+        return labels
+    why = program.why_not()
+    if why is None:
+        return labels | {BOOT_TEST_LABEL}
+    LOG.error("this machine takes no builds of images with a boot-test: %s", why)
+    return labels
 
 
 def run(options: Options) -> int:

@@ -76,16 +76,17 @@ class Base(Command):
 
     def records(self, config: Config) -> Snapshot:
         """All records at this moment, for who only looks at them; that everything is frozen is noted."""
-        return self._noted(self.context.snapshot(config))
+        return self.noted(self.context.snapshot(config))
 
     def known(self, *, uploads: bool = True) -> Known:
         """The same, and the names that the configuration has, without loading all of it where that can be
         avoided. Without `uploads` these may be missing, which is quicker."""
         known = self.context.known(uploads=uploads)
-        self._noted(known.snapshot)
+        self.noted(known.snapshot)
         return known
 
-    def _noted(self, snapshot: Snapshot) -> Snapshot:
+    def noted(self, snapshot: Snapshot) -> Snapshot:
+        """The same snapshot; that everything is frozen is told, if it is."""
         if snapshot.frozen is not None:
             self.note(standstill.frozen(snapshot.frozen))
         return snapshot

@@ -16,7 +16,7 @@ from builder.config.model import Config
 from builder.errors import NotFoundError, RefusedError
 from builder.model import Build, BuildState, Daemon, Pause, Snapshot, Upload, UploadState, name_problem
 from builder.planning.due import awaiting
-from builder.planning.records import has_file, newest_ready
+from builder.planning.records import has_file, newest_good
 from builder.planning.words import counted, listed, short
 
 
@@ -131,8 +131,8 @@ def _consequences(config: Config, snapshot: Snapshot, status: BuilderStatus) -> 
 
 
 def _waiting_for(config: Config, snapshot: Snapshot, build: Build) -> list[str]:
-    """The providers that still need the file of this build, if it is its image's newest."""
-    newest = newest_ready(snapshot.image(build.image))
+    """The providers that still need the file of this build, if it is its image's newest good one."""
+    newest = newest_good(snapshot.image(build.image))
     if newest is None or newest.id != build.id:
         return []
     return [provider.name for provider in awaiting(config, snapshot, build)]

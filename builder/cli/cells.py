@@ -132,10 +132,19 @@ class BuildId(Cell):
         return text.one_line(short(self._value))
 
 
+class BuildIds(Words):
+    """Several builds: their whole ids for machines, the first digits of each for people."""
+
+    def shown(self) -> str:
+        return text.one_line(", ".join(short(build_id) for build_id in self._value))
+
+
 class UploadName(Cell):
     """An upload's name; people see `5b1e2c3d/devcloud-one/1`."""
 
     def shown(self) -> str:
+        if self._value.count("/") != 2:
+            return text.one_line(self._value)  # somebody else wrote that
         build_id, provider, number = self._value.split("/")
         return text.one_line(f"{short(build_id)}/{provider}/{number.lstrip('0') or '0'}")
 

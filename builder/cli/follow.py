@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Final
 
-from builder.cli import text, waiting
+from builder.cli import text, waiting, withheld
 from builder.cli.motion import motion, told
 from builder.cli.waiting import Waiting
 from builder.config.model import Config, Provider
@@ -22,7 +22,7 @@ from builder.model import Build, BuildState, ImageRecords, Request, Snapshot, Up
 from builder.planning import words
 from builder.planning.actions import UploadDecision, Verdict
 from builder.planning.estimate import estimate
-from builder.planning.records import newest_first, newest_ready, unwanted
+from builder.planning.records import newest_good, unwanted
 from builder.planning.retry import counts
 from builder.planning.uploads import decide_uploads
 
@@ -172,15 +172,24 @@ def _bytes(build: Build) -> str:
 def _begun(records: ImageRecords, build: Build) -> dict[str, str]:
     """A line for each provider to which a build is being uploaded while it still runs, by subject."""
     return {
-        upload.provider: f"upload to {upload.provider}: {_progress(upload)}"
-        for upload in reversed(newest_first(records.uploads_of(build.id)))
+        upload.provider: f"upload to {upload.provider}: {progress(upload)}"
+        for upload in _tries(records, build)
     }
+
+
+def _tries(records: ImageRecords, build: Build) -> list[Upload]:
+    """The uploads of a build, in each provider the last try last (of ready ones `state_time` can't tell)."""
+    return sorted(records.uploads_of(build.id), key=lambda upload: upload.id)
+
+
+def last_try(records: ImageRecords, build_id: str, provider: str) -> Upload | None:
+    """The newest upload of a build to a provider, None without any."""
+    return max(records.uploads_of(build_id, provider), key=lambda upload: upload.id, default=None)
 
 
 def _rest(build: Build, records: ImageRecords, now: datetime) -> dict[str, str]:
     """How long a build that runs still takes, and how fast its uploads move, by subject."""
-    moving = reversed(newest_first(records.uploads_of(build.id)))
-    rest = {upload.provider: told(motion(upload, records, now)) for upload in moving}
+    rest = {upload.provider: told(motion(upload, records, now)) for upload in _tries(records, build)}
     expected = estimate(build, records, now) if build.state is BuildState.BUILDING else None
     if expected is not None:
         rest[f"build {build.id}"] = f", {text.rest(expected.left, expected.over)}"
@@ -216,7 +225,7 @@ class _Upload:
     def line(self) -> str:
         if self.newest is None:
             return f"upload to {self.provider.name}: {self.decision.reason}"
-        return f"upload to {self.provider.name}: {_progress(self.newest)}"
+        return f"upload to {self.provider.name}: {progress(self.newest)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,11 +239,11 @@ class _Uploads:
     @classmethod
     def of(cls, scene: Scene, build: Build) -> _Uploads:
         records = scene.snapshot.image(build.image)
-        newest = newest_ready(records)
+        newest = newest_good(records)
         each = [
             _Upload(
                 provider=scene.config.providers[decision.provider],
-                newest=next(iter(newest_first(records.uploads_of(build.id, decision.provider))), None),
+                newest=last_try(records, build.id, decision.provider),
                 decision=decision,
                 held=_held(scene, build, decision.provider),
             )
@@ -248,6 +257,8 @@ class _Uploads:
 
     def outcome(self) -> Outcome | None:
         """None as long as something of the build moves or is about to."""
+        if self.build.quarantine is not None:
+            return Outcome(reason=f"build {self.build.id} was {withheld.told(self.build.quarantine)}")
         if self.superseded:
             return Outcome(reason=f"build {self.build.id} was followed by a newer one")
         if any(upload.moving for upload in self.each):
@@ -270,7 +281,8 @@ def _held(scene: Scene, build: Build, provider: str) -> bool:
     )
 
 
-def _progress(upload: Upload) -> str:
+def progress(upload: Upload) -> str:
+    """How far an upload is, in steps that are worth a line each."""
     if upload.state is UploadState.UPLOADING and upload.phase == UploadPhase.SEND and upload.size:
         percent = min(100, upload.sent * 100 // upload.size) // STEP * STEP
         return f"{upload.phase} ({percent} % of {text.size(upload.size)})"

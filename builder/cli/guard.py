@@ -12,14 +12,17 @@ from builder.cloudimage import (
     CloudImage,
 )
 from builder.model import Build, BuildState, FailureClass, ImageRecords, Snapshot, Upload, UploadState
-from builder.planning.records import moving, ready_uploads
+from builder.planning.records import may_go_out, moving, ready_uploads
 from builder.planning.retention import lasting_uploads
 
 
 def against_deleting_build(records: ImageRecords, build: Build) -> tuple[str, ...]:
-    """Why this build of the image should stay: it, or an upload of it, is the last good one."""
+    """Why this build of the image should stay: it, or an upload of it, is the last good one.
+
+    For what may serve, others count that may; for what is withheld, all that are ready.
+    """
     reasons = []
-    if build.state is BuildState.READY and [b.id for b in records.ready_builds] == [build.id]:
+    if build.state is BuildState.READY and _is_last(records, build):
         reasons.append(f"it is the last ready build of {build.image}")
     reasons += [
         f"{upload.provider} has no other ready image of {build.image}"
@@ -74,18 +77,27 @@ def _owner(image: CloudImage, snapshot: Snapshot) -> str | None:
     return None
 
 
+def _is_last(records: ImageRecords, build: Build) -> bool:
+    others = [b for b in records.ready_builds if b.id != build.id]
+    return not any(build.quarantine is not None or other.quarantine is None for other in others)
+
+
 def _ready_elsewhere(records: ImageRecords, upload: Upload) -> bool:
     """Whether the provider keeps a ready image when every upload of this build goes."""
-    return any(u.build_id != upload.build_id for u in _lasting(records, upload.provider))
+    return any(u.build_id != upload.build_id for u in _as_good(records, upload))
 
 
 def _other_ready(records: ImageRecords, upload: Upload) -> bool:
-    return any(u.name != upload.name for u in _lasting(records, upload.provider))
+    return any(u.name != upload.name for u in _as_good(records, upload))
 
 
-def _lasting(records: ImageRecords, provider: str) -> tuple[Upload, ...]:
+def _as_good(records: ImageRecords, upload: Upload) -> tuple[Upload, ...]:
+    """The ready images in its provider, this one included, that could serve in its place."""
     # An upload whose build is on its way out doesn't count: it goes with it.
-    return ready_uploads(lasting_uploads(records, provider))
+    ready = ready_uploads(lasting_uploads(records, upload.provider))
+    if not may_go_out(records.build(upload.build_id), upload.provider):
+        return ready
+    return tuple(u for u in ready if may_go_out(records.build(u.build_id), u.provider))
 
 
 def is_cancelled(record: Build | Upload) -> bool:

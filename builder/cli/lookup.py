@@ -38,10 +38,17 @@ def provider_name(snapshot: Snapshot, configured: Sequence[str], name: str) -> s
     raise NotFoundError(f"there is no provider {name!r}", hint=hint)
 
 
-def build(snapshot: Snapshot, name: str) -> Build:
-    """The build of that id, unique beginning of an id, or `<image>-<id>`; else NotFoundError."""
+def build(snapshot: Snapshot, name: str, *, image: str | None = None) -> Build:
+    """The build of that id, unique beginning of an id, or `<image>-<id>`; else NotFoundError. With `image`
+    it is one of that image's."""
     found = _builds_called(tuple(snapshot.builds()), name)
-    return _only(found, [b.id for b in found], name, "build", "Type more of the id.")
+    ours = [b for b in found if image in (None, b.image)]
+    if found and not ours:
+        raise NotFoundError(
+            f"{name!r} is a build of {found[0].image}, not of {image}",
+            hint=f"'imagepool build list --image {image}' shows those.",
+        )
+    return _only(ours, [b.id for b in ours], name, "build", "Type more of the id.")
 
 
 def upload(

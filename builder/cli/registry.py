@@ -29,6 +29,12 @@ COMMANDS: Final = (
     Entry("image list", "image:ListImages", "List every image, its state and its next build"),
     Entry("image show", "image:ShowImage", "Show an image, where it is and what comes next"),
     Entry("image build", "image_build:BuildImage", "Ask for builds of images now"),
+    Entry("image rollback", "rollback:RollBack", "Let every region serve an earlier build again"),
+    Entry(
+        "image history",
+        "image_history:ShowHistory",
+        "Tell which build served where, from when to when, and why",
+    ),
     Entry("image pause", "pause:PauseImage", "Stop builds of an image"),
     Entry("image unpause", "pause:UnpauseImage", "Let builds of an image go on"),
     Entry(
@@ -44,7 +50,7 @@ COMMANDS: Final = (
     Entry(
         "image resolve",
         "image_resolve:ResolveImage",
-        "Print the cloud's id of the newest ready image in each provider",
+        "Print the cloud's id of the image that serves in each provider",
     ),
     Entry("request list", "request:ListRequests", "List builds that are asked for, and what they wait for"),
     Entry("request cancel", "request:CancelRequest", "Take back the wish for a build that has not begun"),
@@ -53,7 +59,16 @@ COMMANDS: Final = (
     Entry("build show", "build:ShowBuild", "Show everything on record about a build"),
     Entry("build log", "build:ShowLog", "Print the log of a build"),
     Entry("build diff", "build_diff:DiffBuilds", "Show how two builds differ"),
+    Entry("build test", "build_test:BootTestBuild", "Boot the image of a build, to prove that it works"),
     Entry("build cancel", "build:CancelBuild", "Cancel a build that runs"),
+    Entry(
+        "build quarantine", "rollback:QuarantineBuild", "Keep a build out of service, and from being uploaded"
+    ),
+    Entry(
+        "build unquarantine",
+        "rollback:UnquarantineBuild",
+        "Let a build serve again that was kept out of service",
+    ),
     Entry("build reproduce", "reproduce:ReproduceBuild", "Print a script that builds the same again"),
     Entry("build delete", "build:DeleteBuild", "Delete a build, its files and its uploads"),
     Entry("upload list", "upload:ListUploads", "List uploads"),

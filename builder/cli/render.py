@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from builder.cli import guard, standstill, text
+from builder.cli import guard, standstill, text, withheld
 from builder.cli.cells import (
     BuildId,
+    BuildIds,
     Bytes,
     Cell,
     Flag,
@@ -23,6 +24,7 @@ from builder.cli.cells import (
     pairs,
     short,
 )
+from builder.cli.render_boot import boot_cell
 from builder.model import (
     Artifact,
     Build,
@@ -32,6 +34,7 @@ from builder.model import (
     Failure,
     ImageRecords,
     Request,
+    UploadState,
 )
 from builder.planning import words
 from builder.planning.estimate import Estimate, estimate, expected_duration, phase_seconds
@@ -43,11 +46,11 @@ if TYPE_CHECKING:
 
 BUILD_COLUMNS: Final = (
     "id", "image", "state", "phase", "builder", "formats", "size", "age", "duration", "reason",
-    "progress", "left",
+    "progress", "left", "withheld",
 )  # fmt: skip
 IMAGE_COLUMNS: Final = (
     "image", "platform", "state", "schedule", "next_build", "last_ready", "age", "uploads_ready",
-    "uploads_total", "paused", "reason", "checked", "pause", "next_builder",
+    "uploads_total", "paused", "reason", "checked", "pause", "next_builder", "withheld",
 )  # fmt: skip
 
 _PHASES: Final = tuple(str(phase) for phase in BuildPhase)
@@ -87,6 +90,7 @@ def build_row(build: Build, records: ImageRecords, now: datetime) -> Row:
         "reason": Reason(_why(build, records)),
         "progress": Share(expected.share if expected is not None else None),
         "left": Seconds(expected.known_left if expected is not None else None),
+        "withheld": Reason(withheld.of_build(build)),
     }
 
 
@@ -125,6 +129,8 @@ def build_details(build: Build, records: ImageRecords, now: datetime) -> Row:
         "pruned": Words(build.pruned),
         "work_bytes": Bytes(build.work_bytes),
         "inputs": pairs(build.inputs),
+        "withheld": withheld.cell(build),
+        "test": boot_cell(build.test),
     }
 
 
@@ -147,6 +153,7 @@ def image_row(status: ImageStatus, now: datetime) -> Row:
         "checked": Moment(newest.checked if newest is not None else None),
         "pause": Reason(standstill.of_image(diskimage, status.records.pause)),
         "next_builder": Cell(status.assignment.hostname if status.assignment is not None else None),
+        "withheld": BuildIds([build.id for build in status.withheld]),
     }
 
 
@@ -346,8 +353,10 @@ def _place(place: Place, now: datetime) -> dict[str, Any]:
         "state": str(newest.state) if newest is not None else None,
         "build_id": newest.build_id if newest is not None else None,
         "ready_build_id": ready.build_id if ready is not None else None,
+        "serving": text.iso(ready.serving) if ready is not None and ready.serving is not None else None,
+        "withheld": place.misfit,
         "external_id": ready.external_id if ready is not None else None,
-        "age": round((now - ready.state_time).total_seconds(), 3) if ready is not None else None,
+        "age": round((now - ready.since).total_seconds(), 3) if ready is not None else None,
         "current": place.current,
         "decision": str(decision.verdict) if decision is not None else None,
         "decision_reason": decision.reason if decision is not None else None,
@@ -358,12 +367,13 @@ def _place(place: Place, now: datetime) -> dict[str, Any]:
 def _place_lines(place: Place, now: datetime) -> Iterator[str]:
     ready, newest = place.ready, place.newest
     has = (
-        f"build {short(ready.build_id)}, {_ago(ready.state_time, now)}"
-        if ready is not None
-        else "no ready image"
+        f"build {short(ready.build_id)}, {_ago(ready.since, now)}" if ready is not None else "no ready image"
     )
-    doing = f"; newest upload: {newest.state}" if newest is not None and newest is not ready else ""
+    moves = newest is not None and newest.state is not UploadState.READY
+    doing = f"; newest upload: {newest.state}" if newest is not None and moves else ""
     yield f"{place.provider}: {has}{doing}"
+    if place.misfit is not None:
+        yield f"  {place.misfit}"
     if place.decision is not None:
         yield f"  {place.decision.reason}"
 

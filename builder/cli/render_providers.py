@@ -26,7 +26,7 @@ from builder.config.model import Config, Provider, masked_credentials
 from builder.model import Pause, Snapshot, Upload, UploadState
 from builder.planning.actions import Breaker, UploadDecision
 from builder.planning.breakers import breakers
-from builder.planning.records import is_there, moving, newest_first, newest_ready
+from builder.planning.records import is_there, moving, newest_first, newest_good
 from builder.ways import SIZE_TOTAL, STAGE_TOTAL, Capabilities, Choice, Quota
 
 PROVIDER_COLUMNS: Final = (
@@ -80,7 +80,7 @@ def _status(config: Config, snapshot: Snapshot, breaker: Breaker | None, name: s
 
 def _is_current(snapshot: Snapshot, provider: Provider, image: str) -> bool:
     records = snapshot.image(image)
-    build = newest_ready(records)
+    build = newest_good(records, provider.name)
     return build is not None and is_there(records, build, provider.name)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from builder.cli import guard, text
+from builder.cli import guard, text, withheld
 from builder.cli.cells import (
     BuildId,
     Bytes,
@@ -27,7 +27,7 @@ from builder.planning import words
 UPLOAD_COLUMNS: Final = (
     "id", "build_id", "image", "provider", "region", "state", "external_id", "external_name", "format",
     "size", "age", "duration", "reason", "phase", "way", "sent", "progress", "rate", "left", "serving",
-    "hidden",
+    "hidden", "withheld",
 )  # fmt: skip
 
 
@@ -60,6 +60,7 @@ def upload_row(upload: Upload, records: ImageRecords, now: datetime) -> Row:
         "left": Seconds(moving.left),
         "serving": Moment(upload.serving),
         "hidden": Flag(upload.hidden),
+        "withheld": Reason(_withheld(upload, records)),
     }
 
 
@@ -86,11 +87,16 @@ def upload_details(upload: Upload, records: ImageRecords, now: datetime) -> Row:
         "hook_output": Lines(list(upload.hook_output), upload.hook_output),
         "cancellation": _cancellation(wish),
         "deletion": _deletion(upload.deletion),
+        "withheld": Cell(_withheld(upload, records)),
     }
 
 
 def _why(upload: Upload, records: ImageRecords) -> str | None:
     return text.summary(upload.reason) or guard.nobody_uploads(records, upload)
+
+
+def _withheld(upload: Upload, records: ImageRecords) -> str | None:
+    return withheld.in_provider(records.build(upload.build_id), upload.provider)
 
 
 def _cancellation(wish: UploadCancellation | None) -> Lines:

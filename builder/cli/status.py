@@ -18,14 +18,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from builder.cli import guard, text
+from builder.cli import guard, text, withheld
 from builder.config.model import Config, DiskImage, Provider
 from builder.model import Build, BuildState, ImageRecords, Snapshot, Upload, UploadState
 from builder.planning import words
 from builder.planning.actions import BuildDecision, UploadDecision, Verdict
 from builder.planning.assignment import Assignment, assign, why_nobody
 from builder.planning.builds import decide_builds
-from builder.planning.records import newest_first, newest_ready, ready_uploads, unwanted
+from builder.planning.records import (
+    in_service,
+    is_there,
+    newest_good,
+    newest_ready,
+    unwanted,
+)
 from builder.planning.uploads import decide_uploads
 
 
@@ -42,13 +48,14 @@ class ImageState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """An image in a provider: the newest upload there, the newest ready one, and what comes next."""
+    """An image in a provider: the newest upload there, the one that serves, and what comes next."""
 
     provider: str
     region: str | None
     newest: Upload | None
-    ready: Upload | None
-    current: bool  #: the newest ready build is ready here
+    ready: Upload | None  #: which serves
+    misfit: str | None  #: that this build is withheld, on whose word, and why it serves all the same
+    current: bool  #: the build that is wanted here is ready here
     decision: UploadDecision | None  #: None when the configuration doesn't list the image here
 
 
@@ -60,7 +67,7 @@ class ImageStatus:
     state: ImageState
     diskimage: DiskImage | None
     records: ImageRecords
-    newest_ready: Build | None
+    newest_ready: Build | None  #: of those in quarantine only when there is no other
     decision: BuildDecision | None
     assignment: Assignment | None  #: who is to build it; None when no build is due now
     places: tuple[Place, ...]
@@ -91,8 +98,13 @@ class ImageStatus:
         return self.assignment.reason
 
     @property
+    def withheld(self) -> tuple[Build, ...]:
+        """The ready builds that somebody keeps out of service, somewhere or everywhere."""
+        return tuple(build for build in self.records.ready_builds if build.withheld)
+
+    @property
     def uploads_ready(self) -> int:
-        """In how many providers the newest ready build is ready."""
+        """In how many providers the build is ready that is wanted there."""
         return sum(place.current for place in self.places)
 
 
@@ -136,15 +148,14 @@ def _status(
 ) -> ImageStatus:
     records = snapshot.image(name)
     diskimage = config.diskimages.get(name)
-    ready = newest_ready(records)
-    places = _places(config, records, ready, uploads)
+    places = _places(config, records, uploads)
     state = _state(records, diskimage)
     return ImageStatus(
         name=name,
         state=state,
         diskimage=diskimage,
         records=records,
-        newest_ready=ready,
+        newest_ready=newest_good(records) or newest_ready(records),
         decision=plans.builds.get(name),
         assignment=plans.assignments.get(name),
         places=places,
@@ -184,6 +195,8 @@ def _reason(
         return _nobody_works(records)
     if state is ImageState.FAILED and failed is not None:
         return text.summary(failed.reason) or "the build failed; its record doesn't say why"
+    if bad := [place for place in places if place.misfit is not None]:
+        return f"{', '.join(place.provider for place in bad)}: {bad[0].misfit}"
     behind = [(place, why) for place in places if (why := _why_behind(snapshot, records, place))]
     where = ", ".join(place.provider for place, _ in behind)
     return f"{where}: {behind[0][1]}" if behind else None
@@ -197,8 +210,9 @@ def _stuck(snapshot: Snapshot, image: DiskImage | None, decision: BuildDecision 
 
 
 def _why_behind(snapshot: Snapshot, records: ImageRecords, place: Place) -> str | None:
-    """Why a provider doesn't get the newest ready build for now; None when it has it, or is to get it."""
-    build = newest_ready(records)
+    """Why a provider doesn't get the build that is wanted there for now; None when it has it, or is to get
+    it."""
+    build = newest_good(records, place.provider)
     if place.current or build is None or place.decision is None:
         return None
     if (wish := unwanted(records, build, place.provider)) is not None:
@@ -220,34 +234,33 @@ def _nobody_works(records: ImageRecords) -> str | None:
 def _places(
     config: Config,
     records: ImageRecords,
-    build: Build | None,
     decisions: Mapping[str, UploadDecision],
 ) -> tuple[Place, ...]:
     """The providers that list the image, for which there is a decision each, then others that have it."""
     others = sorted({u.provider for u in records.uploads} - decisions.keys())
     places = [
-        _place(records, name, build, provider=config.providers[name], decision=decision)
+        _place(records, name, provider=config.providers[name], decision=decision)
         for name, decision in decisions.items()
     ]
-    return (*places, *(_place(records, name, build) for name in others))
+    return (*places, *(_place(records, name) for name in others))
 
 
 def _place(
     records: ImageRecords,
     name: str,
-    build: Build | None,
     *,
     provider: Provider | None = None,
     decision: UploadDecision | None = None,
 ) -> Place:
-    uploads = newest_first(records.uploads_to(name))
-    newest = next(iter(uploads), None)
-    ready = ready_uploads(uploads)
+    # What serves has its time of state renewed, so that says nothing of which of them is the newest.
+    newest = max(records.uploads_to(name), key=lambda u: (u.since, u.build_id, u.id), default=None)
+    ready, wanted = in_service(records, name), newest_good(records, name)
     return Place(
         provider=name,
         region=provider.region if provider is not None else newest.region if newest is not None else None,
         newest=newest,
-        ready=next(iter(ready), None),
-        current=build is not None and any(u.build_id == build.id for u in ready),
+        ready=ready,
+        misfit=withheld.misfit(records, name),
+        current=wanted is not None and is_there(records, wanted, name),
         decision=decision,
     )

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Final, Literal, TypeVar
 
 from builder.config import schedules
+from builder.config.boottests import boot_test
 from builder.config.checking import Checked
 from builder.config.inheritance import Recipe, merge_all
 from builder.config.model import (
@@ -215,6 +216,7 @@ def _diskimage(
         stable_name=_glance_text(recipe, "stable_name", problems),
         stable_tag=_glance_text(recipe, "stable_tag", problems),
         promote=_promote(recipe, problems),
+        hide_old=_either(entry.hide_old, DiskImage.hide_old),
         format_options=MappingProxyType(_format_options(recipe, problems)),
         delete_after_upload=_either(entry.delete_after_upload, DiskImage.delete_after_upload),
         keep_formats=_formats(recipe, "keep_formats", problems),
@@ -223,6 +225,7 @@ def _diskimage(
         catch_up=_either(_timedelta(entry.catch_up), defaults.catch_up),
         requires=_requires(recipe, platform, problems),
         notify=_notify(recipe, defaults, problems),
+        boot_test=boot_test(recipe, platform, problems),
     )
 
 

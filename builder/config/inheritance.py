@@ -1,11 +1,12 @@
-"""Merges a diskimage with its parents: elements add up, env-vars and metadata overlay, the rest replaces.
+"""Merges a diskimage with its parents: elements add up, env-vars, metadata and the like overlay, the rest
+replaces.
 
 Each text keeps the place it was written at, which for an inherited one is in the parent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ _NOT_INHERITED: Final = frozenset({"name", "abstract", "parent", "platforms"})
 _NOT_LAID_OVER: Final = frozenset({"name", "platforms"})
 _ADDED_UP: Final = frozenset({"elements"})
 _OVERLAID: Final = frozenset({"env_vars", "metadata", "format_options"})
+#: Mappings whose keys are known; each is laid over by itself.
+_OVERLAID_KEYS: Final = frozenset({"boot_test"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +52,20 @@ def recipe_of(file: Checked[Library], position: int) -> Recipe:
         if value is None:
             continue
         places[(name,)] = file.place(*path)
-        keys = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
-        for key in keys:
-            places[(name, key)] = file.place(*path, key)
+        if name in _OVERLAID_KEYS:
+            keys: dict[str | int, str | int] = {k: i.alias or k for k, i in type(value).model_fields.items()}
+        else:
+            keys = {key: key for key in _items_of(value)}
+        for key, written in keys.items():
+            places[(name, key)] = file.place(*path, written)
     return Recipe(entry=entry, place=file.place(*base), places=places)
+
+
+def _items_of(value: object) -> Iterable[str | int]:
+    """By what the items of a value are reached; nothing where it has none."""
+    if isinstance(value, dict):
+        return value
+    return range(len(value)) if isinstance(value, list) else ()
 
 
 def merge_all(
@@ -141,6 +154,10 @@ def _overlay(parent: Recipe, child: Recipe, left_out: frozenset[str] = _NOT_INHE
         elif name in _OVERLAID:
             fields[name] = {**inherited, **own}
             places = {**{p: place for p, place in parent.places.items() if p[0] == name}, **places}
+        elif name in _OVERLAID_KEYS:
+            said = own.model_dump(exclude_none=True)
+            fields[name] = inherited.model_copy(update=said)
+            places |= {p: at for p, at in parent.places.items() if p[0] == name and p[-1] not in said}
     return replace(child, entry=child.entry.model_copy(update=fields), places=places)
 
 

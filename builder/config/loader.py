@@ -11,7 +11,14 @@ from builder.config.checking import Checked, check
 from builder.config.directories import build_directories
 from builder.config.diskimages import build_defaults, build_diskimages, with_formats, with_secrets
 from builder.config.document import Document, read_document
-from builder.config.model import ArtifactServer, BreakerPolicy, BuildLimits, Config, RetryPolicy
+from builder.config.model import (
+    BOOT_TEST_LABEL,
+    ArtifactServer,
+    BreakerPolicy,
+    BuildLimits,
+    Config,
+    RetryPolicy,
+)
 from builder.config.notes import notes_of
 from builder.config.notifying import build_targets
 from builder.config.platforms import build_platforms
@@ -145,6 +152,9 @@ def _labels(file: Checked[ConfigFile], problems: Problems) -> frozenset[str]:
     for position, label in enumerate(labels):
         if problem := label_problem(label):
             problems.add(file.place("builder-labels", position), problem)
+        elif label == BOOT_TEST_LABEL:
+            text = f"{label!r} is a label that builders get by themselves, where images can be booted"
+            problems.add(file.place("builder-labels", position), text)
     return frozenset(labels)
 
 

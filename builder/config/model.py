@@ -79,6 +79,31 @@ class BuildLimits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BootTest:
+    """Whether and how the finished image of each build is booted before the build counts as ready."""
+
+    mode: Literal["off", "report-only", "on"] = "off"  #: with "report-only" a test that fails ends no build
+    timeout: timedelta = timedelta(minutes=15)  #: for all of it; three boots take a minute each in emulation
+    memory: int = 1 << 30  #: bytes that the machine has
+    cpus: int = 2
+    firmware: Literal["bios", "uefi"] | None = None  #: None: what the image is made for
+    user: str | None = None  #: who must be able to log in and have root by sudo; None: the image's username
+    allowed_failed_units: tuple[str, ...] = ()  #: patterns of systemd units that may fail
+    #: Directories of scripts to run in the guest; None: boot-test.d beside the configuration if there is one.
+    checks: tuple[Path, ...] | None = None
+    uploads_meanwhile: bool = False  #: whether files are sent to clouds while they are tested
+
+    @property
+    def is_done(self) -> bool:
+        """Whether images are booted at all."""
+        return self.mode != "off"
+
+
+#: What a builder must be able to do that is to take builds whose images are booted; shown as a label.
+BOOT_TEST_LABEL: Final = "boot-test"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sharing:
     """Who finds an image in its cloud, and by what."""
 
@@ -130,18 +155,25 @@ class DiskImage:
     #: What the newest ready image is called in each provider, and only that; {} has its own names.
     stable_name: str | None = None
     stable_tag: str | None = None  #: a tag that only the newest ready image in each provider has
-    #: When these move to a new build's images: with "each", as soon as a provider has it; with "all", once
+    #: When a new build's images begin to serve: with "each", as soon as a provider has it; with "all", once
     #: every provider has it; with a number, once so many have.
     promote: Literal["each", "all"] | int = "each"
+    hide_old: bool = False  #: images are hidden from lists in their clouds once newer ones serve
     format_options: Mapping[str, FormatOptions] = field(default_factory=_empty)  #: by ImageFormat
     #: Once every provider has it, a build's files go, but for those of `keep_formats`.
     delete_after_upload: bool = False
     keep_formats: tuple[ImageFormat, ...] = ()
     skip_unchanged: bool = False  #: a due build is left out when nothing that goes into it has changed
     max_age: timedelta | None = None  #: however unchanged, a build older than that is made anew
+    boot_test: BootTest = BootTest()
 
     #: The names of those who are told how its builds end, of Config.notify; None: all of them.
     notify: tuple[str, ...] | None = None
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The labels of a builder that can make it: those it requires, and that of the boot test."""
+        return self.requires | ({BOOT_TEST_LABEL} if self.boot_test.is_done else set())
 
     @property
     def shown_environment(self) -> Mapping[str, str]:

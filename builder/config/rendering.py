@@ -14,7 +14,10 @@ from builder.config.template import TemplateTextError, check_syntax, render, ren
 #: Not templates: the name is rendered before, parent and platform say what to render over, and the
 #: rest is chosen from few words.
 _PLAIN: Final = frozenset(
-    {"name", "parent", "platform", "platforms", "format_options", "if_unchanged", "visibility"}
+    {
+        *("name", "parent", "platform", "platforms", "format_options", "if_unchanged", "visibility"),
+        "boot_test",
+    }
 )
 #: Where the items of a list that an item comes to stand in its place.
 _SPLICED: Final = "elements"

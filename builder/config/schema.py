@@ -164,6 +164,40 @@ def _options_below_formats(value: object) -> object:
     return value
 
 
+#: YAML reads `on` and `off` as truth values.
+_MODES: Final = {True: "on", False: "off"}
+
+
+class BootTestEntry(Entry):
+    """`diskimages[].boot-test`."""
+
+    mode: Literal["off", "report-only", "on"] | None = None
+    timeout: Seconds | None = None
+    memory: Size | None = None
+    cpus: Annotated[int, Field(ge=1, le=255)] | None = None
+    firmware: Literal["bios", "uefi"] | None = None
+    user: str | None = None
+    allowed_failed_units: Texts | None = None
+    checks: Texts | None = None
+    uploads: Literal["after", "meanwhile"] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_one_word(cls, value: object) -> object:
+        """A word alone is the mode."""
+        if isinstance(value, dict):
+            mode = value.get("mode")
+            return {**value, "mode": _MODES[mode]} if isinstance(mode, bool) else value
+        word = _MODES[value] if isinstance(value, bool) else value
+        if word in ("off", "report-only", "on"):
+            return {"mode": word}
+        raise PydanticCustomError(
+            "boot_test",
+            "must be 'on', 'off', 'report-only' or a mapping, not {value}",
+            {"value": shown(value)},
+        )
+
+
 class MatrixRow(Entry):
     """`platforms[].matrix[]`: what is laid over the platform's own keys."""
 
@@ -243,11 +277,13 @@ class DiskImageEntry(Entry):
     stable_name: str | None = None
     stable_tag: str | None = None
     promote: Promotion | None = None
+    hide_old: bool | None = None
     keep_formats: list[str] | None = None
     delete_after_upload: bool | None = None
     format_options: Annotated[dict[str, FormatEntry] | None, BeforeValidator(_options_below_formats)] = None
     if_unchanged: Literal["skip", "build"] | None = None
     max_age: Seconds | None = None
+    boot_test: BootTestEntry | None = None
     requires: Texts | None = None
     notify: list[str] | None = None
 

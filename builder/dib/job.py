@@ -28,6 +28,7 @@ class Job:
     limits: BuildLimits = field(default_factory=BuildLimits)
     disk_reserve: int = 0  #: bytes to leave free on each disk
     promised: int = 0  #: bytes that this machine's other running builds may still take in `work_dir`
+    config_dir: Path | None = None  #: where the configuration is: own checks of the boot test may be there
     earlier: tuple[Build, ...] = ()  #: the image's ready builds, newest first: what this one will need
 
 

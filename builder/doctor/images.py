@@ -34,7 +34,7 @@ def look(world: World, image: DiskImage) -> tuple[Finding, ...]:
     found = [
         _tools(image, rendered.environment),
         _elements(image, rendered),
-        *_disk(world, image, rendered.environment),
+        *_preflight(world, image, rendered.environment),
     ]
     return tuple(replace(each, name=f"{each.name} of {image.name}") for each in found)
 
@@ -79,24 +79,24 @@ def _elements(image: DiskImage, rendered: command.Command) -> Finding:
     return fine("elements", f"all {len(found)} are there, from {', '.join(image.elements)}")
 
 
-def _disk(world: World, image: DiskImage, environment: Mapping[str, str]) -> tuple[Finding, ...]:
+def _preflight(world: World, image: DiskImage, environment: Mapping[str, str]) -> tuple[Finding, ...]:
     config = world.config
     earlier = () if world.snapshot is None else world.snapshot.image(image.name).ready_builds
     needs = space.needs(image.formats, earlier, space.on_disk(config.images_dir, earlier))
     if world.snapshot is None:
         needs = replace(needs, basis="assumed: without records, earlier builds are not known")
-    return preflight.disks(
-        preflight.Preflight(
-            image=image,
-            environment=environment,
-            work_dir=config.work_dir,
-            images_dir=config.images_dir,
-            cache_dir=config.cache_dir,
-            log_dir=config.log_dir,
-            needs=needs,
-            reserve=config.disk_reserve,
-        )
+    asked = preflight.Preflight(
+        image=image,
+        environment=environment,
+        work_dir=config.work_dir,
+        images_dir=config.images_dir,
+        cache_dir=config.cache_dir,
+        log_dir=config.log_dir,
+        needs=needs,
+        reserve=config.disk_reserve,
+        limits=config.build_limits,
     )
+    return (*preflight.boot_test(asked), *preflight.disks(asked))
 
 
 def mirrors(world: World) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from builder.config.model import Config, ZooKeeper
-from builder.doctor import coordination
+from builder.doctor import coordination, withheld
 from builder.errors import ImagepoolError
 from builder.findings import Finding, fine, problem, warning
 from builder.model import Build, Snapshot
@@ -68,7 +68,8 @@ def _ask(where: ZooKeeper, config: Config, now: datetime) -> Records:
     finally:
         store.close()
     together = coordination.look(config, snapshot, now)
-    return Records(findings=(*found, clock(snapshot, now), *together), snapshot=snapshot)
+    service = withheld.look(config, snapshot, now)
+    return Records(findings=(*found, clock(snapshot, now), *together, *service), snapshot=snapshot)
 
 
 def _speed(how: str, latency: float) -> Finding:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from builder.emulator import accelerator, command, configdrive, firmware, ssh
+from builder.emulator import accelerator, command, configdrive, firmware, overlay, ssh
 from builder.emulator.accelerator import Accelerator
 from builder.emulator.console import Console
 from builder.emulator.machine import Machine, Network, ThreePart
@@ -27,7 +27,7 @@ from builder.emulator.qmp import Qmp, QmpError
 from builder.emulator.ssh import Login
 from builder.errors import ActionFailedError, NotFoundError
 from builder.model import Failure, FailureClass
-from builder.process.child import Child, Completed, find_tool, run, wait_for
+from builder.process.child import Child, Completed, wait_for
 
 LOG = logging.getLogger(__name__)
 
@@ -42,10 +42,12 @@ RARELY: Final = 10.0
 TRIES: Final = 5.0
 #: What QEMU tells when a guest's driver starts an interface.
 _STARTED: Final = "NIC_RX_FILTER_CHANGED"
-#: Seconds for QEMU to be ready to start the machine, and for qemu-img to make an overlay.
+#: Seconds for QEMU to be ready to start the machine.
 _START: Final = 60.0
 #: Seconds for a guest to let go of a device, and to begin to restart.
 _LET_GO: Final = 60.0
+#: In a machine's own directory: who may log in.
+_KEY: Final = "key"
 _FORWARDED: Final = re.compile(r"TCP\[HOST_FORWARD\]\s+\S+\s+127\.0\.0\.1\s+(\d+)")
 
 
@@ -125,6 +127,16 @@ class Guest:
         except OSError:
             return 0.0  # it has ended
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
+    def disk_claimed(self) -> int:
+        """Bytes that the machine has written to its disk so far, and not given back."""
+        return overlay.claimed(self._directory)
+
+    def copy_key(self, target: Path) -> None:
+        """Copy the key that logs in to the new file `target`, for its owner alone; raises OSError."""
+        target.touch(mode=0o600, exist_ok=False)
+        target.write_bytes((self._directory / _KEY).read_bytes())
 
     def console_tail(self, lines: int = LINES) -> tuple[str, ...]:
         """The last lines of the serial console."""
@@ -299,7 +311,7 @@ class Guest:
 
     def _login(self, user: str) -> Login:
         if user not in self._logins:
-            key = self._directory / "key"
+            key = self._directory / _KEY
             self._logins[user] = Login(user, self.port, key=key, directory=self._directory)
         return self._logins[user]
 
@@ -340,7 +352,7 @@ def boot(machine: Machine, directory: Path, *, check: Callable[[], None] = lambd
     with ExitStack() as stack:
         place = Path(tempfile.mkdtemp(prefix="guest-", dir=directory)).absolute()
         stack.callback(shutil.rmtree, place, ignore_errors=True)
-        public_key = ssh.make_key(place / "key")
+        public_key = ssh.make_key(place / _KEY)
         argv = command.arguments(machine, _prepare(machine, chosen, place, public_key))
         said: deque[str] = deque(maxlen=LINES)
         process = Child(argv, env=_environment(), cwd=place, on_line=said.append)
@@ -365,8 +377,8 @@ def _require(machine: Machine) -> None:
 
 def _prepare(machine: Machine, chosen: Accelerator, place: Path, public_key: str) -> command.Parts:
     """Make the files that the machine alone has."""
-    overlay, drive, variables, uefi = place / "overlay.qcow2", None, None, None
-    _make_overlay(machine, overlay)
+    drive, variables, uefi = None, None, None
+    written = overlay.make(machine, place)
     if machine.config_drive is not None:
         drive = place / "config.iso"
         keys = {**machine.config_drive.public_keys, "imagepool": public_key}
@@ -378,30 +390,11 @@ def _prepare(machine: Machine, chosen: Accelerator, place: Path, public_key: str
     return command.Parts(
         program=accelerator.emulator(machine.architecture),
         accelerator=chosen,
-        overlay=overlay,
+        overlay=written,
         config_drive=drive,
         uefi=uefi,
         variables=variables,
     )
-
-
-def _make_overlay(machine: Machine, overlay: Path) -> None:
-    program = find_tool("qemu-img", package="qemu-utils")
-    argv = [program, "create", "-q", "-f", "qcow2", "-F", command.driver(machine.disk.format)]
-    size = [] if machine.size is None else [str(machine.size)]
-    # What is below is said again when QEMU starts; here it is for the size.
-    done = run([*argv, "-b", str(machine.disk.path.absolute()), str(overlay), *size], timeout=_START)
-    if done.code:
-        message = f"{machine.disk.path} can't be booted: {done.stderr.strip()}"
-        lines = tuple(done.stderr.splitlines())
-        failure = Failure(
-            failure_class=FailureClass.TOOL,
-            message=message,
-            step="qemu-img",
-            exit_code=done.code,
-            lines=lines,
-        )
-        raise ActionFailedError(message, failure)
 
 
 def _environment() -> Mapping[str, str]:

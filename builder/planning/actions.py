@@ -9,9 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from builder.cloudimage import CloudImage
-from builder.model import NO_TICKS, Build, Cancellation, ImageFormat, Upload, UploadCancellation
+from builder.model import NO_TICKS, Build, Cancellation, ImageFormat, Upload, UploadCancellation, Withholding
+
+#: Who is on record for what nobody said, but follows from the configuration.
+IMAGEPOOL: Final = "imagepool"
 
 
 class Verdict(StrEnum):
@@ -96,16 +100,32 @@ class Breaker:
 
 @dataclass(frozen=True, kw_only=True)
 class Promotion:
-    """That a stable name and tag move to an upload from those that have it, or why they don't."""
+    """That an upload begins to serve a provider instead of those that did, or why nothing changes.
+
+    What serves has the diskimage's stable name and tag, if it has any, and of all ready ones the newest
+    `state_time`, for nodepool's launcher takes that.
+    """
 
     image: str
     provider: str
     verdict: Verdict
     reason: str
-    #: Which should have them; None when nothing there is ready, or the diskimage has neither any more.
+    #: Which should serve; None when nothing there is ready, or has to wait for other providers.
     upload: Upload | None = None
-    predecessors: tuple[Upload, ...] = ()  #: which have them and lose them
+    predecessors: tuple[Upload, ...] = ()  #: which serve by their records, and no longer shall
+    #: The earliest `state_time` with which nodepool's launcher takes `upload` (`Upload.renewed`); None when
+    #: it takes it already. Whoever writes it takes the time that it is, if that is later.
+    renewed: datetime | None = None
+    hide: tuple[Upload, ...] = ()  #: ready ones that are to be hidden (`hide-old`) once `upload` serves
+    show: bool = False  #: `upload` is hidden, and no longer shall be
+    #: Somebody's word that what serves is withheld, from which this follows; None when nobody's does.
+    word: Withholding | None = None
     due: datetime | None = None  #: of LATER
+
+    @property
+    def by(self) -> str:
+        """Who is on record for it."""
+        return IMAGEPOOL if self.word is None else self.word.by
 
 
 @dataclass(frozen=True, kw_only=True)

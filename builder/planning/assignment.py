@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from builder.config.model import Config, DiskImage
+from builder.config.model import BOOT_TEST_LABEL, Config, DiskImage
 from builder.model import Daemon, Snapshot
 from builder.planning.actions import BuildDecision, Verdict
 from builder.planning.records import runs
@@ -47,9 +47,13 @@ def why_not(image: DiskImage, daemon: Daemon) -> str | None:
         return "it is about to stop"
     if daemon.unfit is not None:
         return f"it takes no builds now: {line(daemon.unfit)}"
-    lacking = sorted(image.requires - daemon.labels)
+    lacking = sorted(image.needs - daemon.labels)
     # Daemons of earlier versions don't show their labels, and take whatever they get.
-    if lacking and daemon.builder_id is not None:
+    if daemon.builder_id is None:
+        return None
+    if lacking == [BOOT_TEST_LABEL]:
+        return "it can't boot images, and this one has a `boot-test` (`imagepool doctor` there says why)"
+    if lacking:
         return f"it lacks the label{'' if len(lacking) == 1 else 's'} {listed(lacking)}"
     return None
 

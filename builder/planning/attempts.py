@@ -13,7 +13,7 @@ from builder.model import Build, BuildState
 from builder.planning.actions import BuildDecision, Trigger, Verdict
 from builder.planning.due import Cause
 from builder.planning.records import NEVER
-from builder.planning.retry import INTERRUPTIONS, counts, curable, delay
+from builder.planning.retry import INTERRUPTIONS, counts, curable, delay_after
 from builder.planning.ticks import Case, Tick, TickState, made_since, next_due, tick_of
 from builder.planning.words import at, counted, failure
 
@@ -53,7 +53,7 @@ def _after_failures(
     case: Case, cause: Cause, ticks: tuple[Tick, ...], streak: tuple[Build, ...]
 ) -> BuildDecision:
     last = streak[0]
-    wait = delay(case.config.build_retry, len(streak), last.id) if curable(last) else None
+    wait = delay_after(case.config.build_retry, streak)
     if wait is None:
         return _given_up(case, streak)
     again = last.state_time + wait

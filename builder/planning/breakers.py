@@ -22,7 +22,7 @@ from typing import Final
 from builder.config.model import BreakerPolicy, Config
 from builder.model import FailureClass, ImageRecords, Snapshot, Upload, UploadPhase, UploadState
 from builder.planning.actions import Breaker, BreakerState
-from builder.planning.records import NEVER, ended, moving
+from builder.planning.records import NEVER, moving
 from builder.planning.retry import backoff, failure_class
 from builder.planning.words import at, counted, failure, short
 
@@ -83,8 +83,8 @@ def judge(provider: str, heard: Iterable[Testimony], policy: BreakerPolicy, now:
             failures=len(row),
         )
     last, opened = row[0], row[len(row) - policy.failures]
-    tries = 1 + sum(_tried(upload, ended(opened), policy) for upload in row)
-    until = ended(last) + backoff(policy.first, policy.longest, tries, last.name)
+    tries = 1 + sum(_tried(upload, opened.since, policy) for upload in row)
+    until = last.since + backoff(policy.first, policy.longest, tries, last.name)
     running = (upload for testimony in heard for upload in testimony.running)
     probe = next(iter(_probes(running)), None)
     half_open = until <= now
@@ -93,7 +93,7 @@ def judge(provider: str, heard: Iterable[Testimony], policy: BreakerPolicy, now:
         state=BreakerState.HALF_OPEN if half_open else BreakerState.OPEN,
         reason=_half_open(row, until, probe) if half_open else _open(row, until),
         failures=len(row),
-        since=ended(opened),
+        since=opened.since,
         until=until,
         probe=probe if half_open else None,
     )
@@ -109,11 +109,11 @@ def trips(upload: Upload) -> bool:
 
 def _row(uploads: Iterable[Upload], wished: datetime) -> Iterator[Upload]:
     """The failures in a row that count, newest first."""
-    for upload in sorted(uploads, key=lambda u: (ended(u), u.name), reverse=True):
+    for upload in sorted(uploads, key=lambda u: (u.since, u.name), reverse=True):
         if _lets_us_in(upload):
             return
         if trips(upload):
-            if ended(upload) <= wished:
+            if upload.since <= wished:
                 return
             yield upload
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from builder.config.model import Config
+from builder.config.model import Config, DiskImage
 from builder.model import (
     Build,
     BuildState,
@@ -206,11 +206,15 @@ def _remove_upload(config: Config, records: ImageRecords, upload: Upload) -> Cle
     image = config.diskimages.get(records.name)
     listing = {provider.name for provider in config.providers_of(records.name)}
     if image is not None and upload.provider in listing and awaits_successor(image, records, upload):
-        reason += f"; it waits until another one there has its {marks_of(image)}."
+        reason += f"; it waits until another one there {_takes_over(image)}."
         return _on_upload(CleanupKind.REMOVE_UPLOAD, records, upload, Verdict.NO, reason)
     if upload.hidden:
-        reason += "; it was in use when it was to be deleted, so it is hidden meanwhile"
+        reason += "; it is hidden meanwhile"
     return _in_cloud(config, CleanupKind.REMOVE_UPLOAD, records, upload, f"{reason}.")
+
+
+def _takes_over(image: DiskImage) -> str:
+    return f"has its {marks_of(image)}" if marks_of(image) else "is in service"
 
 
 def _unwanted_builds(

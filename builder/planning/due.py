@@ -9,7 +9,7 @@ from datetime import datetime
 from builder.config.model import Config, Provider
 from builder.model import Build, Pause, Snapshot
 from builder.planning.actions import Trigger
-from builder.planning.records import is_there, newest_ready, unwanted
+from builder.planning.records import is_there, may_go_out, newest_ready, unwanted
 from builder.planning.ticks import Case, Tick, TickState
 from builder.planning.words import at, gone_for_good, lasting, listed, short
 
@@ -43,14 +43,16 @@ def ages(case: Case, ready: Build) -> Iterator[tuple[datetime, Trigger, str]]:
     """When the newest ready build is too old, and by what: "when the rebuild-age is over"."""
     image = case.image
     if image.rebuild_age:
-        yield known_good(ready) + image.rebuild_age, Trigger.AGE, "when the rebuild-age is over"
+        yield known_current(case, ready) + image.rebuild_age, Trigger.AGE, "when the rebuild-age is over"
     if image.max_age:
         yield ready.state_time + image.max_age, Trigger.AGE, "when the max-age is over"
 
 
-def known_good(ready: Build) -> datetime:
-    """When a ready build was last known to be what a new one would be; its rebuild-age counts from there."""
-    return max(ready.state_time, ready.checked) if ready.checked else ready.state_time
+def known_current(case: Case, ready: Build) -> datetime:
+    """When a build was last made, or found to be what a new one would be: from there on the rebuild-age
+    counts."""
+    checked = (build.checked for build in (ready, case.good) if build is not None)
+    return max([ready.state_time, *filter(None, checked)])
 
 
 def passed_over(case: Case, ticks: tuple[Tick, ...]) -> str:
@@ -116,6 +118,7 @@ def awaiting(config: Config, snapshot: Snapshot, ready: Build) -> tuple[Provider
         and provider.name not in snapshot.paused_providers
         and not is_there(records, ready, provider.name)
         and unwanted(records, ready, provider.name) is None
+        and may_go_out(ready, provider.name)
     )
 
 
@@ -132,14 +135,14 @@ def _over_max_age(case: Case, ready: Build) -> Cause | None:
 
 def _too_old(case: Case, ready: Build) -> Cause | None:
     limit = case.image.rebuild_age
-    if limit is None or (over := known_good(ready) + limit) > case.now:
+    if limit is None or (over := known_current(case, ready) + limit) > case.now:
         return None
     checked = f", checked at {at(ready.checked)}," if ready.checked else ""
     why = (
         f"The newest ready build {short(ready.id)} of {at(ready.state_time)}{checked}"
         f" is older than the rebuild-age since {at(over)}."
     )
-    return Cause(trigger=Trigger.AGE, why=why, since=over, skippable=_comparable(case, ready))
+    return Cause(trigger=Trigger.AGE, why=why, since=over, skippable=_comparable(case))
 
 
 def _ticked(case: Case, ready: Build, ticks: tuple[Tick, ...]) -> Cause | None:
@@ -151,13 +154,14 @@ def _ticked(case: Case, ready: Build, ticks: tuple[Tick, ...]) -> Cause | None:
         trigger=Trigger.SCHEDULE,
         why=f"{_event(newest)} and no ready build began since.",
         since=newest.due,
-        skippable=_comparable(case, ready),
+        skippable=_comparable(case),
     )
 
 
-def _comparable(case: Case, ready: Build) -> bool:
-    """Whether it is worth to look for what changed; a build made by nodepool has nothing to compare with."""
-    return case.image.skip_unchanged and bool(ready.inputs)
+def _comparable(case: Case) -> bool:
+    """Whether it is worth to look for what changed; a build made by nodepool has nothing to compare with, and
+    one in quarantine is nothing to keep to."""
+    return case.image.skip_unchanged and case.good is not None and bool(case.good.inputs)
 
 
 def _event(tick: Tick) -> str:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
 
 from builder.config.model import Config, DiskImage
 from builder.errors import NotFoundError
-from builder.model import Build, BuildState, Daemon, ImageRecords, Snapshot, Upload, UploadState
+from builder.model import Build, BuildState, Daemon, ImageRecords, Snapshot, Upload, UploadState, Withholding
 from builder.planning.actions import BuildDecision, CleanupAction, CleanupKind, Explanation, Verdict
 from builder.planning.assignment import BUILDER, Assignment, assign, running, why_nobody, why_not
 from builder.planning.builds import decide_builds
 from builder.planning.cleanup import plan_cleanup
 from builder.planning.departed import why_departed
 from builder.planning.promotion import promotions_of
-from builder.planning.records import ready_uploads
+from builder.planning.records import by_age, in_service, may_go_out, ready_uploads
 from builder.planning.retention import kept, lasting_uploads, marks_of
 from builder.planning.uploads import decide_uploads
-from builder.planning.words import at, changed, counted, failure, gone_for_good, listed, short
+from builder.planning.words import at, changed, counted, failure, gone_for_good, listed, short, withheld
 
 
 def explain(
@@ -27,9 +27,9 @@ def explain(
     """One row each for the next build, each builder that is alive, the upload to each provider, and every
     build and upload there is.
 
-    A builder's row says whether it takes the next build, and if not, why. For an image with a stable name
-    or tag, there is one more for each provider. Pass the whole snapshot: what
-    became of other images in a provider tells whether it takes any.
+    A builder's row says whether it takes the next build, and if not, why. One more for each provider says
+    what serves there. Pass the whole snapshot: what became of other images in a provider tells whether it
+    takes any.
 
     `builder_id` is this machine's, None on one that builds nothing. Raises NotFoundError when
     neither the configuration nor the store knows the image.
@@ -110,7 +110,7 @@ def _promotions(config: Config, snapshot: Snapshot, now: datetime, name: str) ->
         return
     for promotion in promotions_of(image, config, snapshot, now):
         yield Explanation(
-            what=f"{marks_of(image) or 'stable name or tag'} in {promotion.provider}",
+            what=f"{marks_of(image) or 'image in service'} in {promotion.provider}",
             verdict=promotion.verdict,
             due=promotion.due,
             reason=promotion.reason,
@@ -139,7 +139,21 @@ def _build_stays(config: Config, records: ImageRecords, build: Build) -> str:
             "It stays: its image is not in the configuration, but it goes only when somebody says so,"
             " with `imagepool cleanup`."
         )
-    return f"It stays: it is {_among(kept(image), 'build')}.{_pruned(build)}"
+    if not may_go_out(build, None):
+        return f"{_until_others(kept(image), 'build', '')}{_said(build.withheld, build)}{_pruned(build)}"
+    stays = f"It stays: it is {_among(kept(image), 'build')}."
+    return f"{stays}{_said(build.withheld, build)}{_pruned(build)}"
+
+
+def _said(words: Iterable[Withholding], build: Build) -> str:
+    """Where a build is not to serve, as sentences with a space before each; "" where it may."""
+    said = [withheld(build.id, word) for word in words]
+    return "".join(f" {each[0].upper()}{each[1:]}." for each in said)
+
+
+def _until_others(keep: int, noun: str, where: str) -> str:
+    number = counted(keep, f"good newer {noun}")
+    return f"It stays until {number} {'is' if keep == 1 else 'are'} ready{where}."
 
 
 def _pruned(build: Build) -> str:
@@ -184,9 +198,18 @@ def _upload_stays(config: Config, records: ImageRecords, upload: Upload) -> str:
     why = why_departed(config, upload)
     if image is None or why is not None:
         return f"It stays: {why}, but it goes only when somebody says so, with `imagepool cleanup`."
-    if upload == next(iter(ready_uploads(lasting_uploads(records, upload.provider))), None):
-        return "It stays: it is the newest ready one there, the image in service."
+    build = records.build(upload.build_id)
+    word = build.withheld_from(upload.provider) if build is not None else None
+    said = _said([word], build) if build is not None and word is not None else ""
+    ready = by_age(records, ready_uploads(lasting_uploads(records, upload.provider)))
+    if upload == in_service(records, upload.provider):
+        what = (
+            "the newest ready one there, the image" if ready[:1] == (upload,) else "the image there that is"
+        )
+        return f"It stays: it is {what} in service.{said}"
     keep = kept(config.providers[upload.provider].images[image.name])
+    if said:
+        return f"{_until_others(keep, 'upload', ' there')}{said}"
     return f"It stays: it is {_among(keep, 'upload')} there."
 
 

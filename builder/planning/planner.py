@@ -1,9 +1,10 @@
 """Decides as the rest of `planning` does, at a cost that grows with what changes and not with what exists.
 
-A Planner gives the very answers of `decide_builds`, `decide_uploads`, `breakers`, `plan_cleanup` and
-`plan_promotions`, and asks anew only for what may come out another way: an image whose records are
-others, a provider whose breaker, capabilities or pause are, and whatever falls due meanwhile. Another
-configuration, a freeze, a forgotten builder and a clock that was set back begin all of it anew.
+A Planner gives the very answers of `decide_builds`, `decide_uploads`, `breakers`, `plan_cleanup`,
+`plan_promotions` and `plan_markings`, and asks anew only for what may come out another way: an image
+whose records are others, a provider whose breaker, capabilities or pause are, and whatever falls due
+meanwhile. Another configuration, a freeze, a forgotten builder and a clock that was set back begin all of it
+anew.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from types import MappingProxyType
 from typing import Final, Generic, TypeVar
 
 from builder.config.model import Config, DiskImage
-from builder.model import ImageRecords, Snapshot
+from builder.model import ImageRecords, Snapshot, UploadState
 from builder.planning import builds, cleanup
 from builder.planning.actions import (
     Breaker,
@@ -24,6 +25,7 @@ from builder.planning.actions import (
     Promotion,
     Verdict,
 )
+from builder.planning.marking import Marking, markings_of
 from builder.planning.promotion import promotions_of
 from builder.planning.remembered import Circumstances, RememberedBreakers, RememberedUploads, UploadPlan
 from builder.planning.schedule import delays
@@ -49,6 +51,7 @@ class Planner:
         self._builds: _ByImage[BuildDecision] = _ByImage()
         self._cleanups: _ByImage[tuple[CleanupAction, ...]] = _ByImage()
         self._promotions: _ByImage[tuple[Promotion, ...]] = _ByImage()
+        self._markings: _ByImage[tuple[Marking, ...]] = _ByImage()
         self._delays: tuple[Config, Mapping[tuple[str, str], timedelta]] | None = None
 
     # -- builds -------------------------------------------------------------------------------
@@ -123,10 +126,25 @@ class Planner:
             records = snapshot.images.get(name)
             plan = self._promotions.known(name, records)
             if plan is None:
+                made_of = _there_of(snapshot.image(name))
+                plan = self._promotions.known_of(name, records, made_of)
+            if plan is None:
                 plan = tuple(promotions_of(image, config, snapshot, now))
-                self._promotions.keep(name, records, plan, _first_due(plan, now))
+                self._promotions.keep(name, records, plan, _first_due(plan, now), made_of)
             promotions += plan
         return tuple(promotions)
+
+    def markings(self, config: Config, snapshot: Snapshot, now: datetime) -> tuple[Marking, ...]:
+        """What `marking.plan_markings` says."""
+        self._markings.begin(config, (), now)
+        markings: list[Marking] = []
+        for name, records in sorted(snapshot.images.items()):
+            plan = self._markings.known(name, records)
+            if plan is None:
+                plan = tuple(markings_of(config, records))
+                self._markings.keep(name, records, plan, _FOREVER)
+            markings += plan
+        return tuple(markings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +219,13 @@ def _read_for(image: DiskImage, snapshot: Snapshot) -> tuple[object, ...]:
         records.uploads if gone else None,
         _followed(image, snapshot),
     )
+
+
+def _there_of(records: ImageRecords) -> tuple[object, ...]:
+    """What of the records of a diskimage a decision on what serves is made of; uploads that are under way,
+    whose records change most often, are not."""
+    states = (UploadState.READY, UploadState.DELETING)
+    return records.builds, tuple(upload for upload in records.uploads if upload.state in states)
 
 
 def _follows(image: DiskImage) -> bool:

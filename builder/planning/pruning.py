@@ -1,8 +1,8 @@
 """Decide which files of ready builds nobody needs any more: `delete-after-upload`, `keep-formats`, old ones.
 
-A file goes when every provider that takes its format has the image, from this build or a newer
-one; its parts go with it. A format that no provider takes stays: its file is the only copy there is. Of a
-build whose record stays only because failed uploads of it may still be looked at, all files go.
+A file goes when every provider that takes its format has the image, from this build or a newer one that is
+not withheld there; its parts go with it. A format that no provider takes stays: its file is the only copy
+there is. Of a build whose record stays only because failed uploads of it may be looked at, all files go.
 
 Only what is ready in a provider counts as being there, and only ready builds lose files: an upload
 that began while its build was still running needs its file until it is ready, as any does.
@@ -16,7 +16,7 @@ from datetime import datetime
 from builder.config.model import Config, Provider
 from builder.model import Build, ImageFormat, ImageRecords, Pause, UploadState
 from builder.planning.actions import CleanupAction, CleanupKind, Verdict
-from builder.planning.records import has_file, is_there, ready_builds
+from builder.planning.records import has_file, is_there, may_go_out, ready_builds
 from builder.planning.retention import kept_for_the_record
 from builder.planning.words import listed, short
 
@@ -56,10 +56,12 @@ def spent_files(
 def _everywhere(
     providers: Iterable[Provider], records: ImageRecords, image_format: str, builds: tuple[Build, ...]
 ) -> bool:
-    """Whether every provider that takes the format has one of the builds, and there is such a provider."""
+    """Whether every provider that takes the format has one of the builds that may serve there, and there is
+    such a provider."""
     takers = [provider for provider in providers if provider.image_format == image_format]
     return bool(takers) and all(
-        any(is_there(records, build, provider.name) for build in builds) for provider in takers
+        any(is_there(records, b, taker.name) and may_go_out(b, taker.name) for b in builds)
+        for taker in takers
     )
 
 

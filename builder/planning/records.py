@@ -25,18 +25,68 @@ def newest_ready(records: ImageRecords) -> Build | None:
     return next(iter(ready_builds(records)), None)
 
 
+def may_go_out(build: Build | None, provider: str | None) -> bool:
+    """Whether nobody withholds a build from a provider; from everywhere, if that is None. Of a build whose
+    record is gone nobody knows of any such word."""
+    if build is None:
+        return True
+    return (build.quarantine if provider is None else build.withheld_from(provider)) is None
+
+
+def good_builds(records: ImageRecords, provider: str | None = None) -> tuple[Build, ...]:
+    """The ready builds that are not withheld from a provider, or not in quarantine, as `ready_builds`."""
+    return tuple(build for build in ready_builds(records) if may_go_out(build, provider))
+
+
+def newest_good(records: ImageRecords, provider: str | None = None) -> Build | None:
+    """The build that is wanted in a provider, or the last one that is worth anything anywhere; None without
+    one."""
+    return next(iter(good_builds(records, provider)), None)
+
+
 def newest_first(uploads: Iterable[Upload]) -> tuple[Upload, ...]:
-    """Uploads by the time of their state; of several ready ones nodepool-launcher takes the first."""
+    """Uploads by the time of their state, which on ready ones is nodepool's (`picked`)."""
     return tuple(sorted(uploads, key=lambda u: (u.state_time, u.build_id, u.id), reverse=True))
 
 
 def ready_uploads(uploads: Iterable[Upload]) -> tuple[Upload, ...]:
-    """The ready ones, newest first."""
+    """The ready ones, that first which nodepool's launcher takes."""
     return newest_first(u for u in uploads if u.state is UploadState.READY)
 
 
+def picked(uploads: Iterable[Upload]) -> Upload | None:
+    """The ready upload that nodepool's launcher takes, of those of one image to one provider: it knows no
+    other order than that of `state_time`."""
+    return next(iter(ready_uploads(uploads)), None)
+
+
+Place = tuple[datetime, str]
+
+
+def place(build: Build | None, upload: Upload) -> Place:
+    """Where the build of an upload stands among all of its image: what is newer has the greater place."""
+    # When it began: a build that is to go has another time of state.
+    return (build.began if build is not None else upload.started or upload.since, upload.build_id)
+
+
+def by_age(records: ImageRecords, uploads: Iterable[Upload]) -> tuple[Upload, ...]:
+    """Uploads by the age of their builds, the newest first, whichever of them serves."""
+    builds = {build.id: build for build in records.builds}
+    return tuple(
+        sorted(uploads, key=lambda u: (place(builds.get(u.build_id), u), u.since, u.id), reverse=True)
+    )
+
+
+def in_service(records: ImageRecords, provider: str) -> Upload | None:
+    """The ready upload that serves a provider, as far as that is known: where no record says it, that which
+    nodepool's launcher takes."""
+    ready = [u for u in records.uploads_to(provider) if u.state is UploadState.READY]
+    serving = [u for u in ready if u.serving is not None]
+    return next(iter(by_age(records, serving)), None) or picked(ready)
+
+
 def may_serve(upload: Upload) -> bool:
-    """Whether it has the stable name or tag, for all we know.
+    """Whether it serves, for all we know.
 
     nodepool's commands write `deleting` without what is ours, so whether that one serves is lost.
     """
@@ -67,11 +117,6 @@ def runs(build: Build, records: ImageRecords) -> bool:
         return False
     alive = max((b for b in records.builds if b.state is BuildState.BUILDING), key=lambda b: (b.began, b.id))
     return alive.id == build.id
-
-
-def ended(upload: Upload) -> datetime:
-    """When an upload came to its end; for nodepool's records, which don't say, the last change of state."""
-    return upload.ended or upload.state_time
 
 
 def moving(records: ImageRecords) -> tuple[Upload, ...]:

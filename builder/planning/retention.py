@@ -1,5 +1,9 @@
 """Decide which builds and uploads are superseded and may go, so that the last good one never does.
 
+What is withheld makes nothing superfluous, so that there is something to go back to; it goes itself as any
+other does, once enough good ones are newer. Which is newer the builds tell: `state_time` is renewed on
+what serves (`Upload.since`).
+
 Only images and providers of the configuration are judged: that one was taken out of it is no
 reason to delete anything (departed.py does that, when a person says so).
 """
@@ -7,14 +11,26 @@ reason to delete anything (departed.py does that, when a person says so).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from typing import TypeVar
 
 from builder.config.model import Config, DiskImage, ProviderImage
 from builder.model import Build, BuildState, ImageRecords, Upload, UploadState
 from builder.planning.actions import CleanupAction, CleanupKind, Verdict
-from builder.planning.records import may_serve, newest_first, newest_ready, ready_builds, ready_uploads
+from builder.planning.records import (
+    by_age,
+    may_go_out,
+    may_serve,
+    newest_first,
+    newest_good,
+    newest_ready,
+    ready_builds,
+    ready_uploads,
+)
 from builder.planning.words import at, counted, listed, short
+
+Kept = TypeVar("Kept", Build, Upload)
 
 
 def kept(image: DiskImage | ProviderImage) -> int:
@@ -46,14 +62,15 @@ def superseded_uploads(config: Config, records: ImageRecords, now: datetime) -> 
     image = config.diskimages.get(records.name)
     if image is None:
         return
-    failures, newest = _Failures(config, records, now), newest_ready(records)
+    failures = _Failures(config, records, now)
     for provider in config.providers_of(image.name):
         uploads = failures.lasting.get(provider.name, ())
         keep = provider.images[image.name]
-        ready = ready_uploads(uploads)
+        ready = by_age(records, ready_uploads(uploads))
         # By another machine's clock it may look old; but the newest build would be uploaded again.
+        newest = newest_good(records, provider.name)
         current = next((u for u in ready if newest is not None and u.build_id == newest.id), None)
-        for upload in ready[kept(keep) :]:
+        for upload in _beyond(ready, kept(keep), _good_uploads(records, provider.name)):
             if upload is not current:
                 yield _old_upload(image, records, upload, keep, now)
         for upload in uploads:
@@ -69,7 +86,7 @@ def superseded_builds(config: Config, records: ImageRecords, now: datetime) -> I
         return
     ready = ready_builds(records)
     failures = _Failures(config, records, now)
-    for build in ready[kept(image) :]:
+    for build in _superseded(image, records):
         yield _old_build(image, records, build, failures)
     for build in records.builds:
         if build.state is not BuildState.FAILED or _in_a_cloud(records, build):
@@ -89,11 +106,30 @@ def kept_for_the_record(config: Config, records: ImageRecords, now: datetime) ->
     failures = _Failures(config, records, now)
     return frozenset(
         build.id
-        for build in ready_builds(records)[kept(image) :]
+        for build in _superseded(image, records)
         if not (image.keep_for is not None and build.state_time + image.keep_for > now)
         and not _in_a_cloud(records, build)
         and failures.of(build)
     )
+
+
+def _superseded(image: DiskImage, records: ImageRecords) -> Iterator[Build]:
+    """The ready builds of which enough good ones are newer."""
+    return _beyond(ready_builds(records), kept(image), lambda build: may_go_out(build, None))
+
+
+def _good_uploads(records: ImageRecords, provider: str) -> Callable[[Upload], bool]:
+    withheld = {build.id for build in records.builds if not may_go_out(build, provider)}
+    return lambda upload: upload.build_id not in withheld
+
+
+def _beyond(ready: Iterable[Kept], keep: int, is_good: Callable[[Kept], bool]) -> Iterator[Kept]:
+    """Of what is ready, newest first, that which has so many good ones before it."""
+    newer = 0
+    for each in ready:
+        if newer >= keep:
+            yield each
+        newer += is_good(each)
 
 
 # -- uploads --------------------------------------------------------------------------------------
@@ -104,11 +140,11 @@ def _old_upload(
 ) -> CleanupAction:
     newer = f"{counted(kept(keep), 'newer upload')} of {upload.image} {_are(kept(keep))} ready there"
     superseded = f"The upload of build {short(upload.build_id)} to {upload.provider} is superseded: {newer}"
-    until = upload.state_time + keep.keep_for if keep.keep_for is not None else now
+    until = upload.since + keep.keep_for if keep.keep_for is not None else now
     verdict, due = Verdict.NOW, None
     if awaits_successor(image, records, upload):
         verdict = Verdict.NO
-        superseded += f"; it stays until one of those has the {marks_of(image)}"
+        superseded += f"; it stays until one of those {_serves(image)}"
     elif until > now:
         verdict, due = Verdict.LATER, until
         superseded += f"; it is kept until {at(until)}"
@@ -123,14 +159,21 @@ def _old_upload(
 
 
 def awaits_successor(image: DiskImage | None, records: ImageRecords, upload: Upload) -> bool:
-    """Whether an upload has the stable name or tag, and another one there is ready to take them over.
+    """Whether an upload serves, and another one there is ready to take over from it.
 
-    It must not go before: who looks for the image by them would find none for a while.
+    It must not go before: who looks for the image by its stable name or tag would find none for a while.
     """
-    if image is None or not marks_of(image) or not may_serve(upload):
+    if image is None:
+        return False
+    # Where there are none, nodepool's launcher goes on by itself, and need not wait for what is not known.
+    if not (may_serve(upload) if marks_of(image) else upload.serving is not None):
         return False
     others = [u for u in ready_uploads(lasting_uploads(records, upload.provider)) if u != upload]
     return bool(others) and all(other.serving is None for other in others)
+
+
+def _serves(image: DiskImage) -> str:
+    return f"has the {marks_of(image)}" if marks_of(image) else "is in service"
 
 
 def marks_of(owner: DiskImage | Upload) -> str:
@@ -200,7 +243,7 @@ class _Failures:
 
     def _later(self, upload: Upload) -> list[datetime]:
         ready = ready_uploads(self.lasting.get(upload.provider, ()))
-        return [u.state_time for u in ready if u.state_time > upload.state_time]
+        return [u.since for u in ready if u.since > upload.state_time]
 
     def _is_last(self, upload: Upload) -> bool:
         """Whether no later try of that build there failed as well, or it is the newest build's."""

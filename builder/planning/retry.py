@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -28,6 +29,21 @@ def delay(policy: RetryPolicy, failures: int, seed: str) -> timedelta | None:
     if failures >= policy.limit:
         return None
     return backoff(policy.first, policy.longest, failures, seed)
+
+
+def delay_after(policy: RetryPolicy, streak: Sequence[Build]) -> timedelta | None:
+    """How long to wait after these failures in a row, newest first; None when no other try is due by itself.
+
+    An image that does not do what it must is built once more, after the longest wait: what is wrong came
+    from outside, such as a package, and goes from there, or it stays until somebody mends it.
+    """
+    last = streak[0]
+    if failure_class(last) is not FailureClass.TEST:
+        return delay(policy, len(streak), last.id) if curable(last) else None
+    again = len(streak) > 1 and failure_class(streak[1]) is FailureClass.TEST
+    if again or len(streak) >= policy.limit:
+        return None
+    return backoff(policy.longest, policy.longest, 1, last.id)
 
 
 def backoff(first: timedelta, longest: timedelta, nth: int, seed: str) -> timedelta:

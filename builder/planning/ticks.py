@@ -19,7 +19,7 @@ from typing import Final
 
 from builder.config.model import Config, DiskImage, ScheduleEntry
 from builder.model import CLOCKS_DIFFER, Build, BuildState, ImageRecords, Request, Snapshot
-from builder.planning.records import NEVER, ready_builds, was_ready
+from builder.planning.records import NEVER, good_builds, ready_builds, was_ready
 from builder.planning.schedule import last_tick, next_tick
 
 #: Nobody acts at the very moment: until then a tick is not missed, however short `catch-up` is.
@@ -45,8 +45,14 @@ class Case:
 
     @property
     def ready(self) -> Build | None:
-        """The newest ready build, which decides whether a new one is due; None without one."""
+        """The newest ready build, which decides whether a new one is due; None without one. It does so in
+        quarantine too, for what went wrong would only be built again."""
         return next((b for b in ready_builds(self.records) if self.sane(b.state_time)), None)
+
+    @property
+    def good(self) -> Build | None:
+        """The newest ready build that is not in quarantine, with which a new one is compared."""
+        return next((b for b in good_builds(self.records) if self.sane(b.state_time)), None)
 
     def delay(self, entry: ScheduleEntry) -> timedelta:
         """By how much the ticks of an entry are delayed for this diskimage."""
@@ -139,7 +145,8 @@ def _ticks(case: Case) -> Iterator[Tick]:
 
 
 def _followed(case: Case, entry: ScheduleEntry) -> Build | None:
-    builds = ready_builds(case.snapshot.image(entry.after)) if entry.after is not None else ()
+    # What was built from one that was put in quarantine since was built all the same.
+    builds = good_builds(case.snapshot.image(entry.after)) if entry.after is not None else ()
     return next((build for build in builds if case.sane(build.state_time)), None)
 
 

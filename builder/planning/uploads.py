@@ -16,9 +16,10 @@ from builder.planning.breakers import breakers, trips
 from builder.planning.probes import one_probe_each
 from builder.planning.records import (
     NEVER,
-    ended,
+    may_go_out,
     moving,
     newest_first,
+    newest_good,
     newest_ready,
     ready_uploads,
     runs,
@@ -26,7 +27,7 @@ from builder.planning.records import (
 )
 from builder.planning.retry import backoff, counts, curable, delay
 from builder.planning.ways import unfit_format
-from builder.planning.words import at, by_whom, counted, failure, frozen, gone_for_good, short
+from builder.planning.words import at, by_whom, counted, failure, frozen, gone_for_good, short, withheld
 from builder.ways import Capabilities
 
 _UNKNOWN: Final[Mapping[str, Capabilities]] = MappingProxyType({})
@@ -123,9 +124,9 @@ def decide_upload(
 ) -> UploadDecision:
     """Whether and when the newest build of a diskimage goes to a provider that lists it.
 
-    That is the newest ready build, or the one that is being built, as soon as it has the file that
-    the provider takes. `breaker` is the provider's; where it is half-open, every upload that may be
-    the single one is NOW, with `probe`: `decide_uploads` picks one of them.
+    That is the newest ready build which nobody withholds from there, or the one that is being built, as soon
+    as it has the file that the provider takes. `breaker` is the provider's; where it is half-open, every
+    upload that may be the single one is NOW, with `probe`: `decide_uploads` picks one of them.
 
     `frozen`, `forgotten`: as in the Snapshot; `pause`: that somebody paused the provider by hand.
 
@@ -169,12 +170,13 @@ def age(decision: UploadDecision) -> datetime:
 
 def _candidate(records: ImageRecords, provider: Provider) -> Build | None:
     """The build that the provider should get."""
+    good = newest_good(records, provider.name)
     being_built = next((build for build in records.builds if runs(build, records)), None)
     if being_built is None or not being_built.files(provider.image_format):
-        return newest_ready(records)
+        return good
     wish = records.cancellation
     about_to_end = wish is not None and wish.build_id == being_built.id
-    return newest_ready(records) if about_to_end else being_built
+    return good if about_to_end or not may_go_out(being_built, provider.name) else being_built
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,13 +203,27 @@ class _Case:
             image=self.image.name,
             provider=self.provider.name,
             verdict=verdict,
-            reason=reason,
+            reason=f"{reason}{self._held_back()}",
             build=self.build,
             due=due,
             probe=probe,
-            in_service=serving[0].state_time if serving else None,
-            tried=max((ended(u) for u in there if u.state is UploadState.FAILED), default=None),
+            in_service=serving[0].since if serving else None,
+            tried=max((u.since for u in there if u.state is UploadState.FAILED), default=None),
         )
+
+    @property
+    def next_build(self) -> str:
+        """What brings a file that the build does not have."""
+        newest = self.build is None or all(b.began <= self.build.began for b in self.records.ready_builds)
+        return "a new build is due" if newest else "the next build brings one"
+
+    def _held_back(self) -> str:
+        """That a newer build is there and withheld, as a sentence with a space before it; "" without one."""
+        newest = newest_ready(self.records)
+        if newest is None or newest == self.build:
+            return ""
+        word = newest.withheld_from(self.provider.name)
+        return f" The newest {withheld(newest.id, word)}." if word is not None else ""
 
 
 # -- what settles it ------------------------------------------------------------------------------
@@ -217,9 +233,10 @@ def _there(case: _Case, build: Build, uploads: tuple[Upload, ...]) -> UploadDeci
     ready = ready_uploads(uploads)
     if not ready:
         return None
-    since = at(ready[0].state_time)
+    newest = "The newest build" if build == newest_ready(case.records) else "Build"
+    since = at(min(upload.since for upload in ready))
     return case.decide(
-        Verdict.NO, f"The newest build {short(build.id)} is ready in {case.provider.name} since {since}."
+        Verdict.NO, f"{newest} {short(build.id)} is ready in {case.provider.name} since {since}."
     )
 
 
@@ -271,12 +288,12 @@ def _unfit(case: _Case, build: Build) -> UploadDecision | None:
     if build.formats and not build.artifacts:
         reason = f"Build {short(build.id)} was made by nodepool-builder: its hashes are not on record."
     elif not build.files(wanted):
-        reason = f"Build {short(build.id)} has no {wanted}; one is due."
+        reason = f"Build {short(build.id)} has no {wanted}; {case.next_build}."
     elif gone := case.forgotten.get(build.builder_id or ""):
-        reason = f"Nothing can be sent: {gone_for_good(build, gone)}; a new build is due."
+        reason = f"Nothing can be sent: {gone_for_good(build, gone)}; {case.next_build}."
     elif wanted in build.pruned:
         reason = (
-            f"The {wanted} file of build {short(build.id)} was deleted after its uploads; a new build is due."
+            f"The {wanted} file of build {short(build.id)} was deleted after its uploads; {case.next_build}."
         )
     elif case.capabilities is not None:
         reason = unfit_format(case.provider, case.capabilities, wanted)
@@ -290,7 +307,7 @@ def _tries(case: _Case, build: Build, uploads: tuple[Upload, ...]) -> tuple[Uplo
     """The failures that tell when the next try is, newest first: those since somebody last asked for it."""
     wish = build.wish(case.provider.name)
     since = wish.time if wish is not None and wish.wanted else NEVER
-    return tuple(u for u in uploads if u.state is UploadState.FAILED and counts(u) and ended(u) > since)
+    return tuple(u for u in uploads if u.state is UploadState.FAILED and counts(u) and u.since > since)
 
 
 def _after_failures(

@@ -18,6 +18,7 @@ from builder.model import (
     Upload,
     UploadCancellation,
     UploadWish,
+    Withholding,
 )
 
 #: How many changes a sentence names; the record has more.
@@ -62,7 +63,7 @@ def wish(request: Request) -> str:
     return f"asked by {line(request.by) or 'somebody'} at {at(request.time)}{why}"
 
 
-def by_whom(wish: Cancellation | UploadCancellation | UploadWish | Deletion | Pause) -> str:
+def by_whom(wish: Cancellation | UploadCancellation | UploadWish | Withholding | Deletion | Pause) -> str:
     """Whose wish it was, when and why: "by ann at 2026-11-21 14:14 UTC: it does not boot"."""
     why = f": {line(wish.why)}" if line(wish.why) else ""
     return f"by {line(wish.by) or 'somebody'} at {at(wish.time)}{why}"
@@ -71,6 +72,13 @@ def by_whom(wish: Cancellation | UploadCancellation | UploadWish | Deletion | Pa
 def cancelled(wish: Cancellation | UploadCancellation) -> str:
     """Who cancelled what, when and why: "cancelled by ann at 2026-11-21 14:14 UTC: wrong mirror"."""
     return f"cancelled {by_whom(wish)}"
+
+
+def withheld(build_id: str, word: Withholding) -> str:
+    """That a build is not to serve, where, whose word that is, when and why, as part of a sentence: "build
+    00000001 was put in quarantine by ann at 2026-11-21 14:14 UTC: it does not boot"."""
+    how = "put in quarantine" if word.provider is None else f"withheld from {word.provider}"
+    return f"build {short(build_id)} was {how} {by_whom(word)}"
 
 
 def frozen(pause: Pause) -> str:

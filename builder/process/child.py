@@ -101,6 +101,16 @@ def run(
     return Completed(tuple(argv), process.returncode, *printed.texts())
 
 
+def attached(argv: Sequence[str]) -> int:
+    """Run a program at our own terminal for as long as somebody uses it; its exit code (negative: the
+    signal). Raises ToolMissingError when there is no such program."""
+    try:
+        with subprocess.Popen(list(argv)) as process:
+            return process.wait()
+    except FileNotFoundError as error:
+        raise ToolMissingError(f"the program {argv[0]} is not installed") from error
+
+
 class _Printed:
     """What a process prints on its two streams, up to a limit, read by a thread for each."""
 

@@ -35,9 +35,11 @@ from builder.model import (
     Pause,
     Request,
     Snapshot,
+    Turn,
     Upload,
     UploadCancellation,
     UploadWish,
+    Withholding,
 )
 
 #: What `restore_upload` takes at most: ids count uploads of one build to one provider, and to go on above
@@ -272,6 +274,17 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def withhold(self, image: str, build_id: str, word: Withholding) -> Build:
+        """Put on a build's record that it is not to serve, in the place of an earlier word for that provider,
+        or for everywhere; NotFoundError. Repeated by itself when somebody else writes the record meanwhile.
+        """
+
+    @abstractmethod
+    def release(self, image: str, build_id: str, provider: str | None) -> Build:
+        """Take away the word that a build is withheld from a provider, or with None every such word; no error
+        when there is none. NotFoundError, and repeated by itself, as above."""
+
+    @abstractmethod
     def pause(self, image: str, pause: Pause) -> None:
         """Stop builds of an image by themselves; also for an image never seen before."""
 
@@ -303,6 +316,27 @@ class Store(ABC):
     @abstractmethod
     def recall_builder(self, builder_id: str) -> None:
         """It is back: take that word away; no error when there is none."""
+
+    # -- who served what ------------------------------------------------------------------------
+
+    @abstractmethod
+    def history(self, image: str) -> Mapping[str, tuple[Turn, ...]]:
+        """Which builds served each provider, by its name, the last ones first. Read from the tree whenever
+        it is asked for: no Snapshot has it."""
+
+    @abstractmethod
+    def begin_turn(self, image: str, provider: str, turn: Turn) -> None:
+        """Write that an upload serves a provider from now on, which ends the turn of any other. Nothing is
+        changed when its turn is the one that lasts: who begins it and dies may begin it again."""
+
+    @abstractmethod
+    def end_turn(self, image: str, provider: str, upload: str, until: datetime, why: str) -> None:
+        """Write that the upload of that name serves no more, and none in its place; no error when its turn
+        is over."""
+
+    @abstractmethod
+    def forget_history(self, image: str) -> None:
+        """Remove all that is known of who served an image; no error when nothing is."""
 
     # -- what is known of images without records -----------------------------------------------
 

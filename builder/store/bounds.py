@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Final, TypeVar
 
 from builder.model import (
+    BootResult,
     Build,
     Cancellation,
     Deletion,
@@ -20,11 +21,14 @@ from builder.model import (
     Upload,
     UploadCancellation,
     UploadWish,
+    Withholding,
 )
 from builder.store.fields import NOTHING, as_bytes
 
 Record = TypeVar("Record", Build, Upload)
-Signed = TypeVar("Signed", Cancellation, UploadCancellation, UploadWish, Deletion, Request, Pause)
+Signed = TypeVar(
+    "Signed", Cancellation, UploadCancellation, UploadWish, Withholding, Deletion, Request, Pause
+)
 
 #: Of a failure.
 _LINES, _LINE, _MESSAGE = 20, 2000, 4000
@@ -32,9 +36,11 @@ _LINES, _LINE, _MESSAGE = 20, 2000, 4000
 _CHANGES, _CHANGE = 25, 200
 #: Bytes that the digests of what went in may take; a build that has more is compared with nothing.
 _INPUTS: Final = 200_000
+#: Of a boot test: proofs that failed, ports, setuid files.
+_NAMES, _NAME = 100, 255
 #: Characters of who wished something, and why.
 _BY, _WHY = 200, 1000
-#: Bytes that the reasons of all wishes on a build may take.
+#: Bytes that the reasons of all wishes on a build, and of why it is withheld, may take.
 _WISHES: Final = 100_000
 #: Of the ways that were tried in vain, and of what a hook said.
 _FALLBACKS, _FALLBACK = 10, 1000
@@ -93,10 +99,23 @@ def _bounded_build(build: Build) -> Build:
     changes = tuple(change[:_CHANGE] for change in build.changes[:_CHANGES])
     inputs = build.inputs if len(as_bytes(dict(build.inputs))) <= _INPUTS else NOTHING
     wishes = tuple(bounded_signed(wish) for wish in build.wishes)
-    if _size(*(wish.why for wish in wishes)) > _WISHES:
+    withheld = tuple(bounded_signed(word) for word in build.withheld)
+    if _size(*(wish.why for wish in wishes), *(word.why for word in withheld)) > _WISHES:
         # That it was wished counts for more than why.
         wishes = tuple(replace(wish, why="") for wish in wishes)
-    return replace(build, changes=changes, inputs=inputs, wishes=wishes)
+        withheld = tuple(replace(word, why="") for word in withheld)
+    test = None if build.test is None else _bounded_test(build.test)
+    return replace(build, changes=changes, inputs=inputs, wishes=wishes, withheld=withheld, test=test)
+
+
+def _bounded_test(test: BootResult) -> BootResult:
+    # What is in an image is up to whoever made it; test.json has all of it.
+    return replace(
+        test,
+        failed=tuple(name[:_NAME] for name in test.failed[:_NAMES]),
+        ports=test.ports[:_NAMES],
+        setuid=tuple(path[:_NAME] for path in test.setuid[:_NAMES]),
+    )
 
 
 def _bounded_upload(upload: Upload) -> Upload:

@@ -8,7 +8,8 @@ too.
 Daemons of several versions write the same records. A field that nobody here knows is kept in `extra`, of
 the record or of the object within it, and written back as it was; so is a word that nobody here knows,
 where there is a way to go on without it: a class of failure counts as unknown, an artifact of a strange
-format or a wish for something else is as if it were not there.
+format, a wish for something else or a build that is withheld from something else is as if it were not
+there.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any
 
 from builder.model import (
     Artifact,
+    BootResult,
+    BootVerdict,
     Build,
     BuildState,
     Failure,
@@ -36,6 +39,7 @@ from builder.store.fields import (
     Stored,
     a_count,
     a_flag,
+    a_number,
     a_text,
     a_text_map,
     a_time,
@@ -87,6 +91,8 @@ def encode_build(build: Build) -> bytes:
             raw_sha256=build.raw_sha256,
             raw_size=build.raw_size,
             wishes=[*notes.wishes_fields(build.wishes), *build.extra.get("wishes", ())],
+            withheld=[*notes.withheld_fields(build.withheld), *build.extra.get("withheld", ())],
+            test=_test_fields(build.test) or build.extra.get("test"),
         ),
     }
     return as_bytes({**record, **unknown(build.extra, _BUILD_FIELDS)})
@@ -130,6 +136,8 @@ def decode_build(stored: Stored, *, image: str, build_id: str) -> Build:
         raw_sha256=fields.lenient("raw_sha256", a_text, None),
         raw_size=fields.lenient("raw_size", a_count, None),
         wishes=fields.lenient("wishes", notes.wishes_of(stored.modified), ()),
+        withheld=fields.lenient("withheld", notes.withheld_of(stored.modified), ()),
+        test=fields.lenient("test", _test, None),
         extra=_extra_of_build(fields.all),
         version=stored.version,
     )
@@ -175,6 +183,7 @@ def encode_upload(upload: Upload) -> bytes:
             stable_name=upload.stable_name,
             stable_tag=upload.stable_tag,
             hidden=upload.hidden or None,
+            withheld=as_seconds(upload.withheld),
             deletion=notes.deletion_fields(upload.deletion),
         ),
     }
@@ -220,6 +229,7 @@ def decode_upload(stored: Stored, *, image: str, build_id: str, provider: str, u
         stable_name=fields.lenient("stable_name", a_text, None),
         stable_tag=fields.lenient("stable_tag", a_text, None),
         hidden=fields.lenient("hidden", a_flag, False),
+        withheld=fields.lenient("withheld", a_time, None),
         deletion=fields.lenient("deletion", notes.deletion_of(stored.modified), None),
         extra=unknown(fields.all, _UPLOAD_FIELDS),
         version=stored.version,
@@ -230,18 +240,20 @@ _NODEPOOL_FIELDS = frozenset({"state", "state_time", "username", "python_path", 
 _BUILD_FIELDS = _NODEPOOL_FIELDS | {
     *("builder", "builder_id", "formats", "phase", "started", "ended", "timings", "artifacts", "elements"),
     *("tools", "log", "reason", "request", "bytes_done", "bytes_total", "next_try", "work_bytes"),
-    *("pruned", "inputs", "checked", "changes", "raw_sha256", "raw_size", "wishes"),
+    *("pruned", "inputs", "checked", "changes", "raw_sha256", "raw_size", "wishes", "withheld", "test"),
 }
 _UPLOAD_FIELDS = _NODEPOOL_FIELDS | {
     *("external_id", "external_name", "format", "region", "uploader", "uploader_id", "phase", "started"),
     *("ended", "size", "sent", "timings", "reason", "cloud", "way", "fallbacks", "task", "hook_output"),
-    *("serving", "stable_name", "stable_tag", "hidden", "deletion", "parts"),
+    *("serving", "stable_name", "stable_tag", "hidden", "deletion", "parts", "withheld"),
 }
 
 
 _FORMATS = frozenset(map(str, ImageFormat))
 _CLASSES = frozenset(map(str, FailureClass))
+_VERDICTS = frozenset(map(str, BootVerdict))
 _ARTIFACT_FIELDS = frozenset({"format", "size", "virtual_size", "md5", "sha256", "sha512"})
+_TEST_FIELDS = frozenset({"verdict", "failed", "seconds", "accelerator", "measures", "ports", "setuid"})
 _FAILURE_FIELDS = frozenset({"message", "phase", "step", "exit_code", "lines"})
 
 
@@ -251,6 +263,8 @@ def _extra_of_build(record: Mapping[str, Any]) -> Mapping[str, Any]:
     strange = present(
         artifacts=[item for item in artifacts if _is_strange(item)] if isinstance(artifacts, list) else [],
         wishes=notes.strange_wishes(record.get("wishes")),
+        withheld=notes.strange_withheld(record.get("withheld")),
+        test=record.get("test") if _has_strange_test(record) else None,
     )
     return MappingProxyType({**unknown(record, _BUILD_FIELDS), **strange})
 
@@ -323,6 +337,44 @@ def _failure(value: Any) -> Failure:
         exit_code=fields.get("exit_code", an_integer, None),
         lines=fields.get("lines", some_texts, ()),
         extra=unknown(fields.all, _FAILURE_FIELDS | ({"class"} if known else frozenset())),
+    )
+
+
+def _test_fields(test: BootResult | None) -> dict[str, Any] | None:
+    if test is None:
+        return None
+    return {
+        **test.extra,
+        "verdict": str(test.verdict),
+        "seconds": test.seconds,
+        **present(
+            failed=list(test.failed),
+            accelerator=test.accelerator,
+            measures=dict(test.measures),
+            ports=list(test.ports),
+            setuid=list(test.setuid),
+        ),
+    }
+
+
+def _has_strange_test(record: Mapping[str, Any]) -> bool:
+    """Whether it has what came of a boot test in a word of which nobody here has heard."""
+    test = record.get("test")
+    word = test.get("verdict") if isinstance(test, dict) else None
+    return isinstance(word, str) and word not in _VERDICTS
+
+
+def _test(value: Any) -> BootResult:
+    fields = Fields(value, "a boot test")
+    return BootResult(
+        verdict=fields.need("verdict", BootVerdict),
+        failed=fields.get("failed", some_texts, ()),
+        seconds=fields.get("seconds", a_number, 0.0),
+        accelerator=fields.get("accelerator", a_word, None),
+        measures=fields.get("measures", some_timings, NOTHING),
+        ports=fields.get("ports", some_texts, ()),
+        setuid=fields.get("setuid", some_texts, ()),
+        extra=unknown(fields.all, _TEST_FIELDS),
     )
 
 

@@ -12,7 +12,16 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from builder.cloudimage import Sighting
-from builder.model import Cancellation, Daemon, Deletion, Pause, Request, UploadCancellation, UploadWish
+from builder.model import (
+    Cancellation,
+    Daemon,
+    Deletion,
+    Pause,
+    Request,
+    UploadCancellation,
+    UploadWish,
+    Withholding,
+)
 from builder.store import paths
 from builder.store.bounds import bounded_cancellations, bounded_signed
 from builder.store.fields import (
@@ -41,6 +50,7 @@ _TICKS: Final = 500_000
 _UNFIT: Final = 1000
 _SIGNATURE: Final = frozenset({"by", "time", "why"})
 _WISH_FIELDS: Final = _SIGNATURE | {"provider", "wanted"}
+_WITHHOLDING_FIELDS: Final = _SIGNATURE | {"provider"}
 _REQUEST_FIELDS: Final = _SIGNATURE | {"manual", "force", "urgent", "tick", "stamp"}
 
 
@@ -148,6 +158,7 @@ def encode_daemon(daemon: Daemon) -> bytes:
             "version": daemon.version,
             "started": daemon.started.timestamp(),
             "build_workers": daemon.build_workers,
+            "withholds": daemon.withholds,
             **present(
                 builder_id=daemon.builder_id,
                 labels=sorted(daemon.labels),
@@ -172,6 +183,7 @@ def decode_daemon(stored: Stored) -> Daemon:
         build_workers=fields.lenient("build_workers", a_count, 1),
         unfit=fields.lenient("unfit", a_text, None),
         draining=fields.lenient("draining", a_flag, False),
+        withholds=fields.lenient("withholds", a_flag, False),
     )
 
 
@@ -257,6 +269,31 @@ def strange_wishes(value: Any) -> list[Any]:
     return [item for item in items if isinstance(item, dict) and _what_is_wished(item) is None]
 
 
+def withheld_fields(words: Iterable[Withholding]) -> list[dict[str, Any]]:
+    """Words that a build is withheld as a list of objects; that for everywhere names no provider."""
+    return [{**word.extra, **present(provider=word.provider), **_signature(word)} for word in words]
+
+
+def withheld_of(modified: datetime) -> Callable[[Any], tuple[Withholding, ...]]:
+    """Reads such a list in a node of that age, without what does not say in words where it is withheld
+    (`strange_withheld`)."""
+    return lambda value: tuple(
+        Withholding(
+            provider=item.get("provider"),
+            extra=_more(item, _WITHHOLDING_FIELDS),
+            **_signed(item, modified),
+        )
+        for item in value
+        if _says_where(item)
+    )
+
+
+def strange_withheld(value: Any) -> list[Any]:
+    """Those objects in such a list that `withheld_of` leaves out, to be written back as they are."""
+    items = value if isinstance(value, list) else []
+    return [item for item in items if isinstance(item, dict) and not _says_where(item)]
+
+
 def deletion_fields(deletion: Deletion | None) -> dict[str, Any] | None:
     """A deletion as an object."""
     return None if deletion is None else {**deletion.extra, **_signature(deletion)}
@@ -291,11 +328,15 @@ def _what_is_wished(value: Any) -> tuple[str, bool] | None:
         return None
 
 
+def _says_where(item: Any) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("provider"), str | None)
+
+
 def _more(value: Any, known: frozenset[str]) -> Mapping[str, Any]:
     return unknown(value if isinstance(value, dict) else {}, known)
 
 
-def _signature(wish: UploadCancellation | UploadWish | Deletion | Pause) -> dict[str, Any]:
+def _signature(wish: UploadCancellation | UploadWish | Withholding | Deletion | Pause) -> dict[str, Any]:
     return {"by": wish.by, "time": wish.time.timestamp(), "why": wish.why}
 
 

@@ -31,6 +31,7 @@ Ours alone:
     /imagepool/sweeps/<provider>/<contender>                      claim_sweep
     /imagepool/gone/<build id>                                    a build that was removed; its image
     /imagepool/strays/<provider>/<external id>                    Sighting
+    /imagepool/history/<image>/<provider>                         which build served when: Turns, newest first
 
 A contender is an ephemeral, sequential `<uuid4 hex>__lock__<ten digits>`. `lock` nodes are made when
 first needed and stay. All paths are below the chroot, if there is one.
@@ -62,6 +63,7 @@ SHARES: Final = "/imagepool/shares"
 SWEEPS: Final = "/imagepool/sweeps"
 GONE: Final = "/imagepool/gone"
 STRAYS: Final = "/imagepool/strays"
+HISTORY: Final = "/imagepool/history"
 
 LOCK: Final = "lock"
 _PAUSE: Final = "pause"
@@ -209,6 +211,16 @@ def strays(provider_name: str) -> str:
 def stray(provider_name: str, external_id: str) -> str:
     """The sighting of an image in a provider, by the id that the cloud gave it."""
     return f"{strays(provider_name)}/{_checked(external_id)}"
+
+
+def history(name: str) -> str:
+    """The parent of what is known of who served an image, by provider."""
+    return f"{HISTORY}/{_checked(name)}"
+
+
+def turns(image_name: str, provider_name: str) -> str:
+    """The turns of the builds of an image in a provider."""
+    return f"{history(image_name)}/{_checked(provider_name)}"
 
 
 def checked_installation(installation_id: str) -> str:

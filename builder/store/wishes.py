@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from builder.errors import ConflictError, NotFoundError
-from builder.model import Build, Cancellation, UploadCancellation, UploadWish
+from builder.model import Build, Cancellation, UploadCancellation, UploadWish, Withholding
 from builder.store import notes, paths
 from builder.store.base import wished
 from builder.store.bounds import bounded_cancellations, bounded_signed
@@ -17,7 +17,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Wishes(Part):
-    """Cancellations, and wishes for uploads."""
+    """Cancellations, wishes for uploads, and words that builds are withheld."""
 
     def cancel_build(self, cancellation: Cancellation) -> None:
         path = paths.cancellation(cancellation.image)
@@ -47,9 +47,24 @@ class Wishes(Part):
 
     def wish_upload(self, image: str, build_id: str, wish: UploadWish) -> Build:
         paths.provider(image, build_id, wish.provider)
+        return self._change_build(image, build_id, lambda build: wished(build, wish))
+
+    def withhold(self, image: str, build_id: str, word: Withholding) -> Build:
+        if word.provider is not None:
+            paths.provider(image, build_id, word.provider)
+        return self._change_build(image, build_id, lambda build: build.withhold(word))
+
+    def release(self, image: str, build_id: str, provider: str | None) -> Build:
+        return self._change_build(image, build_id, lambda build: build.released(provider))
+
+    def _change_build(self, image: str, build_id: str, change: Callable[[Build], Build]) -> Build:
         for _ in range(ATTEMPTS):
+            build = self.get_build(image, build_id)
+            changed = change(build)
+            if changed == build:
+                return build
             try:
-                return self.update_build(wished(self.get_build(image, build_id), wish))
+                return self.update_build(changed)
             except ConflictError:
                 continue
         raise ConflictError(f"{paths.build(image, build_id)} keeps changing")

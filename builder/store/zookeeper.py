@@ -1,6 +1,6 @@
 """The Store over ZooKeeper: its life, and what is seen of the tree from one moment to the next.
 
-What is read and written in it is for the parts to know: records, wishes, unowned, restoring.
+What is read and written in it is for the parts to know: records, wishes, history, unowned, restoring.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from builder.model import Daemon, Snapshot
 from builder.store import paths
 from builder.store.base import Claim
 from builder.store.fields import Stored
+from builder.store.history import History
 from builder.store.mirror import Mirror
 from builder.store.nodes import Nodes
 from builder.store.presence import Candidacy, Presence
@@ -26,7 +27,7 @@ from builder.store.unowned import Unowned
 from builder.store.wishes import Wishes
 
 
-class ZooKeeperStore(Requests, Wishes, Standing, Unowned, Restoring):
+class ZooKeeperStore(Requests, Wishes, Standing, History, Unowned, Restoring):
     """Records, claims and changes of all images, in ZooKeeper.
 
     `watch=True` is for whoever stays: the tree is kept in memory and changes wake `wait`.

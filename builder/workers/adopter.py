@@ -2,7 +2,8 @@
 
 What it works on is in `World.unsettled`. A build of this machine's last life is looked at first: only what
 its own proof says was finished, and has the hashes on record there, is taken for done. Nobody builds the
-image meanwhile, for the adopter holds its claim; while somebody else does, it waits.
+image meanwhile, for the adopter holds its claim; while somebody else does, it waits. It keeps beside the
+files, too, what their records say of them (beside.py).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from builder.dib.output.kept import Found
 from builder.errors import RefusedError
 from builder.model import Build, BuildState, Snapshot
 from builder.workers.base import Pass, Worker, World
+from builder.workers.beside import Beside
 from builder.workers.building import conclude, delete_files
 from builder.workers.settle import Ending, Settler
 from builder.workers.unsettled import Open
@@ -94,6 +96,7 @@ class Adopter(Worker):
     def __init__(self, world: World, name: str) -> None:
         super().__init__(world, name)
         self._settler = Settler(world.store, world.stopping, at_home=world.at_home)
+        self._beside = Beside(world)
 
     def act(self, config: Config, snapshot: Snapshot, now: datetime) -> Pass:
         """Settle what can be settled."""
@@ -102,7 +105,7 @@ class Adopter(Worker):
             # For as long as somebody builds it, each change of the tree would be another vain attempt.
             if not self.world.ending and not snapshot.image(waiting.record.image).build_claimed:
                 did |= self._settle(config, waiting)
-        return Pass(did=did)
+        return Pass(did=did, due=self._beside.keep(config, snapshot, now))
 
     def _settle(self, config: Config, waiting: Open) -> bool:
         """Settle one; False when somebody else was quicker, and when the daemon stops meanwhile."""

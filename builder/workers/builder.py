@@ -24,7 +24,7 @@ from builder.planning.actions import Verdict
 from builder.planning.assignment import look_again, takeable
 from builder.planning.builds import decide_build, next_try
 from builder.planning.planner import Planner
-from builder.planning.records import newest_ready
+from builder.planning.records import newest_good
 from builder.store.base import Claim, builds_newest_first
 from builder.workers.base import PROMPT_REST, Pass, Worker, World, earliest
 from builder.workers.building import Task, build, delete_files, job_for
@@ -105,7 +105,7 @@ class Builder(Worker):
         if decision.verdict is not Verdict.NOW:
             return False
         task = Task(config=config, image=image, request=request, records=records, claim=claim)
-        last = newest_ready(records)
+        last = newest_good(records)
         if decision.skippable and last is not None:
             found = self._compare(task, last)
             if self.world.ending or not claim.valid:
@@ -146,7 +146,7 @@ class Builder(Worker):
         store = self.world.store
         try:
             current = store.get_build(last.image, last.id)
-            if current.state is not BuildState.READY:
+            if current.state is not BuildState.READY or current.quarantine is not None:
                 return False
             store.update_build(replace(current, checked=at))
         except (ConflictError, NotFoundError):

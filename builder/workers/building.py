@@ -15,6 +15,7 @@ from builder.dib.checks import space
 from builder.dib.job import Job
 from builder.dib.logs import logfiles
 from builder.dib.output import artifacts
+from builder.dib.product import Product
 from builder.errors import (
     ActionFailedError,
     ConflictError,
@@ -64,6 +65,7 @@ def job_for(world: World, task: Task, build_id: str) -> Job:
         cache_dir=config.cache_dir,
         log_path=logfiles.path(config.log_dir, task.image.name, build_id),
         elements_dirs=config.elements_dirs,
+        config_dir=config.path.parent,
         limits=config.build_limits,
         disk_reserve=config.disk_reserve,
         earlier=task.records.ready_builds,
@@ -110,7 +112,7 @@ def conclude(world: World, config: Config, final: Build, ending: Ending) -> None
 
 
 def _write(world: World, record: Build) -> Build:
-    """Put a running build on record; wishes for its uploads that came meanwhile stay there."""
+    """Put a running build on record; what people wished of it meanwhile stays there."""
     if not world.store.connected:
         # A request would wait for as long as the session lives, and the build with it.
         raise StoreUnavailableError("ZooKeeper can't be reached now")
@@ -120,9 +122,7 @@ def _write(world: World, record: Build) -> Build:
         current = world.store.get_build(record.image, record.id)
         if current.state is not BuildState.BUILDING:
             raise  # somebody took the build for dead
-        return world.store.update_build(
-            replace(record, wishes=current.wishes, extra=current.extra, version=current.version)
-        )
+        return world.store.update_build(record.over(current))
 
 
 def _tidy(world: World, config: Config, record: Build, ending: Ending) -> None:
@@ -183,6 +183,7 @@ def _run(world: World, task: Task, progress: BuildProgress) -> Build:
             on_bytes=progress.bytes,
             on_disk=progress.disk,
             on_artifact=progress.artifact,
+            on_test=progress.tested,
             stop=stop,
         )
     except ActionFailedError as error:
@@ -195,7 +196,7 @@ def _run(world: World, task: Task, progress: BuildProgress) -> Build:
     return _ready(world, progress, product)
 
 
-def _ready(world: World, progress: BuildProgress, product: engine.Product) -> Build:
+def _ready(world: World, progress: BuildProgress, product: Product) -> Build:
     now, record = world.clock(), progress.timed()
     return record.become(
         BuildState.READY,

@@ -28,11 +28,11 @@ from builder.model import (
     UploadState,
     UploadWish,
 )
-from builder.planning.actions import CleanupAction, CleanupKind, Verdict
+from builder.planning.actions import IMAGEPOOL, CleanupAction, CleanupKind, Verdict
 from builder.planning.builds import next_try
 from builder.planning.cleanup import plan_cleanup
 from builder.planning.reach import provider_of
-from builder.planning.records import ready_uploads
+from builder.planning.records import may_go_out, ready_uploads
 from builder.planning.retention import lasting_uploads
 from builder.store.base import Claim
 from builder.workers.base import World
@@ -41,8 +41,6 @@ from builder.workers.stopping import abandoned, abandoned_upload
 
 LOG = logging.getLogger(__name__)
 
-#: Who retires what is superseded; records say so beside people's names.
-IMAGEPOOL = "imagepool"
 #: Who is behind a plain `deleting`, which says nothing of itself.
 NODEPOOL = "somebody, through nodepool"
 
@@ -127,6 +125,9 @@ class Cleaner:
             if current.state is not BuildState.DELETING:
                 return False
             self._delete_files(config, current)
+            # Before the record: that is what brings us here again.
+            if build.image not in config.diskimages and len(store.list_builds(build.image)) == 1:
+                store.forget_history(build.image)
             store.delete_build(current)
             return True
 
@@ -204,6 +205,10 @@ class Cleaner:
             except ImagepoolError as error:
                 self._keep_for_now(config, current, error)
                 raise
+            # Whatever its record says, for nodepool's commands write none of what is ours.
+            store.end_turn(
+                current.image, current.provider, current.name, self._world.clock(), _why_gone(current)
+            )
             store.delete_upload(current)
             return True
 
@@ -240,8 +245,12 @@ class Cleaner:
         build = records.build(upload.build_id)
         if build is not None and build.state is BuildState.DELETING:
             return
-        others = ready_uploads(lasting_uploads(records, upload.provider))
-        if not any(self._is_active(config, other) for other in others if other.name != upload.name):
+        others = [
+            other
+            for other in ready_uploads(lasting_uploads(records, upload.provider))
+            if other.name != upload.name and may_go_out(records.build(other.build_id), other.provider)
+        ]
+        if not any(self._is_active(config, other) for other in others):
             raise RefusedError(
                 f"upload {upload.name} stays: the newer images of {upload.image} that are on record as ready"
                 f" are not in {upload.provider} any more, so it may be the last good one",
@@ -318,6 +327,14 @@ class Cleaner:
         failure = Failure(failure_class=failure_class, message=message)
         if (upload.reason, upload.hidden) != (failure, hidden):
             self._world.store.update_upload(replace(upload, reason=failure, hidden=hidden))
+
+
+def _why_gone(upload: Upload) -> str:
+    """Why an upload that is deleted serves no longer, as a sentence."""
+    told = upload.deletion
+    if told is None:
+        return f"It was deleted by {NODEPOOL}."
+    return f"It was deleted by {told.by}" + (f": {told.why}" if told.why else ".")
 
 
 def subject(action: CleanupAction) -> str:

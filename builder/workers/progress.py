@@ -15,7 +15,16 @@ from typing import Generic, TypeVar
 from builder.cloudimage import CloudImage
 from builder.dib.output.hashing import Disk
 from builder.errors import ConflictError, StoreUnavailableError
-from builder.model import Artifact, Build, BuildPhase, ImageFormat, Upload, UploadPhase, UploadState
+from builder.model import (
+    Artifact,
+    BootResult,
+    Build,
+    BuildPhase,
+    ImageFormat,
+    Upload,
+    UploadPhase,
+    UploadState,
+)
 from builder.store.base import Store
 from builder.ways import Way
 
@@ -97,6 +106,10 @@ class BuildProgress(Progress[Build]):
     def disk(self, disk: Disk) -> None:
         """What is in all files of the build; the first of them takes it onto the record."""
         self.record = replace(self.record, raw_sha256=disk.sha256, raw_size=disk.size)
+
+    def tested(self, result: BootResult) -> None:
+        """What came of booting the image; the next write takes it onto the record."""
+        self.record = replace(self.record, test=result)
 
     def artifact(self, artifact: Artifact) -> None:
         """A file is there to be uploaded, while others may still be made."""

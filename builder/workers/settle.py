@@ -16,11 +16,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import Enum
 from typing import Generic, TypeVar
 
 from builder.errors import ConflictError, ImagepoolError, NotFoundError, StoreUnavailableError
 from builder.model import Build, BuildState, Snapshot, Upload, UploadState
+from builder.planning.promotion import behind
 from builder.store.base import Claim, Store
 
 LOG = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ class _Work(Generic[Record]):
     claim_again: Callable[[], Claim | None]
     read: Callable[[], Record]
     ours: Callable[[Record], bool]  #: whether what is on record is still ours to finish
+    placed: Callable[[Record], Record]  #: the final one as it is to stand among others
     write: Callable[[Record, Record], Ending]  #: the final one over the record just read
     #: The final one as it is now that the claim was lost for a while; None when there is no telling.
     recheck: Callable[[], Record | None]
@@ -87,6 +90,7 @@ class Settler:
             claim_again=lambda: self._store.claim_image(final.image),
             read=lambda: self._store.get_build(final.image, final.id),
             ours=lambda known: _is_open(known, final),
+            placed=lambda final: final,
             write=self._write_build,
             recheck=lambda: final,
             taken=Ending.TAKEN,
@@ -106,6 +110,7 @@ class Settler:
             claim_again=lambda: self._store.claim_uploads(final.image, final.build_id, final.provider),
             read=lambda: self._store.get_upload(final.image, final.build_id, final.provider, final.id),
             ours=lambda known: known.state is UploadState.UPLOADING,
+            placed=self._placed_upload,
             write=self._write_upload,
             recheck=recheck or (lambda: final),
             taken=None,
@@ -169,6 +174,7 @@ class Settler:
 
     def _write(self, record: _Work[Record], held: Claim, final: Record) -> Ending | None:
         """Under a claim: what is on record decides, and if it is ours to finish, finish it."""
+        final = record.placed(final)
         known = self._look(record)
         if isinstance(known, Ending):
             return known
@@ -180,7 +186,7 @@ class Settler:
         """The ending that is on record already, or the record while it is still ours to finish."""
         final = record.final
         current = record.read()
-        moment = abs((current.state_time - final.state_time).total_seconds())
+        moment = abs((_end(current) - _end(final)).total_seconds())
         if current.state is final.state and moment < CLOCK_GRAIN:
             return Ending.WRITTEN  # by the try before, whose answer was lost
         if not record.ours(current):
@@ -192,10 +198,7 @@ class Settler:
 
     def _write_build(self, known: Build, final: Build) -> Ending:
         if known.state is BuildState.BUILDING:
-            # Wishes for its uploads may have come while it was built.
-            self._store.update_build(
-                replace(final, version=known.version, wishes=known.wishes, extra=known.extra)
-            )
+            self._store.update_build(final.over(known))
             return Ending.WRITTEN
         if any(_came_after(other, final) for other in self._store.list_builds(final.image)):
             LOG.warning("build %s was taken for lost, and a newer one is ready: it goes", final.id)
@@ -204,9 +207,22 @@ class Settler:
         LOG.info("build %s of %s was taken for lost, but is whole: it is ready", final.id, final.image)
         return Ending.WRITTEN
 
+    def _placed_upload(self, final: Upload) -> Upload:
+        """A ready one stands behind what nodepool's launcher takes: there is no moment at which that takes it
+        before the promoter lets it serve."""
+        if final.state is not UploadState.READY:
+            return final
+        records = self._store.snapshot().image(final.image)
+        return replace(final, state_time=behind(records, final.provider, final.state_time))
+
     def _write_upload(self, known: Upload, final: Upload) -> Ending:
         self._store.update_upload(replace(final, version=known.version, extra=known.extra))
         return Ending.WRITTEN
+
+
+def _end(record: Build | Upload) -> datetime:
+    """When it ended. The time of its state is no sign: that of a ready upload is moved when it takes over."""
+    return record.ended or record.state_time
 
 
 def _is_open(known: Build, final: Build) -> bool:

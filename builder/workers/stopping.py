@@ -33,6 +33,7 @@ from builder.model import (
     UploadState,
 )
 from builder.planning.estimate import estimate
+from builder.planning.words import withheld
 from builder.workers.base import World
 
 #: In these a build is nearly done; in all others it may take hours, and nobody knows how many.
@@ -132,6 +133,24 @@ class UploadStop(_Stop[UploadCancellation]):
         if upload.phase != UploadPhase.SEND or upload.size is None or upload.rate is None:
             return None
         return (upload.size - upload.sent) / upload.rate
+
+    def __call__(self) -> Failure | None:
+        return super().__call__() or self._withheld()
+
+    def _withheld(self) -> Failure | None:
+        """That its build is no longer to go there: nobody cancelled it for good, so it is due again at once
+        when that word is taken back."""
+        upload = self._upload()
+        try:
+            records = self._world.recent.snapshot(self._world.store).image(upload.image)
+        except StoreUnavailableError:
+            return None
+        build = records.build(upload.build_id)
+        word = None if build is None else build.withheld_from(upload.provider)
+        if word is None:
+            return None
+        message = withheld(upload.build_id, word)
+        return Failure(failure_class=FailureClass.INTERRUPTED, message=message)
 
     def _find(self, snapshot: Snapshot) -> UploadCancellation | None:
         upload = self._upload()

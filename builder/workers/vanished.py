@@ -16,8 +16,8 @@ from builder.config.model import Config, Provider
 from builder.errors import ImagepoolError
 from builder.model import Deletion, Snapshot, Upload, UploadState
 from builder.planning import vanished
+from builder.planning.actions import IMAGEPOOL
 from builder.workers.base import World
-from builder.workers.cleaning import IMAGEPOOL
 
 LOG = logging.getLogger(__name__)
 

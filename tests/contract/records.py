@@ -19,10 +19,12 @@ from builder.model import (
     ImageFormat,
     Pause,
     Request,
+    Turn,
     Upload,
     UploadCancellation,
     UploadState,
     UploadWish,
+    Withholding,
 )
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 250000, tzinfo=UTC)
@@ -64,6 +66,12 @@ LATER_BUILD = {
         {"provider": "cloud-one", "wanted": True, "by": "ann", "time": 1795178000.0, "why": "", **_MORE},
         {"region": "all of them", "wanted": "soon"},
     ],
+    "withheld": [
+        {"provider": "cloud-one", "by": "ann", "time": 1795178000.0, "why": "", **_MORE},
+        {"by": "ann", "time": 1795178000.0, "why": "no SSH server", **_MORE},
+        {"provider": ["all of", "them"], "until": "noon"},
+    ],
+    "test": {"verdict": "flaky", "seconds": "many", **_MORE},
     "signature": {"by": "key one"},
 }
 LATER_UPLOAD = {
@@ -135,6 +143,7 @@ def a_full_build() -> Build:
         raw_sha256="0f",
         raw_size=10 * 2**30,
         wishes=(a_wish(), a_wish("cloud-two", wanted=True)),
+        withheld=(a_withholding(), a_withholding("cloud-two")),
         extra={"theirs": {"deep": [1, None]}},
     )
 
@@ -182,6 +191,7 @@ def a_full_upload(build: Build) -> Upload:
         stable_name="debian",
         stable_tag="current",
         hidden=True,
+        withheld=NOON + timedelta(hours=3),
         deletion=Deletion(by="ann", time=NOON + timedelta(hours=2), why="too big"),
         extra={"theirs": 1},
     )
@@ -209,6 +219,24 @@ def a_wish(provider: str = "cloud-one", **changes: Any) -> UploadWish:
     """The wish of a person that a build stays away from a provider."""
     fields: dict[str, Any] = {"provider": provider, "wanted": False, "by": "ann", "time": NOON, "why": "old"}
     return UploadWish(**{**fields, **changes})
+
+
+def a_withholding(provider: str | None = None, **changes: Any) -> Withholding:
+    """The word of a person that a build is not to serve."""
+    fields: dict[str, Any] = {"by": "ann", "time": NOON, "why": "it does not boot"}
+    return Withholding(provider=provider, **{**fields, **changes})
+
+
+def a_turn(number: int = 1, *, hours: int = 0, **changes: Any) -> Turn:
+    """That the first upload of the build of that number serves, so many hours after noon."""
+    fields: dict[str, Any] = {
+        "build_id": f"{number:032x}",
+        "upload": f"{number:032x}/cloud-one/0000000001",
+        "since": NOON + timedelta(hours=hours),
+        "by": "imagepool",
+        "why": "It is the newest.",
+    }
+    return Turn(**{**fields, **changes})
 
 
 def a_sighting(external_id: str = "e5f5", **changes: Any) -> Sighting:

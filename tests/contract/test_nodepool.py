@@ -163,6 +163,26 @@ def test_nodepool_s_readers_show_what_we_wrote(place: Installation, peer: Nodepo
     hold.unlink()
 
 
+def test_nodepool_s_launcher_takes_what_we_let_serve(place: Installation, peer: Nodepool) -> None:
+    place.start()
+    first = place.ready_build()
+    before = {upload.provider: upload.external_id for upload in place.ready_uploads(first)}
+    assert place.cli("image", "build", "img", "--wait").returncode == 0
+    second = place.ready_build(after=first.id)
+    after = {upload.provider: upload.external_id for upload in place.ready_uploads(second)}
+    place.until(lambda s: {u.build_id for u in s.image("img").uploads if u.serving} == {second.id})
+    assert newest(peer) == after
+    assert place.cli("image", "rollback", "img").returncode == 0
+    assert newest(peer) == before
+    assert place.cli("build", "unquarantine", second.id).returncode == 0
+    assert newest(peer) == after
+
+
+def newest(peer: Nodepool) -> dict[str, str]:
+    """The cloud images that nodepool's launcher takes, by its own code."""
+    return {provider: peer.view("img", provider)["newest"] for provider in ("one", "two")}
+
+
 def test_what_nodepool_s_commands_ask_for_is_done(place: Installation, peer: Nodepool) -> None:
     place.start()
     first = place.ready_build()

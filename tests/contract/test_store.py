@@ -31,7 +31,9 @@ from tests.contract.records import (
     a_pause,
     a_request,
     a_sighting,
+    a_turn,
     a_wish,
+    a_withholding,
     an_upload,
     an_upload_cancellation,
 )
@@ -163,26 +165,27 @@ class TestWhatCanBeLong:
         assert store.get_build("debian", build.id).inputs == many
 
     def test_all_that_can_be_long_fits_into_one_record(self, store: Store) -> None:
-        reason = Failure(
-            failure_class=FailureClass.UNKNOWN, message="\U0001f600" * 9000, lines=("\U0001f600" * 9000,) * 30
-        )
+        long = "\U0001f600" * 9000
+        reason = Failure(failure_class=FailureClass.UNKNOWN, message=long, lines=(long,) * 30)
         build = a_build(
             reason=reason,
             changes=("\U0001f600" * 5000,) * 500,
             inputs={f"git {number}": "\U0001f600" * 40 for number in range(390)},
-            wishes=tuple(a_wish(f"cloud-{number}", why="\U0001f600" * 9000) for number in range(100)),
+            wishes=tuple(a_wish(f"cloud-{number}", why=long) for number in range(100)),
+            withheld=tuple(a_withholding(f"cloud-{number}", why=long) for number in range(100)),
         )
         written = store.create_build(build)
         assert written.inputs == build.inputs
         assert [wish.provider for wish in written.wishes] == [wish.provider for wish in build.wishes]
+        assert [word.provider for word in written.withheld] == [word.provider for word in build.withheld]
         assert store.get_build("debian", build.id) == written
-        long = ("\U0001f600" * 9000,) * 99
+        lines = (long,) * 99
         upload = an_upload(
             build,
             reason=reason,
-            fallbacks=long,
-            hook_output=(*long, "the end"),
-            deletion=Deletion(by=long[0], time=NOON, why=long[0]),
+            fallbacks=lines,
+            hook_output=(*lines, "the end"),
+            deletion=Deletion(by=long, time=NOON, why=long),
         )
         sent = store.create_upload(upload)
         assert sent.hook_output[-1] == "the end"
@@ -510,6 +513,45 @@ class TestWishes:
             store.wish_upload("debian", build.id, a_wish())
         assert store.list_builds("debian") == ()
 
+    def test_a_build_is_withheld_until_that_is_taken_back(
+        self, world: World, store: Store, build: Build
+    ) -> None:
+        everywhere, there = a_withholding(), a_withholding("cloud-one")
+        store.withhold("debian", build.id, everywhere)
+        written = world.command().withhold("debian", build.id, there)
+        assert written.withheld == (everywhere, there)
+        assert (written.quarantine, written.withheld_from("cloud-one")) == (everywhere, everywhere)
+        again = a_withholding(by="bob", time=NOON + timedelta(hours=1))
+        assert set(store.withhold("debian", build.id, again).withheld) == {again, there}
+        now = store.get_build("debian", build.id)
+        eventually(lambda: store.snapshot().image("debian").builds == (now,), "it is seen")
+        assert store.release("debian", build.id, "cloud-one").withheld == (again,)
+        assert store.release("debian", build.id, "cloud-two").withheld == (again,)
+        store.withhold("debian", build.id, there)
+        assert store.release("debian", build.id, None).withheld == ()
+        assert store.release("debian", build.id, None) == store.get_build("debian", build.id)
+
+    def test_of_those_who_withhold_a_build_at_once_none_is_lost(self, world: World, build: Build) -> None:
+        people = [world.command() for _ in range(4)]
+
+        def withhold(store: Store, provider: str) -> None:
+            store.withhold("debian", build.id, a_withholding(provider))
+
+        names = ["cloud-1", "cloud-2", "cloud-3", "cloud-4"]
+        at_once(withhold, people, names)
+        withheld = people[0].get_build("debian", build.id).withheld
+        assert {word.provider for word in withheld} == set(names)
+
+    def test_a_build_that_is_gone_is_not_withheld(self, store: Store, build: Build) -> None:
+        store.delete_build(build)
+        for attempt in (
+            lambda: store.withhold("debian", build.id, a_withholding()),
+            lambda: store.release("debian", build.id, None),
+        ):
+            with pytest.raises(NotFoundError):
+                attempt()
+        assert store.list_builds("debian") == ()
+
     def test_an_image_is_paused_and_unpaused(self, world: World) -> None:
         store = world.command()
         store.unpause("debian")
@@ -519,6 +561,83 @@ class TestWishes:
         store.unpause("debian")
         store.unpause("debian")
         assert not store.snapshot().image("debian").paused
+
+
+class TestHistory:
+    def test_who_serves_is_written_down(self, world: World, store: Store) -> None:
+        assert dict(store.history("debian")) == {}
+        first, second, elsewhere = a_turn(), a_turn(2, hours=1, why="It is newer."), a_turn(3)
+        store.begin_turn("debian", "cloud-one", first)
+        store.begin_turn("debian", "cloud-two", elsewhere)
+        store.begin_turn("debian", "cloud-one", second)
+        over = replace(first, until=second.since, ended_why="It is newer.")
+        expected = {"cloud-one": (second, over), "cloud-two": (elsewhere,)}
+        for reader in (store, world.command()):
+            assert dict(reader.history("debian")) == expected
+        assert dict(store.history("fedora")) == {}
+
+    def test_who_begins_a_turn_and_dies_may_begin_it_again(self, store: Store) -> None:
+        first, second = a_turn(), a_turn(2, hours=1)
+        for turn in (first, second, replace(second, since=NOON + timedelta(hours=2), why="again")):
+            store.begin_turn("debian", "cloud-one", turn)
+        assert [turn.since for turn in store.history("debian")["cloud-one"]] == [second.since, first.since]
+        # One whose turn is over may have another one.
+        store.begin_turn("debian", "cloud-one", replace(first, since=NOON + timedelta(hours=3)))
+        assert [turn.build_id for turn in store.history("debian")["cloud-one"]] == [
+            first.build_id,
+            second.build_id,
+            first.build_id,
+        ]
+
+    def test_a_turn_ends_once_when_nothing_takes_over(self, store: Store) -> None:
+        turn, later = a_turn(), NOON + timedelta(hours=1)
+        store.end_turn("debian", "cloud-one", turn.upload, later, "it was deleted")
+        assert dict(store.history("debian")) == {}
+        store.begin_turn("debian", "cloud-one", turn)
+        store.end_turn("debian", "cloud-one", a_turn(2).upload, later, "another one")
+        for why in ("it was deleted", "and again"):
+            store.end_turn("debian", "cloud-one", turn.upload, later, why)
+        assert store.history("debian")["cloud-one"] == (
+            replace(turn, until=later, ended_why="it was deleted"),
+        )
+
+    def test_clocks_that_differ_let_no_turn_end_before_it_began(self, store: Store) -> None:
+        store.begin_turn("debian", "cloud-one", a_turn(hours=2))
+        store.begin_turn("debian", "cloud-one", a_turn(2))
+        assert store.history("debian")["cloud-one"][1].until == NOON + timedelta(hours=2)
+
+    def test_the_last_hundred_are_kept_and_of_those_that_say_too_much_fewer(self, store: Store) -> None:
+        for number in range(103):
+            store.begin_turn("debian", "cloud-one", a_turn(number, hours=number))
+        turns = store.history("debian")["cloud-one"]
+        assert [turn.build_id for turn in turns] == [f"{number:032x}" for number in range(102, 2, -1)]
+        long = "\U0001f600" * 9000
+        for number in range(103, 123):
+            store.begin_turn("debian", "cloud-one", a_turn(number, hours=number, by=long, why=long))
+        turns = store.history("debian")["cloud-one"]
+        assert 10 < len(turns) < 50
+        assert turns[0].build_id == f"{122:032x}"
+
+    def test_it_is_forgotten_with_the_image(self, store: Store) -> None:
+        for provider in ("cloud-one", "cloud-two"):
+            store.begin_turn("debian", provider, a_turn())
+        store.begin_turn("fedora", "cloud-one", a_turn())
+        store.forget_history("debian")
+        store.forget_history("debian")
+        assert (dict(store.history("debian")), set(store.history("fedora"))) == ({}, {"cloud-one"})
+        store.begin_turn("debian", "cloud-one", a_turn(2))
+        assert [turn.build_id for turn in store.history("debian")["cloud-one"]] == [a_turn(2).build_id]
+
+    def test_of_those_who_write_at_once_none_is_lost(self, world: World) -> None:
+        people = [world.command() for _ in range(4)]
+
+        def begin(store: Store, number: int) -> None:
+            store.begin_turn("debian", "cloud-one", a_turn(number))
+
+        at_once(begin, people, [1, 2, 3, 4])
+        turns = people[0].history("debian")["cloud-one"]
+        assert {turn.build_id for turn in turns} == {f"{number:032x}" for number in (1, 2, 3, 4)}
+        assert [turn.until is None for turn in turns] == [True, False, False, False]
 
 
 class TestNames:
@@ -552,6 +671,13 @@ class TestNames:
             ),
             lambda: store.withdraw_upload_cancellation("debian", name),
             lambda: store.wish_upload("debian", build.id, a_wish(name)),
+            lambda: store.withhold("debian", build.id, a_withholding(name)),
+            lambda: store.withhold(name, build.id, a_withholding()),
+            lambda: store.history(name),
+            lambda: store.begin_turn(name, "cloud-one", a_turn()),
+            lambda: store.begin_turn("debian", name, a_turn()),
+            lambda: store.end_turn("debian", name, a_turn().upload, NOON, ""),
+            lambda: store.forget_history(name),
             lambda: store.forget_build_gone(name),
             lambda: store.sightings(name),
             lambda: store.put_sighting(a_sighting(name)),

@@ -16,7 +16,16 @@ from builder.errors import ImagepoolError
 from builder.model import Build, BuildState, Request, Snapshot, Upload, UploadState
 from builder.store.base import Claim, Store
 from builder.store.zookeeper import ZooKeeperStore
-from tests.contract.records import NOON, a_build, a_daemon, a_pause, a_request, an_upload
+from tests.contract.records import (
+    NOON,
+    a_build,
+    a_daemon,
+    a_pause,
+    a_request,
+    a_turn,
+    a_withholding,
+    an_upload,
+)
 from tests.contract.worlds import FakeWorld, RealWorld, World, eventually
 from tests.realparts.zookeeper import ZooKeeperServer
 
@@ -124,6 +133,25 @@ class Player:
         known: Request | None = self.seen.get((image, "request"))
         wish = known if flag else store.get_request(image)
         return None if wish is None else store.withdraw_request(wish)
+
+    def withhold_build(self, store: Store, host: str, image: str, build_id: str, flag: bool) -> object:
+        return store.withhold(image, build_id, a_withholding(None if flag else "one", by=host))
+
+    def release_build(self, store: Store, host: str, image: str, build_id: str, flag: bool) -> object:
+        return store.release(image, build_id, None if flag else "one")
+
+    def serve(self, store: Store, host: str, image: str, build_id: str, flag: bool) -> object:
+        number = 1 + IDS.index(build_id)
+        store.begin_turn(image, "one" if flag else "two", a_turn(number, hours=number))
+        return dict(store.history(image))
+
+    def serve_no_more(self, store: Store, host: str, image: str, build_id: str, flag: bool) -> object:
+        turn = a_turn(1 + IDS.index(build_id))
+        if flag:
+            store.end_turn(image, "one", turn.upload, NOON + timedelta(days=1), "it went")
+        else:
+            store.forget_history(image)
+        return dict(store.history(image))
 
     def pause(self, store: Store, host: str, image: str, build_id: str, flag: bool) -> object:
         return store.pause(image, a_pause(by=host)) if flag else store.unpause(image)

@@ -5,16 +5,11 @@ Needs root, loop devices and a Debian package mirror; takes a few minutes.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import openstack
 import pytest
@@ -23,91 +18,17 @@ from builder.dib.output.hashing import hash_file
 from builder.emulator.guest import boot
 from builder.emulator.machine import Disk, Machine
 from tests.e2e.machine import left_of, run
+from tests.e2e.place import CONFIG, Place
 from tests.realparts.devcloud import DevCloud, devcloud
 
 __all__ = ["devcloud"]
 pytestmark = pytest.mark.e2e
 
-IMAGEPOOL = Path(sys.executable).with_name("imagepool")
-CONFIG = Path(__file__).parents[2] / "config" / "quickstart.yaml"
-BUILD_LIMIT = 1200.0
 #: Seconds; an emulated machine takes about a minute.
 BOOT_LIMIT = 600.0
 LOGIN_LIMIT = 120.0
 #: Whom the shipped images are for.
 IMAGE_USER = "zuul"
-
-
-class Place:
-    """A state directory, a daemon and the commands for it, with the configuration of the quickstart."""
-
-    def __init__(self, directory: Path, cloud: DevCloud) -> None:
-        self.directory = directory
-        self.environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(directory),
-            "OS_CLIENT_CONFIG_FILE": str(cloud.clouds_yaml),
-            "IMAGEPOOL_CONFIG": str(CONFIG),
-            "IMAGEPOOL_STATE_DIR": str(directory),
-        }
-        self.daemon: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> subprocess.Popen[bytes]:
-        """Start the daemon."""
-        with (self.directory / "daemon.log").open("ab") as log:
-            self.daemon = subprocess.Popen(
-                [str(IMAGEPOOL), "run"],
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        return self.daemon
-
-    def imagepool(self, *arguments: str, code: int = 0) -> str:
-        """What a command prints; it must end with `code`."""
-        done = subprocess.run(
-            [str(IMAGEPOOL), *arguments],
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=BUILD_LIMIT,
-            check=False,
-        )
-        assert done.returncode == code, f"{done.stdout}\n{done.stderr}\n{self.story()}"
-        return done.stdout
-
-    def json(self, *arguments: str) -> Any:
-        """The JSON a command prints."""
-        return json.loads(self.imagepool(*arguments, "-f", "json"))
-
-    def until(self, *command: str, shows: Callable[[list[dict[str, Any]]], bool]) -> None:
-        """Wait until a list shows what is looked for; fails when a build fails in earnest."""
-        deadline = time.monotonic() + BUILD_LIMIT
-        while not shows(self._rows(*command)):
-            reasons = [row["reason"] for row in self._rows("build", "list") if row["state"] == "failed"]
-            assert all("interrupted" in reason for reason in reasons), reasons
-            assert time.monotonic() < deadline, self.story()
-            # The commands are what is tested here, so they are asked, not the tree; and not too often, for
-            # each takes the time of a CPU that the build needs.
-            time.sleep(2)
-
-    def _rows(self, *command: str) -> list[dict[str, Any]]:
-        done = subprocess.run(
-            [str(IMAGEPOOL), *command, "-f", "json"],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        # Until ZooKeeper is up there is nobody to ask.
-        rows: list[dict[str, Any]] = json.loads(done.stdout) if done.returncode == 0 else []
-        return rows
-
-    def story(self) -> str:
-        """What the daemon said."""
-        return (self.directory / "daemon.log").read_text()[-4000:]
 
 
 @pytest.fixture
@@ -116,13 +37,11 @@ def place(devcloud: DevCloud) -> Iterator[Place]:
     if os.geteuid() != 0:
         pytest.fail("building an image needs root: run the end-to-end tests as root")
     directory = Path(tempfile.mkdtemp(prefix="imagepool-e2e-", dir="/var/tmp"))
-    place = Place(directory, devcloud)
+    place = Place(directory, devcloud, CONFIG / "quickstart.yaml")
     try:
         yield place
     finally:
-        if place.daemon is not None and place.daemon.poll() is None:
-            place.daemon.terminate()
-            place.daemon.wait(60)
+        place.stop()
         shutil.rmtree(directory)
 
 
@@ -145,6 +64,7 @@ def test_debian_is_built_killed_built_again_uploaded_twice_and_boots(
     newest = next(build for build in builds if build["state"] == "ready")
     shown = place.json("build", "show", newest["id"][:8])
     assert shown["state"] == "ready"
+    assert shown["test"]["verdict"] == "passed"
     place.imagepool("build", "log", newest["id"])
 
     # The file is a sound image of the size and hash on record.

@@ -29,9 +29,11 @@ from builder.model import (
     Pause,
     Request,
     Snapshot,
+    Turn,
     Upload,
     UploadCancellation,
     UploadWish,
+    Withholding,
 )
 from builder.store import bounds, paths
 from builder.store.base import (
@@ -45,6 +47,7 @@ from builder.store.base import (
     uploads_newest_first,
     wished,
 )
+from builder.store.turns import begun, ended
 from builder.store.view import Record as Shown
 from builder.store.view import View
 
@@ -65,6 +68,7 @@ class FakeTree:
     notes: dict[str, Any] = field(default_factory=dict)  #: wishes, pauses, daemons: what else there is to see
     sequences: dict[str, int] = field(default_factory=dict)
     sightings: dict[str, Sighting] = field(default_factory=dict)
+    turns: dict[str, dict[str, tuple[Turn, ...]]] = field(default_factory=dict)  #: by image, then provider
     claims: dict[str, FakeClaim] = field(default_factory=dict)
     line: dict[FakeStore, str] = field(default_factory=dict)  #: who would lead, in order
     daemons: dict[FakeStore, str] = field(default_factory=dict)
@@ -483,6 +487,32 @@ class FakeStore(Store):
         with self._connected_tree():
             return self.update_build(wished(self.get_build(image, build_id), wish))
 
+    def withhold(self, image: str, build_id: str, word: Withholding) -> Build:
+        if word.provider is not None:
+            paths.provider(image, build_id, word.provider)
+        return self._change_build(image, build_id, lambda build: build.withhold(word))
+
+    def release(self, image: str, build_id: str, provider: str | None) -> Build:
+        return self._change_build(image, build_id, lambda build: build.released(provider))
+
+    # -- who served what -----------------------------------------------------------------------
+
+    def history(self, image: str) -> Mapping[str, tuple[Turn, ...]]:
+        paths.history(image)
+        with self._connected_tree() as tree:
+            return dict(sorted(tree.turns.get(image, {}).items()))
+
+    def begin_turn(self, image: str, provider: str, turn: Turn) -> None:
+        self._change_turns(image, provider, lambda there: begun(there, turn))
+
+    def end_turn(self, image: str, provider: str, upload: str, until: datetime, why: str) -> None:
+        self._change_turns(image, provider, lambda there: ended(there, upload, until, why))
+
+    def forget_history(self, image: str) -> None:
+        paths.history(image)
+        with self._connected_tree() as tree:
+            tree.turns.pop(image, None)
+
     # -- what stands until somebody takes it back ------------------------------------------------
 
     def pause(self, image: str, pause: Pause) -> None:
@@ -586,6 +616,21 @@ class FakeStore(Store):
     def _set_upload_cancellations(self, image: str, wishes: Iterable[UploadCancellation]) -> None:
         self.tree.show(paths.upload_cancellations(image), bounds.bounded_cancellations(wishes))
         self.tree.tick()
+
+    def _change_build(self, image: str, build_id: str, change: Callable[[Build], Build]) -> Build:
+        with self._connected_tree():
+            build = self.get_build(image, build_id)
+            changed = change(build)
+            return build if changed == build else self.update_build(changed)
+
+    def _change_turns(
+        self, image: str, provider: str, change: Callable[[tuple[Turn, ...]], tuple[Turn, ...]]
+    ) -> None:
+        paths.turns(image, provider)
+        with self._connected_tree() as tree:
+            there = tree.turns.get(image, {})
+            if turns := change(there.get(provider, ())):
+                tree.turns[image] = {**there, provider: turns}
 
     def _put_note(self, path: str, record: Shown) -> None:
         with self._connected_tree() as tree:

@@ -134,6 +134,7 @@ def test_the_commands_show_it(place: Installation) -> None:
         "reason",
         "progress",
         "left",
+        "withheld",
     ]
     assert (row["id"], row["state"], row["formats"], row["reason"]) == (build.id, "ready", ["qcow2"], None)
     rows = place.json("upload", "list", "--image", "img")

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.dib.contents.unchanged import Comparison
-from builder.dib.engine import Product
 from builder.dib.job import Job
 from builder.dib.limits import Limits, Stop
 from builder.dib.output import artifacts
 from builder.dib.output.artifacts import Proof, Publication
 from builder.dib.output.hashing import Disk
+from builder.dib.product import Product
 from builder.errors import ActionFailedError
-from builder.model import Artifact, Build, BuildPhase, Failure, FailureClass, ImageFormat
+from builder.model import Artifact, BootResult, Build, BuildPhase, Failure, FailureClass, ImageFormat
 from tests.simulation.kernel import Crash, Kernel
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class SimEngine:
         on_bytes: Callable[[int, int], None] = lambda done, total: None,
         on_disk: Callable[[Disk], None] = lambda disk: None,
         on_artifact: Callable[[Artifact], None] = lambda artifact: None,
+        on_test: Callable[[BootResult], None] = lambda result: None,
         stop: Stop,
     ) -> Product:
         """Build; as `builder.dib.engine.run`."""

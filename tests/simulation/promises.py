@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from builder.cloudimage import BUILD_ID, IMAGE, INSTALLATION, PROVIDER, UPLOAD_ID, CloudImage, GlanceStatus
+from builder.cloudimage import (
+    BUILD_ID,
+    IMAGE,
+    INSTALLATION,
+    PROVIDER,
+    UPLOAD_ID,
+    WITHHELD,
+    CloudImage,
+    GlanceStatus,
+)
+from builder.config.model import DiskImage, Provider
 from builder.dib.output import artifacts
 from builder.model import (
     BUILD_TRANSITIONS,
@@ -23,7 +33,7 @@ from builder.model import (
     Upload,
     UploadState,
 )
-from builder.planning.records import newest_ready
+from builder.planning.records import newest_good, newest_ready, picked
 from tests.simulation.cloud import SimCloud
 from tests.simulation.engine import Running
 
@@ -35,6 +45,8 @@ if TYPE_CHECKING:
 WORD_OF_MOUTH = 10.0
 #: A clean-up that was begun may take its clouds one after the other.
 UNDER_WAY = 120.0
+#: What became ready so short a time before may not be seen yet by who writes the next one.
+NOT_SEEN_YET = 1.0
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,7 @@ class Promises:
         self.uploaded = 0
         self._fires: set[Tick] = set()  #: within the request that is being filed
         self._ready_since: dict[str, float] = {}  #: by build id
+        self._ready_at: dict[str, float] = {}  #: by the name of the upload
         self._frozen_since: float | None = None
         self._paused_since: dict[str, float] = {}
         self._world = world
@@ -178,12 +191,48 @@ class Promises:
             self._on_new_state(before, after)
         if after.state is UploadState.FAILED and after.reason is None:
             self.breaks(f"upload {after.name} failed without a reason")
+        if after.serving is not None and (before is None or before.serving is None):
+            self._on_turn(after)
         if after.state is UploadState.READY and (before is None or before.state is not UploadState.READY):
             self.uploaded += 1
-            if after.external_id is not None:
-                self.was_ready.add(after.external_id)
-            if wrong := self._wrong_image(after):
-                self.breaks(f"upload {after.name} becomes ready, but {wrong}")
+            self._on_ready(after)
+
+    def _on_ready(self, upload: Upload) -> None:
+        now = self._world.kernel.now
+        if upload.external_id is not None:
+            self.was_ready.add(upload.external_id)
+        if wrong := self._wrong_image(upload):
+            self.breaks(f"upload {upload.name} becomes ready, but {wrong}")
+        seen = [u for u in self._ready_there(upload) if self._ready_at.get(u.name, now) + NOT_SEEN_YET < now]
+        if seen and picked([*seen, upload]) == upload:
+            self.breaks(f"nodepool takes {upload.name} as soon as it is ready, before it is to serve")
+        self._ready_at[upload.name] = now
+
+    def _on_turn(self, upload: Upload) -> None:
+        """It begins to serve."""
+        if upload.state is not UploadState.READY:
+            self.breaks(f"upload {upload.name} begins to serve, and is {upload.state}")
+        if picked([*self._ready_there(upload), upload]) != upload:
+            self.breaks(f"upload {upload.name} begins to serve, and nodepool takes another one")
+        others = [u for u in self._ready_there(upload) if u.external_id not in self.stolen]
+        if self._is_withheld(upload, WORD_OF_MOUTH) and not all(self._is_withheld(u, 0.0) for u in others):
+            self.breaks(f"upload {upload.name} begins to serve, although it is withheld and others are there")
+
+    def _ready_there(self, upload: Upload) -> list[Upload]:
+        """The other ready uploads of the image in the provider whose builds are not to go."""
+        return [
+            other
+            for other in self._world.tree.uploads.values()
+            if (other.image, other.provider) == (upload.image, upload.provider)
+            and other.name != upload.name
+            and other.state is UploadState.READY
+        ]
+
+    def _is_withheld(self, upload: Upload, grace: float) -> bool:
+        """Whether its build has been withheld there for so many seconds."""
+        build = self._find_build(upload.build_id)
+        word = build.withheld_from(upload.provider) if build is not None else None
+        return word is not None and (self._world.kernel.clock() - word.time).total_seconds() >= grace
 
     def _on_new_upload(self, upload: Upload) -> None:
         now, paused = self._world.kernel.now, self._paused_since.get(upload.provider)
@@ -191,6 +240,8 @@ class Promises:
             self.breaks(f"upload {upload.name} begins while everything is frozen")
         if paused is not None and paused + WORD_OF_MOUTH < now:
             self.breaks(f"upload {upload.name} begins while {upload.provider} is paused")
+        if self._is_withheld(upload, WORD_OF_MOUTH):
+            self.breaks(f"upload {upload.name} begins although its build is withheld from there")
 
     def _on_new_state(self, before: Upload, after: Upload) -> None:
         if after.state not in UPLOAD_TRANSITIONS[before.state]:
@@ -262,13 +313,16 @@ class Promises:
         return "/".join(marks) in self.wished_away or marks[0] in self.wished_away
 
     def _successor(self, cloud: SimCloud, image: CloudImage) -> bool:
-        """Whether another good one of the same diskimage is there."""
+        """Whether another good one of the same diskimage is there; in the place of one that is not withheld
+        another one that is not."""
         mine = self._find_build(image.properties[BUILD_ID])
+        withheld = mine is not None and mine.withheld_from(cloud.name) is not None
         name = mine.image if mine else image.properties[IMAGE]
         return any(
             upload.state is UploadState.READY
             and upload.external_id != image.id
             and not self._wrong_image(upload)
+            and (withheld or not self._is_withheld(upload, UNDER_WAY))
             for upload in self._world.tree.uploads.values()
             if upload.image == name
             and upload.provider == cloud.name
@@ -321,6 +375,7 @@ class Promises:
             if machine.builder_id not in self.lost_disks:
                 yield from self._stray_files(machine.builder_id, machine.config().images_dir)
         yield from self._missing()
+        yield from self._disagreements()
 
     def _open_work(self) -> Iterator[str]:
         tree = self._world.tree
@@ -355,14 +410,54 @@ class Promises:
         world, snapshot = self._world, self._world.outside.snapshot()
         for name in world.config.diskimages:
             records = snapshot.image(name)
-            newest = newest_ready(records)
-            if newest is None:
+            if newest_ready(records) is None:
                 yield f"{name} has no ready build"
-                continue
             for provider in world.config.providers_of(name):
-                wish = newest.wish(provider.name)
-                if wish is not None and not wish.wanted:
+                newest = newest_good(records, provider.name)
+                wish = newest.wish(provider.name) if newest is not None else None
+                if newest is None or (wish is not None and not wish.wanted):
                     continue
                 states = {u.state for u in records.uploads_of(newest.id, provider.name)}
                 if UploadState.READY not in states:
                     yield f"build {newest.id} of {name} is not in {provider.name}"
+
+    def _disagreements(self) -> Iterator[str]:
+        """Where record, history, cloud and nodepool's sense don't say the same of what serves."""
+        world = self._world
+        for name, image in world.config.diskimages.items():
+            history = world.outside.history(name)
+            for provider in world.config.providers_of(name):
+                there = [
+                    u for u in world.tree.uploads.values() if (u.image, u.provider) == (name, provider.name)
+                ]
+                ready = [upload for upload in there if upload.state is UploadState.READY]
+                if (taken := picked(ready)) is None:
+                    continue
+                where = f"{name} in {provider.name}"
+                if [u for u in there if u.serving is not None] != [taken]:
+                    yield f"nodepool takes {taken.name} for {where}, and that is not what serves"
+                if self._is_withheld(taken, 0.0) and not all(self._is_withheld(u, 0.0) for u in ready):
+                    yield f"{taken.name} serves {where} although it is withheld"
+                turns = history.get(provider.name, ())
+                if [turn.upload for turn in turns if turn.until is None] != [taken.name]:
+                    yield f"the history of {where} does not say that {taken.name} serves"
+                yield from self._wrong_clouds(image, provider, ready, taken)
+
+    def _wrong_clouds(
+        self, image: DiskImage, provider: Provider, ready: list[Upload], taken: Upload
+    ) -> Iterator[str]:
+        cloud = self._world.clouds[provider.name]
+        named = [each.id for each in cloud.images.values() if image.stable_name == each.name]
+        if image.stable_name and named != [taken.external_id]:
+            yield f"{named} in {cloud.name} have the name {image.stable_name}, not {taken.external_id}"
+        for upload in ready:
+            told = cloud.images.get(upload.external_id or "")
+            if told is None:
+                yield f"the image of {upload.name} is gone"
+                continue
+            if bool(told.properties.get(WITHHELD)) != self._is_withheld(upload, 0.0):
+                yield f"image {told.id} in {cloud.name} tells {told.properties.get(WITHHELD)!r} of its build"
+            if told.hidden != upload.hidden:
+                yield f"image {told.id} in {cloud.name} is hidden, or not, against its record"
+            if upload is taken and told.hidden:
+                yield f"image {told.id} in {cloud.name} serves, and is hidden"

@@ -12,15 +12,18 @@ from builder.cloud import ownership
 from builder.cloud.transfer import finishing
 from builder.dib.output import artifacts
 from builder.dib.output.artifacts import Publication
-from builder.model import BuildState, Pause, UploadState
-from builder.planning import builds, cleanup, leaks, ticks, uploads
+from builder.model import BuildState, Pause, UploadState, Withholding
+from builder.planning import builds, cleanup, leaks, promotion, ticks, uploads
+from builder.planning.records import newest_good, newest_ready
 from builder.store.base import Claim
-from builder.workers import cleaning, stopping
+from builder.workers import cleaning, promoter, settle, stopping
 from builder.workers.cleaning import Cleaner
 from builder.workers.leaks import LeakSweeper
+from builder.workers.stopping import UploadStop
 from tests.fakes import store as fake_store
 from tests.fakes.store import FakeClaim, FakeStore
 from tests.simulation.cloud import SimCloud
+from tests.simulation.store import SimStore
 from tests.simulation.world import Simulation, simulated
 
 
@@ -77,6 +80,26 @@ def _freeze_amid_work(world: Simulation) -> None:
         cloud.pace.request = 50.0
     world.run(hours=36, minutes=25)  # the third build is on its way, and the first will have to go
     _freeze(world)
+
+
+def _word(world: Simulation) -> Withholding:
+    return Withholding(provider=None, by="ann", time=world.kernel.clock(), why="no SSH server")
+
+
+def _withhold_what_is_built(world: Simulation) -> None:
+    world.run(hours=12, minutes=20)
+    for build in list(world.tree.builds.values()):
+        if build.state is BuildState.BUILDING:
+            world.outside.withhold(build.image, build.id, _word(world))
+    _live(world, 2)
+
+
+def _withhold_what_serves(world: Simulation) -> None:
+    world.run(hours=50)  # the next build is due in ten hours
+    for build in [each for each in world.tree.builds.values() if each.state is BuildState.READY]:
+        if build == newest_good(world.outside.snapshot().image(build.image)):
+            world.outside.withhold(build.image, build.id, _word(world))
+    _live(world, 2)
 
 
 def _forgetful(*_: object) -> None:
@@ -199,6 +222,45 @@ BROKEN: dict[str, tuple[Breaking, Story, str]] = {
         "becomes ready, but",
     ),
     "files stay": (_sets(artifacts, "delete", lambda *_: None), _next_days, "belongs to no build"),
+    "uploads don't know of a quarantine": (
+        _both(
+            _sets(uploads, "newest_good", lambda records, provider: newest_ready(records)),
+            _sets(uploads, "may_go_out", lambda build, provider: True),
+            _sets(UploadStop, "_withheld", _forgetful),
+        ),
+        _withhold_what_is_built,
+        "begins although its build is withheld",
+    ),
+    "what is withheld goes on serving": (
+        _sets(promotion._Line, "withheld", _forgetful),
+        _withhold_what_serves,
+        "although it is withheld",
+    ),
+    "what is withheld begins to serve": (
+        _both(
+            _sets(promotion._Line, "withheld", _forgetful),
+            _sets(UploadStop, "_withheld", _forgetful),
+            _sets(uploads, "newest_good", lambda records, provider: newest_ready(records)),
+            _sets(uploads, "may_go_out", lambda build, provider: True),
+        ),
+        _withhold_what_is_built,
+        "begins to serve, although it is withheld",
+    ),
+    "a ready upload is in front at once": (
+        _sets(settle, "behind", lambda records, provider, now: now),
+        _next_days,
+        "before it is to serve",
+    ),
+    "images are not told that their build is withheld": (
+        _sets(promoter, "mark", lambda *_: False),
+        _withhold_what_serves,
+        "tells None of its build",
+    ),
+    "nobody keeps the history": (
+        _sets(SimStore, "begin_turn", _forgetful),
+        _next_days,
+        "the history of",
+    ),
     "nobody uploads": (
         _sets(uploads, "_due", lambda case, build, due, now, further="": case.decide(uploads.Verdict.NO, "")),
         _next_days,

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from builder.errors import ImagepoolError
 from builder.model import (
     Build,
     BuildState,
@@ -31,7 +32,9 @@ from builder.model import (
     Upload,
     UploadCancellation,
     UploadState,
+    Withholding,
 )
+from builder.planning.rollback import plan_rollback
 from tests.simulation.cloud import TROUBLES, Pace
 from tests.simulation.daemon import Machine
 from tests.simulation.world import HOUR, simulated
@@ -77,7 +80,7 @@ class Installation(RuleBasedStateMachine):
         self.world = world
         self.word = Pause(by="ann", time=world.kernel.clock(), why="looking into it")
         for name in world.config.diskimages:
-            self._image(name, keep=keep, stable_name=f"{name}-newest" if named else None)
+            self._image(name, keep=keep, stable_name=f"{name}-newest" if named else None, hide_old=named)
         self.base = world.config
         world.foreign_images()
         world.start()
@@ -282,6 +285,42 @@ class Installation(RuleBasedStateMachine):
             self.world.promises.wished_away.add(build.id)
             now = self.world.kernel.clock()
             self.world.outside.update_build(build.become(BuildState.DELETING, now))
+
+    @rule(number=numbers, everywhere=st.booleans())
+    def somebody_withholds_a_build(self, number: int, everywhere: bool) -> None:
+        made = [*self._builds(BuildState.READY), *self._builds(BuildState.BUILDING)]
+        build = self._pick(number, made)
+        if build is not None:
+            self.world.outside.withhold(build.image, build.id, self._word(number, everywhere))
+
+    @rule(number=numbers)
+    def somebody_lets_a_withheld_build_go_out_again(self, number: int) -> None:
+        withheld = [build for build in self.world.tree.builds.values() if build.withheld]
+        build = self._pick(number, withheld)
+        if build is not None:
+            self.world.outside.release(build.image, build.id, None)
+
+    @rule(number=numbers, everywhere=st.booleans())
+    def somebody_rolls_an_image_back(self, number: int, everywhere: bool) -> None:
+        word = self._word(number, everywhere)
+        where = None if word.provider is None else (word.provider,)
+        snapshot, name = self.world.outside.snapshot(), self._name(number)
+        try:
+            plan = plan_rollback(
+                self.world.config, snapshot, name, None, where, word.time, by=word.by, why=word.why
+            )
+        except ImagepoolError:
+            return  # there is nothing to go back to, or it is not configured now
+        for build, each in plan.withhold:
+            self.world.outside.withhold(build.image, build.id, each)
+
+    def _word(self, number: int, everywhere: bool) -> Withholding:
+        return Withholding(
+            provider=None if everywhere else self._region(number),
+            by="ann",
+            time=self.world.kernel.clock(),
+            why="no SSH server",
+        )
 
     @rule(number=numbers, paused=st.booleans())
     def builds_of_an_image_are_paused(self, number: int, paused: bool) -> None:

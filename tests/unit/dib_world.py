@@ -20,6 +20,7 @@ from builder.dib.output.hashing import Disk
 from builder.model import Artifact, Build, BuildState, ImageFormat
 
 FAKE_DIB = Path(__file__).parent.parent / "fakes" / "disk-image-create"
+FAKE_BOOT_TEST = FAKE_DIB.with_name("boot-test")
 BUILD = "0123456789abcdef0123456789abcdef"
 INSTALLATION = "the-installation"
 FINISHED = datetime(2026, 11, 20, 14, 30, tzinfo=UTC)

@@ -40,6 +40,7 @@ from builder.model import (
     UploadPhase,
     UploadState,
     UploadWish,
+    Withholding,
 )
 from builder.planning.actions import Breaker, BuildDecision, UploadDecision, Verdict
 from builder.planning.breakers import judge, testimonies
@@ -204,6 +205,13 @@ def wish(time: datetime = NOW - MINUTE, *, wanted: bool, to: str = "north") -> U
     return UploadWish(provider=to, wanted=wanted, by="ann", time=time, why="it does not boot")
 
 
+def held(
+    build: Build, provider: str | None = None, time: datetime = NOW - MINUTE, why: str = "it does not boot"
+) -> Build:
+    """The same build after somebody withheld it from a provider, or from everywhere."""
+    return build.withhold(Withholding(provider=provider, by="ann", time=time, why=why))
+
+
 def asked(
     time: datetime = NOW - MINUTE, *, manual: bool = True, by: str = "ann", why: str = "new kernel"
 ) -> Request:
@@ -297,6 +305,9 @@ failures = st.builds(
 wishes = st.builds(
     UploadWish, provider=st.sampled_from(PROVIDERS[:2]), wanted=st.booleans(), by=texts, time=times, why=texts
 )
+withholdings = st.builds(
+    Withholding, provider=st.sampled_from([None, *PROVIDERS[:2]]), by=texts, time=times, why=texts
+)
 upload_cancellations = st.builds(
     UploadCancellation,
     upload=st.sampled_from([f"{build_id(1)}/north/0000000001", f"{build_id(2)}/south/0000000002"]),
@@ -331,6 +342,7 @@ def builds(draw: st.DrawFn, number: int) -> Build:
         changes=draw(st.sampled_from([(), ("packages: a 1 -> 2.", "two\nlines"), ("x",) * 5])),
         pruned=tuple(sorted(draw(st.sets(st.sampled_from(sorted(formats)))))) if formats else (),
         wishes=tuple(draw(st.lists(wishes, max_size=2, unique_by=lambda each: each.provider))),
+        withheld=tuple(draw(st.lists(withholdings, max_size=1))) if draw(st.booleans()) else (),
     )
 
 
@@ -354,6 +366,7 @@ def uploads(draw: st.DrawFn, number: int) -> Upload:
         stable_name=draw(st.sampled_from([None, "newest", "older"])),
         stable_tag=draw(st.sampled_from([None, "in-service"])),
         hidden=draw(st.booleans()),
+        withheld=draw(st.none() | times),
         deletion=draw(st.none() | deletions) if state is UploadState.DELETING else None,
     )
 
@@ -408,6 +421,7 @@ def configs(draw: st.DrawFn) -> Config:
         stable_name=draw(st.sampled_from([None, "newest"])),
         stable_tag=draw(st.sampled_from([None, "in-service"])),
         promote=draw(st.sampled_from(["each", "all", 1, 2, 9])),
+        hide_old=draw(st.booleans()),
     )
     clouds = [
         provider(

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from builder.config.model import BuildLimits, Config, Platform, Provider, ZooKeeper
+from builder.config.model import BootTest, BuildLimits, Config, Platform, Provider, ZooKeeper
+from builder.dib.boot import program
 from builder.dib.isolation import cgroups, sudo, workspace
 from builder.doctor import clouds, daemon, examination, images, machine, records
 from builder.doctor.world import World
@@ -26,7 +27,7 @@ from builder.store.zookeeper import ZooKeeperStore
 from builder.workers import statedir
 from tests.fakes.cloud import FakeCloud
 from tests.unit import cli_world
-from tests.unit.dib_world import BUILD, INSTALLATION, need_root
+from tests.unit.dib_world import BUILD, FAKE_BOOT_TEST, INSTALLATION, need_root
 from tests.unit.planning_world import IMAGE, NOW, building, config, diskimage, provider, ready
 from tests.unit.reachable_world import closed_mirror, mirror
 
@@ -313,6 +314,24 @@ def test_an_image_for_other_machines_is_none_of_this_ones_business(tmp_path: Pat
     assert found.level is Level.OK
     assert "riscv64" in found.text
     assert list(images.mirrors(world)) == []
+
+
+def test_what_boots_images_is_asked_for_where_one_is_booted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "PROGRAM", (str(FAKE_BOOT_TEST), str(tmp_path)))
+    image = diskimage(elements=("debian-minimal", "vm"), boot_test=BootTest(mode="on"))
+    world = seen(installation(tmp_path, image))
+
+    def found() -> Finding:
+        return next(f for f in images.look(world, image) if f.name == f"boot test of {IMAGE}")
+
+    assert found().level is Level.OK
+    (tmp_path / "missing").write_text("no firmware\nInstall the package ovmf.\n")
+    assert (found().level, found().text) == (Level.PROBLEM, "images can't be booted here: no firmware")
+    assert found().hint == "Install the package ovmf."
+    unbooted = replace(image, boot_test=BootTest())
+    assert "boot test" not in " ".join(f.name for f in images.look(world, unbooted))
 
 
 def test_the_disk_is_compared_with_the_last_build(tmp_path: Path) -> None:

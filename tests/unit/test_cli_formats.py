@@ -51,6 +51,9 @@ COMMANDS = [
     ("provider", "show", "south"),
     ("cleanup", "--dry-run"),
     ("leak", "list"),
+    ("image", "history", IMAGE),
+    ("image", "rollback", IMAGE, "--to", build_id(1)[:8], "--dry-run"),
+    ("build", "quarantine", build_id(1)[:8], "--dry-run"),
 ]
 
 
@@ -103,6 +106,7 @@ def test_build_list_has_exactly_the_promised_keys_and_values(world: World) -> No
         "reason": None,
         "progress": None,
         "left": None,
+        "withheld": None,
     }
     assert broken["reason"] == BROKEN.summary
     assert (broken["size"], broken["formats"]) == (None, [])
@@ -133,6 +137,7 @@ def test_upload_list_has_exactly_the_promised_keys_and_values(world: World) -> N
         "left": None,
         "serving": "2026-11-21T14:30:00Z",
         "hidden": False,
+        "withheld": None,
     }
     assert rows["south"]["reason"] == "quota: it broke"
 
@@ -155,6 +160,7 @@ def test_image_list_has_exactly_the_promised_keys_and_values(world: World) -> No
         "checked": None,
         "pause": None,
         "next_builder": None,
+        "withheld": [],
     }
 
 

@@ -1,4 +1,4 @@
-"""What an upload has in its cloud goes, or is hidden, and nothing else ever does."""
+"""What an upload has in its cloud goes, and nothing else ever does."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from builder.cloud import transfer
-from builder.cloudimage import RAW_SHA256, RAW_SIZE, SERVING, CloudImage, GlanceStatus
+from builder.cloudimage import SERVING, CloudImage, GlanceStatus
 from builder.errors import CloudError, CloudUnavailableError, RefusedError
-from builder.model import BuildState, FailureClass
+from builder.model import FailureClass
 from builder.ways import Way
 from tests.fakes.cloud import FakeCloud
-from tests.unit.cloud_world import INSTALLATION, Attempt, build, content, record
+from tests.unit.cloud_world import INSTALLATION, Attempt, content, record
 
 UNAVAILABLE = CloudUnavailableError("the cloud sleeps", failure_class=FailureClass.CLOUD)
 
@@ -32,10 +32,6 @@ def ready(cloud: FakeCloud, tmp_path: Path) -> CloudImage:
 
 def remove(cloud: FakeCloud, **changes: Any) -> str:
     return transfer.remove(cloud, record(**changes), installation_id=INSTALLATION)
-
-
-def hide(cloud: FakeCloud, **changes: Any) -> None:
-    transfer.hide(cloud, record(**changes), installation_id=INSTALLATION)
 
 
 def test_an_upload_is_removed_by_its_id(cloud: FakeCloud, ready: CloudImage) -> None:
@@ -98,7 +94,7 @@ def test_an_image_of_somebody_else_is_never_touched(cloud: FakeCloud, ready: Clo
     with pytest.raises(RefusedError, match=f"{name} is 'another'"):
         remove(cloud, external_id=ready.id)
     with pytest.raises(RefusedError, match=f"{name} is 'another'"):
-        hide(cloud, external_id=ready.id)
+        transfer.hide(cloud, record(external_id=ready.id), installation_id=INSTALLATION)
     remove(cloud)
 
     assert [(image.id, image.hidden) for image in cloud.images.values()] == [(ready.id, False)]
@@ -203,59 +199,3 @@ def test_what_is_not_ours_is_not_discarded(cloud: FakeCloud, ready: CloudImage) 
 
     assert "not provably" in discard(cloud, ready, [])
     assert list(cloud.images) == [ready.id]
-
-
-# -- hiding --------------------------------------------------------------------------------------
-
-
-def test_an_image_that_can_not_go_yet_is_hidden(cloud: FakeCloud, ready: CloudImage) -> None:
-    hide(cloud, external_id=ready.id)
-
-    assert cloud.images[ready.id] == replace(ready, hidden=True)
-    hide(cloud, external_id=ready.id)
-    assert cloud.count("update") == 1
-
-
-def test_hiding_what_is_gone_is_no_error(cloud: FakeCloud) -> None:
-    hide(cloud, external_id="gone-1")
-    hide(cloud)
-
-    assert cloud.count("update") == 0
-
-
-# -- what becomes known of a build later -----------------------------------------------------------
-
-
-def facts(cloud: FakeCloud, ready: CloudImage, **changes: Any) -> None:
-    upload = record(external_id=ready.id)
-    transfer.add_build_facts(cloud, upload, build(**changes), installation_id=INSTALLATION)
-
-
-def test_an_upload_of_a_build_that_went_on_learns_its_facts_in_the_end(
-    cloud: FakeCloud, ready: CloudImage
-) -> None:
-    unknown = (RAW_SHA256, RAW_SIZE, "imagepool_build_ready")
-    early = {name: value for name, value in ready.properties.items() if name not in unknown}
-    cloud.change(ready.id, properties=early)
-
-    facts(cloud, ready, state=BuildState.BUILDING, ended=None, raw_sha256=None, raw_size=None)
-    assert cloud.images[ready.id].properties == early
-
-    facts(cloud, ready)
-    assert cloud.images[ready.id] == ready
-
-
-def test_facts_that_are_known_already_cost_no_change(cloud: FakeCloud, ready: CloudImage) -> None:
-    facts(cloud, ready)
-
-    assert cloud.count("update") == 0
-
-
-def test_facts_go_to_no_image_that_is_gone_or_not_ours(cloud: FakeCloud, ready: CloudImage) -> None:
-    cloud.change(ready.id, properties={"whose": "not ours"})
-    with pytest.raises(RefusedError):
-        facts(cloud, ready)
-
-    cloud.images.clear()
-    with pytest.raises(CloudError, match="is gone"):
-        facts(cloud, ready)

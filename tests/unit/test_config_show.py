@@ -70,6 +70,7 @@ diskimages:
     stable-name: the-{{ platform.release }}
     stable-tag: tagged
     promote: 2
+    hide-old: true
     format-options:
       qcow2: {compression: zlib, compat: '0.10'}
       raw: {}

@@ -65,6 +65,12 @@ def test_a_guest_runs_says_something_and_is_gone(image: Path, tmp_path: Path) ->
         assert seconds.ssh is None
         assert wait_for(lambda: running.cpu_seconds > 0, timeout=PATIENCE)
         assert processes_of(place)
+        # It has written nothing, but an overlay has a head.
+        assert 0 < running.disk_claimed < 1 << 20
+        running.copy_key(place / "copied")
+        assert (place / "copied").stat().st_mode & 0o777 == 0o600
+        assert "PRIVATE KEY" in (place / "copied").read_text()
+        (place / "copied").unlink()
     assert processes_of(place) == []
     # Its console is what stays of it.
     assert [file.name for file in place.iterdir()] == ["console.log"]

@@ -16,7 +16,13 @@ import pytest
 
 PROJECT = Path(__file__).parents[2]
 
-WORDS = ("builder.errors", "builder.model", "builder.cloudimage", "builder.ways")
+WORDS = (
+    "builder.errors",
+    "builder.model",
+    "builder.cloudimage",
+    "builder.ways",
+    "builder.withheldmark",
+)
 SEES = (*WORDS, "builder.config.model")
 
 
@@ -35,11 +41,13 @@ LAYERS: Mapping[str, Row] = {
     "builder.errors": Row(0, ("builder.model",)),  # for types alone; see test_no_cycles
     "builder.cloudimage": Row(0),
     "builder.ways": Row(0),
+    "builder.bootorder": Row(0, ("builder.model",)),
     "builder.bounded": Row(0),
     "builder.findings": Row(0, ("builder.model",)),
     "builder.host": Row(0),
     "builder.shown": Row(0),
     "builder.signals": Row(0),
+    "builder.withheldmark": Row(0, ("builder.model",)),
     # L1: what is configured, and how programs are run
     "builder.config": Row(1, WORDS),
     "builder.process": Row(1, WORDS),
@@ -47,10 +55,21 @@ LAYERS: Mapping[str, Row] = {
     "builder.planning": Row(2, SEES),
     "builder.store": Row(2, (*SEES, "builder.process")),
     "builder.dib": Row(
-        2, (*SEES, "builder.process", "builder.bounded", "builder.findings", "builder.host", "builder.shown")
+        2,
+        (
+            *SEES,
+            "builder.bootorder",
+            "builder.process",
+            "builder.bounded",
+            "builder.findings",
+            "builder.host",
+            "builder.shown",
+        ),
     ),
     "builder.cloud": Row(2, (*SEES, "builder.bounded")),
     "builder.emulator": Row(2, (*WORDS, "builder.host", "builder.process")),
+    # ... beyond which is a program of its own, that the engine runs in a build's sandbox and never imports
+    "builder.boottest": Row(3, (*WORDS, "builder.bootorder", "builder.emulator", "builder.process")),
     "builder.serving": Row(2, WORDS),
     "builder.metrics": Row(2, WORDS),
     "builder.notify": Row(2, (*SEES, "builder.config.passing", "builder.process")),
@@ -137,6 +156,8 @@ LAYERS: Mapping[str, Row] = {
             "builder.planning",
             "builder.store.base",
             "builder.store.exchange",
+            "builder.bootorder",
+            "builder.dib.boot.byhand",
             "builder.dib.output.artifacts",
             "builder.dib.command",
             "builder.dib.contents.reproduce",

@@ -34,6 +34,7 @@ from tests.unit.planning_world import (
     build_id,
     building,
     failed,
+    held,
     ready,
     records,
     snapshot,
@@ -195,6 +196,35 @@ def test_a_snapshot_goes_through_images_by_name_and_knows_nothing_of_others() ->
     assert [x.id for x in whole.builds()] == [build_id(2), build_id(1)]
     assert list(whole.uploads()) == [upload(2, UploadState.READY, NOW)]
     assert whole.image("c") == records(name="c")
+
+
+# -- withheld, and serving ----------------------------------------------------------------------------
+
+
+def test_a_word_for_everywhere_counts_before_one_for_a_provider() -> None:
+    build = held(held(ready(1, NOW), "north", why="slow there"), why="no kernel")
+    assert [word.why for word in build.withheld] == ["slow there", "no kernel"]
+    assert build.quarantine is not None and build.quarantine.why == "no kernel"
+    assert build.withheld_from("north") == build.withheld_from("south") == build.quarantine
+    there = held(ready(1, NOW), "north")
+    assert (there.quarantine, there.withheld_from("south")) == (None, None)
+    assert there.withheld_from("north") == there.withheld[0]
+
+
+def test_the_last_word_for_the_same_holds_until_it_is_taken_back() -> None:
+    twice = held(held(ready(1, NOW), why="first"), why="second")
+    assert [word.why for word in twice.withheld] == ["second"]
+    both = held(twice, "north")
+    assert both.released("north") == twice
+    assert both.released("south") == both
+    assert both.released(None) == ready(1, NOW)
+
+
+def test_when_an_upload_became_ready_stays_when_nodepools_time_is_renewed() -> None:
+    nodepools = upload(1, UploadState.READY, NOW - HOUR)
+    later = nodepools.renewed(NOW)
+    assert (later.state_time, later.since, nodepools.since) == (NOW, NOW - HOUR, NOW - HOUR)
+    assert later.renewed(NOW + HOUR).since == NOW - HOUR
 
 
 # -- three parts --------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.config.model import Config
+from builder.config.model import BOOT_TEST_LABEL, BootTest, Config
 from builder.model import BuildState, Daemon, ImageRecords, Snapshot
 from builder.planning.actions import BuildDecision, Verdict
 from builder.planning.assignment import HANDOVER, assign, look_again, takeable, why_not
@@ -99,6 +99,17 @@ def test_a_build_whose_builder_died_takes_no_worker() -> None:
     left = records(building(2, NOW, builder_id="x"), name="d")
     known = snapshot(ALL[0], left, daemons=(builder("x"),))
     assert settled(config(IMAGES[0]), known) == {"a": "host-x"}
+
+
+def test_an_image_that_is_booted_goes_to_who_can_boot_it() -> None:
+    tested = diskimage(boot_test=BootTest(mode="report-only"))
+    lacking = why_not(tested, builder("x"))
+    assert lacking is not None
+    assert lacking.startswith("it can't boot images")
+    assert why_not(tested, builder("x", labels=ARM)) == lacking
+    both = replace(tested, requires=ARM)
+    assert why_not(both, builder("x")) == "it lacks the labels arm64 and boot-test"
+    assert why_not(tested, builder("x", labels=frozenset({BOOT_TEST_LABEL}))) is None
 
 
 def test_labels_decide_before_load() -> None:

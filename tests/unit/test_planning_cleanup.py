@@ -509,7 +509,7 @@ STORIES: dict[str, tuple[ImageRecords, list[CleanupAction]]] = {
                 CleanupKind.REMOVE_UPLOAD,
                 "The upload of build 00000003 to north is to go since 2026-11-21 14:30 UTC,"
                 " asked by ann at 2026-11-21 14:30 UTC: it does not boot;"
-                " it was in use when it was to be deleted, so it is hidden meanwhile.",
+                " it is hidden meanwhile.",
                 build=NEW,
                 upload=HIDDEN,
             )

@@ -20,6 +20,7 @@ from tests.unit.planning_world import (
     diskimage,
     doomed,
     failed,
+    held,
     provider,
     ready,
     records,
@@ -64,6 +65,12 @@ def test_the_whole_story_of_an_image() -> None:
             Verdict.NO,
             "Uploads to south are paused in the configuration (`pause: true`).",
         ),
+        (
+            "image in service in north",
+            Verdict.NOW,
+            "Build 00000002 is the newest ready one in north that may serve, and goes into service.",
+        ),
+        ("image in service in south", Verdict.NO, "No image of it is ready in south."),
         ("clean-up of building build 00000006", Verdict.NO, "It is being built."),
         (
             "clean-up of failed build 00000005",
@@ -185,3 +192,33 @@ def test_what_became_of_other_images_tells_whether_a_provider_takes_this_one() -
     assert rows["upload to north"].reason.startswith(
         "3 uploads in a row to north failed, last: auth: it broke. Nothing is sent there before"
     )
+
+
+def test_what_is_withheld_says_so_wherever_it_is_told_of() -> None:
+    settings = config(diskimage(stable_name="debian"), provider("north"), provider("south"))
+    bad = held(ready(2, NOW - HOUR))
+    good = ready(1, NOW - DAY)
+    serving = {"serving": NOW - HOUR, "stable_name": "debian"}
+    known = records(
+        bad,
+        good,
+        upload(2, UploadState.READY, NOW - DAY),
+        upload(1, UploadState.READY, NOW, **serving),
+        upload(2, UploadState.READY, NOW, "south", **serving),
+    )
+    rows = {what: reason for what, _, reason in told(settings, known)}
+    word = "uild 00000002 was put in quarantine by ann at 2026-11-21 14:29 UTC: it does not boot."
+    assert rows["clean-up of ready build 00000002"] == (
+        f"It stays until 2 good newer builds are ready. B{word}"
+    )
+    assert rows["clean-up of ready upload of 00000002 in north"] == (
+        f"It stays until 2 good newer uploads are ready there. B{word}"
+    )
+    assert rows["clean-up of ready upload of 00000001 in north"] == (
+        "It stays: it is the image there that is in service."
+    )
+    assert rows["clean-up of ready upload of 00000002 in south"] == (
+        f"It stays: it is the newest ready one there, the image in service. B{word}"
+    )
+    assert rows["stable name debian in south"].endswith(f"for nothing else is ready there: b{word}")
+    assert rows["upload to north"].endswith(f"The newest b{word}")

@@ -68,6 +68,27 @@ def test_what_a_retry_cannot_mend_waits_for_the_next_tick_or_somebody(kind: Fail
     assert after(UNSCHEDULED, failed(2, NOW, kind), YESTERDAY) is None
 
 
+def test_an_image_that_fails_its_test_is_built_once_more_after_the_longest_wait() -> None:
+    longest = config().build_retry.longest
+    again = after(DAILY, failed(2, NOW, FailureClass.TEST), YESTERDAY)
+    assert again is not None
+    assert NOW + longest <= again <= NOW + longest * 5 / 4
+    first = failed(2, TICK + MINUTE, FailureClass.TEST)
+    assert after(DAILY, failed(3, NOW, FailureClass.TEST), first, YESTERDAY) == NEXT_TICK
+    assert after(UNSCHEDULED, failed(3, NOW, FailureClass.TEST), first, YESTERDAY) is None
+    # A mirror that failed in between is another matter.
+    broken = failed(3, NOW - MINUTE, took=MINUTE)
+    between = after(DAILY, failed(4, NOW, FailureClass.TEST), broken, first, YESTERDAY)
+    assert between is not None
+    assert between >= NOW + longest
+
+
+def test_the_limit_of_retries_holds_for_tests_as_well() -> None:
+    settings = replace(config(DAILY), build_retry=replace(config().build_retry, limit=1))
+    last = failed(2, NOW, FailureClass.TEST)
+    assert next_try(DAILY, snapshot(records(YESTERDAY)), last, settings, NOW) == NEXT_TICK
+
+
 def test_a_paused_image_has_no_next_try() -> None:
     assert after(diskimage(pause=True), failed(2, NOW), YESTERDAY) is None
 

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 
 from builder.config.model import Config, ScheduleEntry
 from builder.model import FailureClass, ImageFormat, ImageRecords, Pause, Snapshot, UploadPhase, UploadState
+from builder.planning import planner as remembering
 from builder.planning import remembered
 from builder.planning.actions import BreakerState, Verdict
 from builder.planning.breakers import breakers
 from builder.planning.builds import decide_builds
 from builder.planning.cleanup import plan_cleanup
+from builder.planning.marking import plan_markings
 from builder.planning.planner import Planner
 from builder.planning.promotion import plan_promotions
 from builder.planning.uploads import decide_uploads
@@ -27,6 +29,7 @@ from tests.unit.planning_world import (
     ELSEWHERE,
     HERE,
     HOUR,
+    IMAGE,
     MINUTE,
     NOW,
     build_id,
@@ -35,6 +38,7 @@ from tests.unit.planning_world import (
     claimable,
     config,
     diskimage,
+    held,
     provider,
     ready,
     records,
@@ -88,6 +92,7 @@ class World:
         made_of = (self.config, self.snapshot, self.now)
         assert planner.builds(*made_of) == decide_builds(*made_of)
         assert planner.promotions(*made_of) == plan_promotions(*made_of)
+        assert planner.markings(*made_of) == plan_markings(*made_of[:2])
         here: Any = {"builder_id": HERE, "active": frozenset({build_id(2)})}
         assert planner.cleanup(*made_of, **here) == plan_cleanup(*made_of, **here)
 
@@ -236,6 +241,37 @@ def test_one_change_is_decided_at_the_cost_of_one_image(monkeypatch: pytest.Monk
     plan = planner.upload_plan(world.config, world.snapshot, world.now + MINUTE)
     assert decided == ["image-7"]
     assert sum(d.verdict is Verdict.RUNNING for d in plan.decisions()) == 1
+
+
+def test_what_serves_is_not_decided_anew_while_bytes_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, planner, decided = World(config(diskimage(), provider())), Planner(), []
+    promote = remembering.promotions_of
+
+    def counted(image, *more):
+        decided.append(image.name)
+        return promote(image, *more)
+
+    def told() -> list[str]:
+        """The images on which it was decided; what comes of it is always what everybody says."""
+        decided.clear()
+        plan = planner.promotions(world.config, world.snapshot, world.now)
+        assert plan == plan_promotions(world.config, world.snapshot, world.now)
+        return list(decided)
+
+    monkeypatch.setattr(remembering, "promotions_of", counted)
+    new, old = ready(2, NOW - HOUR), ready(1, NOW - DAY)
+    serving = upload(1, UploadState.READY, NOW - DAY, serving=NOW - DAY)
+    moving = upload(2, UploadState.UPLOADING, NOW, sent=0)
+    world.put(records(new, old, serving, moving))
+    assert told() == [IMAGE]
+    world.put(records(new, old, serving, replace(moving, sent=7)))
+    assert told() == []
+    arrived = replace(moving, state=UploadState.READY, state_time=NOW - 2 * DAY, ended=NOW)
+    world.put(records(new, old, serving, arrived))
+    assert told() == [IMAGE]
+    world.put(records(held(new), old, serving, arrived))
+    assert told() == [IMAGE]
+    assert told() == []
 
 
 def test_who_waits_for_a_full_provider_is_passed_over() -> None:

@@ -1,4 +1,4 @@
-"""Which image has the stable name in which provider."""
+"""Which image serves in which provider: by name and tag, and in nodepool's sense."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from builder.config.model import Config
-from builder.model import Build, ImageRecords, Upload, UploadState
+from builder.config.model import Config, ProviderImage, Sharing
+from builder.model import Build, ImageRecords, Upload, UploadState, Withholding
 from builder.planning.actions import Promotion, Verdict
-from builder.planning.promotion import plan_promotions
+from builder.planning.promotion import behind, plan_promotions
+from builder.planning.records import picked
 from tests.unit.planning_world import (
     DAY,
     HOUR,
@@ -19,6 +20,8 @@ from tests.unit.planning_world import (
     config,
     diskimage,
     doomed,
+    held,
+    paused,
     provider,
     ready,
     records,
@@ -39,11 +42,13 @@ def settings(promote: str | int = "each", clouds=CLOUDS, **changes) -> Config:
 
 
 def there(build: Build, *clouds: str, serving: bool = False, state: UploadState = READY) -> list[Upload]:
-    """The build is ready in those providers, since a few minutes after it was."""
+    """The build is ready in those providers, since a few minutes after it was; nodepool's launcher takes
+    what serves."""
     number = int(build.id[:8], 16)
     since = build.state_time + MINUTE
     sign = {"serving": since, "stable_name": "debian"} if serving else {}
-    return [upload(number, state, since, to, **sign) for to in clouds]
+    picked_by = NOW if serving else NOW - 9 * DAY
+    return [upload(number, state, picked_by, to, ended=since, **sign) for to in clouds]
 
 
 def plan(config_: Config, *parts: Build | Upload | list[Upload]) -> dict[str, Promotion]:
@@ -167,7 +172,7 @@ def test_a_move_that_was_cut_short_is_finished() -> None:
 
 def test_the_newest_build_counts_not_the_last_upload() -> None:
     """Yesterday's upload took until now."""
-    late = [replace(u, state_time=NOW) for u in there(YESTERDAY, "north")]
+    late = [replace(u, state_time=NOW, ended=NOW) for u in there(YESTERDAY, "north")]
     assert moves(settings(), *BUILDS, there(TODAY, "north"), late) == {"north": (NEW, [])}
 
 
@@ -229,9 +234,7 @@ def test_when_nothing_is_left_there_is_nobody_to_take_over() -> None:
 # -- whose business it is -------------------------------------------------------------------------
 
 
-def test_without_a_stable_name_or_tag_nothing_moves() -> None:
-    plain = config(diskimage(), provider())
-    assert plan(plain, TODAY, there(TODAY, "north")) == {}
+def test_a_tag_moves_as_a_name_does() -> None:
     tagged = config(diskimage(stable_tag="in-service"), provider())
     promotion = plan(tagged, TODAY, there(TODAY, "north"))["north"]
     assert promotion.verdict is Verdict.NOW
@@ -300,13 +303,217 @@ def test_daemons_that_disagree_do_not_rename_in_turns_as_fast_as_they_can() -> N
     assert moves(settings(clouds=NORTH), *BUILDS, named(YESTERDAY, "x", serving=NOW), there(TODAY, "north"))
 
 
-@pytest.mark.parametrize("state", [READY, DELETING])
-def test_what_is_configured_no_more_is_taken_back(state: UploadState) -> None:
+def test_what_is_configured_no_more_is_taken_back_from_what_goes_on_serving() -> None:
     plain = config(diskimage(), provider("north"), provider("south"))
-    served = named(TODAY, "before", "current", state=state)
-    (promotion,) = plan(plain, TODAY, served, there(TODAY, "south")).values()
-    assert (promotion.provider, promotion.verdict) == ("north", Verdict.NOW)
-    assert (promotion.upload, promotion.predecessors) == (None, (served,))
+    served = named(TODAY, "before", "current")
+    promotion = plan(plain, TODAY, served, there(TODAY, "south"))["north"]
+    assert (promotion.verdict, promotion.upload, promotion.predecessors) == (Verdict.NOW, served, ())
     assert promotion.reason == (
         "Build 00000003 in north loses the stable name before and stable tag current: none is configured."
     )
+
+
+# -- in nodepool's sense --------------------------------------------------------------------------
+
+PLAIN = config(diskimage(), provider("north"))
+
+
+def taken(*parts: Upload | list[Upload]) -> Upload | None:
+    """What nodepool's launcher takes in north."""
+    return picked(x for part in parts for x in (part if isinstance(part, list) else [part]))
+
+
+def test_without_name_and_tag_it_serves_what_nodepool_takes() -> None:
+    fresh = there(TODAY, "north")
+    serving = there(YESTERDAY, "north", serving=True)
+    promotion = plan(PLAIN, *BUILDS, serving, fresh)["north"]
+    assert (promotion.verdict, promotion.upload) == (Verdict.NOW, fresh[0])
+    assert promotion.predecessors == tuple(serving)
+    assert promotion.renewed is not None and promotion.renewed > serving[0].state_time
+    assert promotion.reason == (
+        "Build 00000003 is the newest ready one in north that may serve, and goes into service."
+    )
+    served = replace(fresh[0].renewed(promotion.renewed), serving=NOW)
+    before = replace(serving[0], serving=None)
+    assert taken(served, before) == served
+    done = plan(PLAIN, *BUILDS, before, served)["north"]
+    assert (done.verdict, done.reason) == (
+        Verdict.NO,
+        "Build 00000003 is in service in north since 2026-11-21 14:30 UTC.",
+    )
+
+
+def test_what_nodepool_takes_instead_is_put_right() -> None:
+    """A nodepool-builder beside us, or somebody by hand, made another one the newest."""
+    serving = there(TODAY, "north", serving=True)
+    ahead = [replace(u, state_time=NOW + HOUR) for u in there(YESTERDAY, "north")]
+    promotion = plan(settings(clouds=NORTH), *BUILDS, serving, ahead)["north"]
+    assert (promotion.verdict, promotion.upload) == (Verdict.NOW, serving[0])
+    assert promotion.renewed is not None and promotion.renewed > ahead[0].state_time
+    assert promotion.reason == (
+        "Build 00000003 is in service in north, but nodepool's launcher would take another one."
+    )
+
+
+def test_what_becomes_ready_waits_behind_what_serves() -> None:
+    serving = there(YESTERDAY, "north", serving=True)
+    known = records(*BUILDS, *serving)
+    fresh = replace(there(TODAY, "north")[0], state_time=behind(known, "north", NOW))
+    assert taken(serving, fresh) == serving[0]
+    assert fresh.state_time > there(BEFORE, "north")[0].state_time, "yet ahead of all others"
+    assert behind(known, "south", NOW) == NOW
+    # By a clock that is behind, too.
+    assert behind(known, "north", NOW - DAY) == NOW - DAY
+
+
+@pytest.mark.parametrize("promote", ["all", 2])
+def test_without_name_and_tag_a_build_waits_for_others_as_well(promote: str | int) -> None:
+    plain = config(diskimage(promote=promote), *(provider(name) for name in ("north", "south")))
+    serving = there(YESTERDAY, "north", "south", serving=True)
+    parts = (*BUILDS, [replace(u, stable_name=None) for u in serving], there(TODAY, "north"))
+    assert moves(plain, *parts) == {}
+    assert moves(plain, *parts, there(TODAY, "south")).keys() == {"north", "south"}
+
+
+# -- what is withheld -----------------------------------------------------------------------------
+
+SERVING = there(TODAY, *CLOUDS, serving=True)
+EARLIER = there(YESTERDAY, *CLOUDS)
+BAD = "build 00000003 was put in quarantine by ann at 2026-11-21 14:29 UTC: it does not boot"
+
+
+@pytest.mark.parametrize("promote", ["each", "all", 2])
+def test_what_is_put_in_quarantine_hands_over_everywhere(promote: str | int) -> None:
+    parts = (held(TODAY), YESTERDAY, SERVING, EARLIER)
+    assert moves(settings(promote), *parts) == {name: (OLD, [NEW]) for name in CLOUDS}
+    promotion = plan(settings(promote), *parts)["north"]
+    assert promotion.reason == f"Build 00000002 takes the stable name debian in north back: {BAD}."
+    assert promotion.by == "ann"
+    assert promotion.renewed is not None and promotion.renewed > SERVING[0].state_time
+
+
+def test_what_is_withheld_from_one_provider_goes_on_in_the_others() -> None:
+    parts = (held(TODAY, "south"), YESTERDAY, SERVING, EARLIER)
+    assert moves(settings(), *parts) == {"south": (OLD, [NEW])}
+    assert "was withheld from south by ann" in plan(settings(), *parts)["south"].reason
+
+
+def test_a_build_that_is_withheld_there_is_not_waited_for() -> None:
+    serving = there(YESTERDAY, *CLOUDS, serving=True)
+    two = (serving, there(TODAY, "north", "west"))
+    assert moves(settings("all"), TODAY, YESTERDAY, *two) == {}
+    moved = moves(settings("all"), held(TODAY, "south"), YESTERDAY, *two)
+    assert moved == {"north": (NEW, [OLD]), "west": (NEW, [OLD])}
+
+
+def test_it_does_not_come_back_and_says_why() -> None:
+    back = there(YESTERDAY, "north", serving=True)
+    promotion = plan(settings(clouds=NORTH), held(TODAY), YESTERDAY, back, there(TODAY, "north"))["north"]
+    assert promotion.verdict is Verdict.NO
+    assert promotion.reason == (
+        f"Build 00000002 has the stable name debian in north since 2026-11-20 14:31 UTC. The newer {BAD}."
+    )
+
+
+def test_it_comes_back_once_that_is_taken_back() -> None:
+    back = there(YESTERDAY, *CLOUDS, serving=True)
+    released = held(TODAY).released(None)
+    assert moves(settings("all"), released, YESTERDAY, back, there(TODAY, *CLOUDS)) == {
+        name: (NEW, [OLD]) for name in CLOUDS
+    }
+
+
+def test_a_provider_that_has_nothing_else_goes_on_and_says_so() -> None:
+    promotion = plan(settings(clouds=NORTH), held(TODAY), there(TODAY, "north", serving=True))["north"]
+    assert promotion.verdict is Verdict.NO
+    assert promotion.reason == (
+        "Build 00000003 has the stable name debian in north since 2026-11-21 13:31 UTC,"
+        f" for nothing else is ready there: {BAD}."
+    )
+
+
+def test_of_two_that_are_withheld_that_which_serves_goes_on() -> None:
+    both = (held(TODAY), held(YESTERDAY))
+    assert moves(settings(), *both, SERVING, EARLIER) == {}
+    gone = there(TODAY, "north", serving=True, state=DELETING)
+    assert moves(settings(clouds=NORTH), *both, gone, there(YESTERDAY, "north")) == {"north": (OLD, [NEW])}
+
+
+def test_what_is_withheld_before_it_ever_served_does_not_begin() -> None:
+    promotion = plan(settings(clouds=NORTH), held(TODAY), there(TODAY, "north"))["north"]
+    assert (promotion.verdict, promotion.upload) == (Verdict.NO, None)
+    assert promotion.reason == (
+        "No image in north has the stable name debian yet. Nothing else is ready there:"
+        " build 00000003 was put in quarantine by ann at 2026-11-21 14:29 UTC: it does not boot."
+    )
+
+
+def test_a_newer_build_that_waits_for_others_is_better_than_what_is_withheld() -> None:
+    serving = there(YESTERDAY, "north", serving=True)
+    parts = (TODAY, held(YESTERDAY), serving, there(TODAY, "north"))
+    assert moves(settings("all"), *parts) == {"north": (NEW, [OLD])}
+
+
+def test_a_freeze_stops_all_but_what_somebody_said() -> None:
+    frozen = {"frozen": paused()}
+    # Also when the machine's user, who is called as we are, typed it.
+    for by in ("ann", "imagepool"):
+        bad = TODAY.withhold(Withholding(provider=None, by=by, time=NOW))
+        known = records(bad, YESTERDAY, *SERVING, *EARLIER)
+        moving = plan_promotions(settings(), snapshot(known, **frozen), NOW)
+        assert {(p.verdict, p.by) for p in moving} == {(Verdict.NOW, by)}
+    by_itself = records(TODAY, YESTERDAY, *there(YESTERDAY, *CLOUDS, serving=True), *there(TODAY, *CLOUDS))
+    stopped = plan_promotions(settings(), snapshot(by_itself, **frozen), NOW)
+    assert {p.verdict for p in stopped} == {Verdict.NO}
+    assert stopped[0].reason.endswith("`imagepool unfreeze` lets it go on.")
+
+
+def test_in_nodepools_sense_the_rollback_is_the_same() -> None:
+    plain = config(diskimage(), provider("north"))
+    serving = [replace(u, stable_name=None) for u in there(TODAY, "north", serving=True)]
+    promotion = plan(plain, held(TODAY), YESTERDAY, serving, there(YESTERDAY, "north"))["north"]
+    assert (promotion.verdict, promotion.upload) == (Verdict.NOW, there(YESTERDAY, "north")[0])
+    assert promotion.reason == f"Build 00000002 is in service in north again: {BAD}."
+
+
+# -- hidden ---------------------------------------------------------------------------------------
+
+HIDING = settings(clouds=NORTH, hide_old=True)
+
+
+def hidden(*parts: Build | Upload | list[Upload], config_: Config = HIDING) -> list[str]:
+    promotion = plan(config_, *parts)["north"]
+    assert (promotion.verdict is Verdict.NOW) is bool(promotion.hide or promotion.show)
+    return [u.build_id[:8] for u in promotion.hide]
+
+
+def test_what_serves_no_more_is_hidden() -> None:
+    serving = there(TODAY, "north", serving=True)
+    parts = (*BUILDS, serving, there(YESTERDAY, "north"), there(BEFORE, "north"))
+    assert hidden(*parts) == [OLD, "00000001"]
+    assert hidden(*parts, config_=settings(clouds=NORTH)) == []
+    assert plan(HIDING, *parts)["north"].reason == (
+        "Build 00000003 is in service in north, and builds 00000001 and 00000002 are hidden (`hide-old`)."
+    )
+    done = [replace(u, hidden=True) for u in (*there(YESTERDAY, "north"), *there(BEFORE, "north"))]
+    assert hidden(*BUILDS, serving, done) == []
+
+
+def test_what_waits_for_others_is_not_hidden_but_what_is_withheld_is() -> None:
+    image = settings("all", clouds=("north", "south"), hide_old=True)
+    parts = (YESTERDAY, there(YESTERDAY, "north", "south", serving=True), there(TODAY, "north"))
+    assert hidden(TODAY, *parts, config_=image) == []
+    assert hidden(held(TODAY), *parts, config_=image) == [NEW]
+
+
+def test_what_serves_again_is_shown_again() -> None:
+    old = [replace(u, hidden=True) for u in there(YESTERDAY, "north")]
+    promotion = plan(HIDING, held(TODAY), YESTERDAY, there(TODAY, "north", serving=True), old)["north"]
+    assert promotion.show and [u.build_id for u in promotion.hide] == [TODAY.id]
+
+
+def test_where_images_are_hidden_anyway_nothing_is_hidden_or_shown() -> None:
+    listed = ProviderImage(diskimage=IMAGE, sharing=Sharing(hidden=True))
+    closed = replace(HIDING, providers={"north": replace(provider("north"), images={IMAGE: listed})})
+    serving = [replace(u, hidden=True) for u in there(TODAY, "north", serving=True)]
+    assert hidden(*BUILDS, serving, there(YESTERDAY, "north"), config_=closed) == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +20,7 @@ from builder.cloudimage import (
     GlanceStatus,
     Sighting,
 )
-from builder.config.model import BreakerPolicy, Config
+from builder.config.model import BreakerPolicy, Config, DiskImage
 from builder.model import (
     Build,
     BuildState,
@@ -32,14 +32,21 @@ from builder.model import (
     UploadPhase,
     UploadState,
 )
-from builder.planning.actions import BreakerState, CleanupAction, CleanupKind, Trigger, Verdict
+from builder.planning.actions import (
+    BreakerState,
+    CleanupAction,
+    CleanupKind,
+    Promotion,
+    Trigger,
+    Verdict,
+)
 from builder.planning.builds import decide_builds, next_try
 from builder.planning.cleanup import plan_cleanup
 from builder.planning.departed import plan_departed
 from builder.planning.explain import explain
 from builder.planning.leaks import judge_leaks
-from builder.planning.promotion import plan_promotions
-from builder.planning.records import runs, unwanted
+from builder.planning.promotion import behind, plan_promotions
+from builder.planning.records import by_age, may_go_out, picked, runs, unwanted
 from builder.planning.uploads import decide_uploads
 from builder.planning.ways import choose
 from builder.ways import Capabilities
@@ -88,7 +95,7 @@ def doing(config: Config, known: ImageRecords):
 
 @unhurried
 @given(configs(), image_records())
-def test_the_newest_ready_upload_of_a_provider_never_goes_by_itself(
+def test_the_upload_of_the_newest_build_that_is_ready_in_a_provider_never_goes_by_itself(
     config: Config, known: ImageRecords
 ) -> None:
     wanted_gone = {b.id for b in known.builds if b.state is BuildState.DELETING}
@@ -96,8 +103,7 @@ def test_the_newest_ready_upload_of_a_provider_never_goes_by_itself(
     going = {a.upload.name for a in doing(config, known) if a.upload}
     for provider in {u.provider for u in lasting}:
         there = [u for u in lasting if u.provider == provider]
-        newest = max(u.state_time for u in there)
-        assert any(u.state_time == newest and u.name not in going for u in there)
+        assert by_age(known, there)[0].name not in going
 
 
 @unhurried
@@ -258,11 +264,9 @@ def test_every_reason_is_a_line_for_people(config: Config, known: ImageRecords) 
 def test_every_record_is_explained_once(config: Config, known: ImageRecords) -> None:
     rows = explain(config, snapshot(known), NOW, IMAGE, HERE)
     pairs = len(config.diskimages) * len(config.providers)
-    named = len(plan_promotions(config, snapshot(known), NOW))
-    if any(image.stable_name or image.stable_tag for image in config.diskimages.values()):
-        assert named == pairs
+    assert len(plan_promotions(config, snapshot(known), NOW)) == pairs
     builders = len(config.diskimages)  # one is alive
-    assert len(rows) == 1 + builders + pairs + named + len(known.builds) + len(known.uploads)
+    assert len(rows) == 1 + builders + 2 * pairs + len(known.builds) + len(known.uploads)
 
 
 @unhurried
@@ -363,30 +367,64 @@ def test_a_promotion_is_made_once_and_leaves_one_image_with_the_name(
     for promotion in plan_promotions(config, snapshot(known), NOW):
         if promotion.verdict is not Verdict.NOW:
             continue
-        losing = {u.name for u in promotion.predecessors}
-        if promotion.upload is None:
-            left = tuple(replace(u, serving=None) if u.name in losing else u for u in known.uploads)
-            after = plan_promotions(config, snapshot(replace(known, uploads=left)), NOW)
-            assert promotion.provider not in {p.provider for p in after}
-            continue
+        assert promotion.upload is not None
         assert promotion.upload.state is UploadState.READY
-        assert promotion.upload not in promotion.predecessors
-        image = config.diskimages[IMAGE]
-        sign = {"stable_name": image.stable_name, "stable_tag": image.stable_tag}
-        moved = tuple(
-            replace(u, serving=u.serving or NOW, **sign)
-            if u.name == promotion.upload.name
-            else replace(u, serving=None)
-            if u.name in losing
-            else u
-            for u in known.uploads
-        )
+        assert promotion.upload not in (*promotion.predecessors, *promotion.hide)
+        moved = tuple(carried_out(promotion, config.diskimages[IMAGE], u) for u in known.uploads)
         after = plan_promotions(config, snapshot(replace(known, uploads=moved)), NOW)
         (again,) = (p for p in after if p.provider == promotion.provider)
         assert again.verdict is Verdict.NO
         assert again.upload is not None and again.upload.name == promotion.upload.name
         named = [u for u in moved if u.provider == promotion.provider and u.serving]
         assert [u.name for u in named] == [promotion.upload.name]
+        taken = picked(u for u in moved if u.provider == promotion.provider)
+        assert taken is not None and taken.name == promotion.upload.name, "by nodepool's launcher"
+
+
+def carried_out(promotion: Promotion, image: DiskImage, upload: Upload) -> Upload:
+    """What an upload's record says once a promotion was carried out."""
+    assert promotion.upload is not None
+    if upload.name == promotion.upload.name:
+        serves = replace(upload, stable_name=image.stable_name, stable_tag=image.stable_tag)
+        serves = replace(serves, serving=upload.serving or NOW, hidden=upload.hidden and not promotion.show)
+        return serves if promotion.renewed is None else serves.renewed(promotion.renewed)
+    hidden = upload.hidden or upload.name in {u.name for u in promotion.hide}
+    serving = None if upload.name in {u.name for u in promotion.predecessors} else upload.serving
+    return replace(upload, serving=serving, hidden=hidden)
+
+
+@unhurried
+@given(configs(), image_records())
+def test_what_is_withheld_serves_only_where_nothing_else_is_ready(
+    config: Config, known: ImageRecords
+) -> None:
+    doomed = {build.id for build in known.builds if build.state is BuildState.DELETING}
+    for promotion in plan_promotions(config, snapshot(known), NOW):
+        heir = promotion.upload
+        if heir is None or may_go_out(known.build(heir.build_id), heir.provider):
+            continue
+        others = (u for u in known.uploads_to(heir.provider) if u.state is UploadState.READY)
+        for other in others:
+            assert other.build_id in doomed or not may_go_out(known.build(other.build_id), other.provider)
+
+
+@unhurried
+@given(configs(), image_records())
+def test_what_is_withheld_is_not_uploaded(config: Config, known: ImageRecords) -> None:
+    for decision in decide_uploads(config, snapshot(known), NOW):
+        if decision.verdict in (Verdict.NOW, Verdict.LATER):
+            assert may_go_out(decision.build, decision.provider)
+
+
+@unhurried
+@given(configs(), image_records(), times)
+def test_an_upload_that_becomes_ready_is_not_taken_by_nodepool_before_its_time(
+    config: Config, known: ImageRecords, now: datetime
+) -> None:
+    for provider in config.providers:
+        before = picked(known.uploads_to(provider))
+        fresh = upload(1, UploadState.READY, behind(known, provider, now), provider, id="0000000099")
+        assert picked([*known.uploads_to(provider), fresh]) == (before or fresh)
 
 
 @unhurried

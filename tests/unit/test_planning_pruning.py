@@ -23,6 +23,7 @@ from tests.unit.planning_world import (
     config,
     decide,
     diskimage,
+    held,
     provider,
     ready,
     records,
@@ -189,6 +190,20 @@ def test_an_image_that_somebody_keeps_away_from_its_provider_is_not_built_again_
     assert decide(SPARING, records(kept_away, IN_NORTH), CONFIG, NOW).verdict is Verdict.NO
     going = replace(IN_SOUTH, state=UploadState.DELETING)
     assert decide(SPARING, records(PRUNED, IN_NORTH, going), CONFIG, NOW).verdict is Verdict.NO
+
+
+def test_what_is_withheld_is_no_reason_to_delete_the_files_of_what_is_not() -> None:
+    newer = held(ready(3, NOW - MINUTE, QCOW2, RAW))
+    sent = [upload(3, UploadState.READY, NOW, to) for to in ("north", "south")]
+    assert pruned(records(newer, NEWEST, IN_NORTH, *sent)) == {NEWEST.id: {QCOW2}}
+    everything = {QCOW2, RAW}
+    good = records(newer.released(None), NEWEST, IN_NORTH, *sent)
+    assert pruned(good) == {newer.id: everything, NEWEST.id: everything}
+
+
+def test_a_provider_that_may_not_have_the_newest_build_makes_none_due() -> None:
+    kept_away = held(PRUNED, "south")
+    assert decide(SPARING, records(kept_away, IN_NORTH), CONFIG, NOW).verdict is Verdict.NO
 
 
 def test_a_build_without_files_is_superseded_and_removed_like_any() -> None:

@@ -28,17 +28,19 @@ from builder.cloudimage import (
     UPLOAD_ID,
     UPLOAD_STARTED,
     USERNAME,
+    WITHHELD,
     CloudImage,
     GlanceStatus,
 )
 from builder.config.model import Sharing
-from builder.model import Build, BuildState, FailureClass, ImageFormat, Snapshot, UploadState
+from builder.model import Build, BuildState, FailureClass, ImageFormat, Snapshot, UploadState, Withholding
 from builder.planning.actions import Verdict
 from builder.planning.cleanup import plan_cleanup
 from builder.planning.records import ready_uploads
 from builder.planning.recovery import Fate, KeptFile, Thing, wants_files
 from builder.planning.uploads import decide_uploads
 from builder.store import codec
+from builder.withheldmark import BY, to_text
 from tests.fakes.store import FakeStore
 from tests.unit import recovery_world as world
 from tests.unit.planning_world import (
@@ -565,3 +567,68 @@ def test_whatever_properties_say_what_is_planned_can_be_written(
         if step.build is not None or step.upload is not None:
             assert recovery.write(store, step).done
             assert codec.encode_upload(step.upload) if step.upload else codec.encode_build(step.build)
+
+
+# -- what was withheld ----------------------------------------------------------------------------
+
+BAD = Withholding(provider=None, by="ann", time=NOW - MINUTE, why="no SSH server")
+BY_ITS_IMAGE = Withholding(provider=None, by=BY, time=NOW - MINUTE, why="no SSH server")
+
+
+def marked(build: Build, word: Withholding = BAD, to: str = "north") -> CloudImage:
+    """The image of an upload whose build is withheld."""
+    return image(build, sent(build, to), properties={WITHHELD: to_text(word)})
+
+
+def test_a_quarantine_that_one_image_tells_holds_everywhere() -> None:
+    steps = plan({"north": [marked(NEW), image(OLD)], "south": [image(OLD, sent(OLD, "south"))]}, kept(NEW))
+    new = next(build for build in builds_of(steps) if build.id == NEW.id)
+    assert new.withheld == (BY_ITS_IMAGE,)
+    (told,) = (u for u in uploads_of(steps) if u.build_id == NEW.id)
+    assert told.withheld == BAD.time
+    due = {d.provider: d.build for d in decide_uploads(world.two_regions(), snapshot_of(steps), NOW)}
+    assert {build.id for build in due.values() if build} == {OLD.id}, "it is not sent to south"
+    (written,) = (s.reason for s in steps if s.build is not None and s.build.id == NEW.id and s.writes)
+    assert "and stays withheld from everywhere" in written
+
+
+def test_what_is_withheld_from_one_provider_stays_so() -> None:
+    here = Withholding(provider="north", by="ann", time=NOW - MINUTE)
+    (build,) = builds_of(plan({"north": [marked(NEW, here)], "south": [image(NEW, sent(NEW, "south"))]}))
+    assert (build.withheld_from("north") is not None, build.withheld_from("south")) == (True, None)
+
+
+def test_the_file_beside_the_artifacts_tells_it_when_no_cloud_does() -> None:
+    proof = kept(NEW)
+    disk = replace(proof, build=replace(proof.build, withheld=(BAD,)))
+    (build,) = builds_of(plan({"north": [image(NEW)]}, disk))
+    assert build.withheld == (BAD,)
+    # The disk knows whose word it was; of two words the last one holds.
+    (build,) = builds_of(plan({"north": [marked(NEW)]}, disk))
+    assert build.withheld == (BAD,)
+    later = replace(BAD, time=NOW - MINUTE / 2, why="nor a kernel")
+    (build,) = builds_of(plan({"north": [marked(NEW, later)]}, disk))
+    assert [word.why for word in build.withheld] == ["nor a kernel"]
+
+
+def test_a_record_made_of_images_alone_learns_what_the_disk_knows() -> None:
+    steps = plan({"north": [image(NEW)]})
+    proof = kept(NEW)
+    disk = replace(proof, build=replace(proof.build, withheld=(BAD,)))
+    (completed,) = builds_of(plan({"north": [image(NEW)]}, disk, records=[snapshot_of(steps).image(NAME)]))
+    assert completed.withheld == (BAD,)
+
+
+def test_a_property_that_makes_no_sense_withholds_all_the_same() -> None:
+    strange = image(NEW, properties={WITHHELD: "tomorrow perhaps"})
+    (build,) = builds_of(plan({"north": [strange]}))
+    assert build.withheld_from("north") is not None
+    to_come = Withholding(provider=None, by="ann", time=NOW + MINUTE)
+    (build,) = builds_of(plan({"north": [marked(NEW, to_come)]}))
+    assert build.quarantine is not None and build.quarantine.time == NOW
+
+
+def test_an_old_image_that_was_hidden_is_on_record_again() -> None:
+    hiding = config(diskimage(hide_old=True), provider("north"))
+    steps = plan({"north": [image(NEW), image(OLD, hidden=True)]}, where=hiding)
+    assert {u.build_id: u.hidden for u in uploads_of(steps)} == {NEW.id: False, OLD.id: True}

@@ -23,6 +23,7 @@ from tests.unit.planning_world import (
     diskimage,
     doomed,
     failed,
+    held,
     provider,
     ready,
     records,
@@ -64,9 +65,8 @@ def test_the_newest_build_stays_although_another_machine_s_clock_was_ahead() -> 
     for keep in (1, 2):
         settings = config(diskimage(), provider("north", keep=keep))
         assert not going(settings, known, CleanupKind.RETIRE_UPLOAD) & numbers(9)
-    assert going(config(diskimage(), provider("north", keep=1)), known, CleanupKind.RETIRE_UPLOAD) == numbers(
-        7
-    )
+    once = config(diskimage(), provider("north", keep=1))
+    assert going(once, known, CleanupKind.RETIRE_UPLOAD) == numbers(7, 8)
 
 
 def test_builds_are_counted_by_the_diskimage_and_uploads_by_each_provider() -> None:
@@ -258,10 +258,56 @@ def test_what_nodepool_told_to_go_waits_as_well_though_its_record_forgot_that_it
     assert going(keeping, moved, CleanupKind.REMOVE_UPLOAD) == numbers(9)
 
 
-def test_without_a_stable_name_nothing_waits_for_it() -> None:
+def test_without_a_stable_name_the_image_in_service_stays_until_another_one_is() -> None:
     unnamed = config(diskimage(keep=1), provider(keep=1))
     known = records(*BUILDS[:2], IN_NORTH[0], FIRST)
-    assert going(unnamed, known, CleanupKind.RETIRE_UPLOAD) == numbers(8)
+    (action,) = (a for a in planned(unnamed, known) if a.upload)
+    assert (action.kind, action.verdict) == (CleanupKind.RETIRE_UPLOAD, Verdict.NO)
+    assert action.reason.endswith("is ready there; it stays until one of those is in service.")
+    moved = records(*BUILDS[:2], replace(IN_NORTH[0], serving=NOW), FIRST)
+    assert going(unnamed, moved, CleanupKind.RETIRE_UPLOAD) == numbers(8)
+    # What nodepool told to go may have been any of them, and its launcher goes on by itself.
+    leaving = replace(IN_NORTH[0], state=DELETING)
+    left = records(*BUILDS[:2], leaving, IN_NORTH[1])
+    assert going(unnamed, left, CleanupKind.REMOVE_UPLOAD) == numbers(9)
+
+
+# -- what is withheld ------------------------------------------------------------------------------
+
+
+def test_what_is_withheld_makes_nothing_superfluous_and_goes_in_its_turn() -> None:
+    settings = config(diskimage(keep=1), provider("north", keep=1))
+    good = records(*BUILDS[:3], *IN_NORTH[:3])
+    assert going(settings, good, CleanupKind.RETIRE_UPLOAD) == numbers(7, 8)
+    newest = records(held(BUILDS[0]), *BUILDS[1:3], *IN_NORTH[:3])
+    assert going(settings, newest, CleanupKind.RETIRE_UPLOAD) == numbers(7)
+    both = records(held(BUILDS[0]), held(BUILDS[1]), BUILDS[2], *IN_NORTH[:3])
+    assert going(settings, both, CleanupKind.RETIRE_UPLOAD) == set()
+    older = records(BUILDS[0], held(BUILDS[1]), BUILDS[2], *IN_NORTH[:3])
+    assert going(settings, older, CleanupKind.RETIRE_UPLOAD) == numbers(7, 8)
+    alone = records(*map(held, BUILDS[:3]), *IN_NORTH[:3])
+    assert going(settings, alone, CleanupKind.RETIRE_UPLOAD) == set()
+
+
+def test_what_is_withheld_from_one_provider_counts_in_the_others_and_as_a_build() -> None:
+    settings = config(diskimage(keep=1), provider("north", keep=1), provider("south", keep=1))
+    both = [*IN_NORTH[:2], *(replace(u, provider="south") for u in IN_NORTH[:2])]
+    known = records(held(BUILDS[0], "north"), BUILDS[1], *both)
+    (retired,) = (a.upload for a in planned(settings, known) if a.kind is CleanupKind.RETIRE_UPLOAD)
+    assert retired is not None and (retired.provider, retired.build_id) == ("south", build_id(8))
+    without = records(held(BUILDS[0], "north"), BUILDS[1])
+    assert going(settings, without, CleanupKind.RETIRE_BUILD) == numbers(8)
+    assert going(settings, records(held(BUILDS[0]), BUILDS[1]), CleanupKind.RETIRE_BUILD) == set()
+
+
+def test_the_time_by_which_nodepool_picks_makes_no_image_newer() -> None:
+    settings = config(diskimage(keep=1), provider("north", keep=1, keep_for=DAY))
+    back = replace(IN_NORTH[1].renewed(NOW), serving=NOW)
+    known = records(held(BUILDS[0]), BUILDS[1], BUILDS[2], IN_NORTH[0], back, IN_NORTH[2])
+    assert going(settings, known, CleanupKind.RETIRE_UPLOAD) == numbers(7)
+    # A failure from before has no successor by it.
+    ready_then = replace(IN_NORTH[2], state_time=NOW - 9 * DAY).renewed(NOW)
+    assert seen(records(*BUILDS[1:3], broke(8, 8 * DAY), ready_then)) is None
 
 
 def test_one_that_never_had_the_name_waits_for_nothing() -> None:

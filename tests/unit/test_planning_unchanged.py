@@ -26,6 +26,7 @@ from tests.unit.planning_world import (
     doomed,
     every,
     failed,
+    held,
     ready,
     records,
     snapshot,
@@ -152,6 +153,30 @@ def test_failures_before_the_check_are_forgotten() -> None:
     after = failed(9, NOW - MINUTE, FailureClass.TOOL)
     again = decide(image, records(after, *bad, made(time=NOW - 20 * HOUR, checked=NOW - 2 * HOUR)))
     assert again.verdict is Verdict.NO
+
+
+def test_what_is_in_quarantine_is_nothing_to_keep_to_and_counts_as_built() -> None:
+    bad = held(made(2, NOW - MINUTE))
+    waits = decide(SKIPPING, records(bad, made()))
+    assert (waits.verdict, waits.due) == (Verdict.LATER, NEXT_TICK), "no second one of the same at once"
+    assert waits.reason.startswith(
+        "The newest build 00000002 is ready since 2026-11-21 14:29 UTC, but in quarantine by ann at"
+        " 2026-11-21 14:29 UTC: it does not boot; the next is due"
+    )
+    before = held(made(2, TICK - HOUR))
+    # It is compared with the good one, and where there is none, or none that tells, it is made.
+    assert decide(SKIPPING, records(before, made())).skippable
+    assert not decide(SKIPPING, records(before)).skippable
+    assert not decide(SKIPPING, records(before, ready(1, YESTERDAY))).skippable
+    assert decide(SKIPPING, records(held(made(2, TICK - HOUR), "north"))).skippable, "good elsewhere"
+
+
+def test_a_good_build_that_was_checked_answers_for_the_one_in_quarantine() -> None:
+    """Or it would be compared again and again."""
+    bad, good = held(made(2, NOW - 2 * DAY)), made(1, NOW - 3 * DAY)
+    assert decide(BY_AGE, records(bad, good)).skippable
+    checked = decide(BY_AGE, records(bad, replace(good, checked=NOW - MINUTE)))
+    assert (checked.verdict, checked.due) == (Verdict.LATER, NOW - MINUTE + DAY)
 
 
 def test_what_had_changed_is_explained_in_few_words() -> None:

@@ -28,6 +28,7 @@ from tests.unit.planning_world import (
     config,
     diskimage,
     doomed,
+    held,
     provider,
     ready,
     records,
@@ -144,7 +145,7 @@ STORIES: dict[str, tuple[Provider, ImageRecords, UploadDecision]] = {
     "the build lacks the provider's format": (
         provider("north", image_format=ImageFormat.VHD),
         records(TODAY),
-        decision(Verdict.NO, "Build 00000002 has no vhd; one is due."),
+        decision(Verdict.NO, "Build 00000002 has no vhd; a new build is due."),
     ),
     "nodepool-builder made it": (
         NORTH,
@@ -449,3 +450,61 @@ def test_it_is_on_record_when_an_image_failed_there_last_whatever_build_it_was()
     known = records(TODAY, YESTERDAY, failed(1, HOUR, build=1), failed(2, 2 * HOUR))
     (decided,) = decide_uploads(config(diskimage(), NORTH), snapshot(known), NOW)
     assert decided.tried == NOW - HOUR
+
+
+# -- what is withheld -----------------------------------------------------------------------------
+
+
+def decided(known: ImageRecords, where: Provider = NORTH) -> UploadDecision:
+    settings = config(diskimage(), where)
+    (found,) = decide_uploads(settings, snapshot(known), NOW)
+    return found
+
+
+BAD = "was put in quarantine by ann at 2026-11-21 14:29 UTC: it does not boot"
+
+
+def test_what_is_withheld_is_not_sent_and_the_one_before_is() -> None:
+    sent = decided(records(held(TODAY), YESTERDAY))
+    assert (sent.verdict, sent.build) == (Verdict.NOW, YESTERDAY)
+    assert sent.reason == (
+        "Build 00000001, ready since 2026-11-20 14:30 UTC, is not in north yet; its files are on host-a."
+        f" The newest build 00000002 {BAD}."
+    )
+    there = decided(records(held(TODAY), YESTERDAY, SENT_YESTERDAY))
+    assert (there.verdict, there.build) == (Verdict.NO, YESTERDAY)
+    assert there.reason == (
+        f"Build 00000001 is ready in north since 2026-11-20 14:30 UTC. The newest build 00000002 {BAD}."
+    )
+    alone = decided(records(held(TODAY)))
+    assert (alone.verdict, alone.build) == (Verdict.NO, None)
+    assert alone.reason == f"There is no ready build to upload. The newest build 00000002 {BAD}."
+
+
+def test_what_is_withheld_from_one_provider_goes_to_the_others() -> None:
+    known = records(held(TODAY, "south"), YESTERDAY)
+    assert decided(known).build == held(TODAY, "south")
+    assert decided(known, provider("south")).build == YESTERDAY
+
+
+def test_nobody_gets_it_there_by_wishing_for_its_upload() -> None:
+    wanted = replace(held(TODAY), wishes=(wish(wanted=True),))
+    assert decided(records(wanted, YESTERDAY)).build == YESTERDAY
+
+
+def test_what_runs_and_is_withheld_is_not_sent_before_it_is_ready() -> None:
+    running = records(RUNNING, TODAY, build_claimed=True)
+    assert decided(running).build == RUNNING
+    assert decided(replace(running, builds=(held(RUNNING), TODAY))).build == TODAY
+
+
+def test_a_build_before_it_that_lost_its_file_waits_for_the_next_one() -> None:
+    known = records(held(TODAY), replace(YESTERDAY, pruned=("qcow2",)))
+    assert decided(known).reason.startswith(
+        "The qcow2 file of build 00000001 was deleted after its uploads; the next build brings one."
+    )
+
+
+def test_what_is_in_service_is_as_old_as_it_is_whenever_it_took_over() -> None:
+    renewed = replace(SENT_YESTERDAY.renewed(NOW), serving=NOW)
+    assert decided(records(TODAY, YESTERDAY, renewed)).in_service == NOW - DAY

@@ -14,7 +14,7 @@ import pytest
 
 from builder.errors import ToolMissingError
 from builder.process import child
-from builder.process.child import LINE_LIMIT, Child, find_tool, run, wait_for
+from builder.process.child import LINE_LIMIT, Child, attached, find_tool, run, wait_for
 
 PATIENCE = 15.0
 
@@ -275,3 +275,12 @@ def test_a_tool_that_prints_without_end_is_ended_before_it_fills_our_memory() ->
     with pytest.raises(OSError, match="printed more than 1048576 bytes"):
         run(["yes"], timeout=60, limit=1 << 20)
     assert run(["echo", "enough"], timeout=60, limit=1 << 20).stdout == "enough\n"
+
+
+def test_a_program_at_our_terminal_has_our_streams(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert attached(["sh", "-c", "echo here; exit 3"]) == 3
+    assert capfd.readouterr().out == "here\n"
+    with pytest.raises(ToolMissingError, match="no-such-program"):
+        attached(["no-such-program"])

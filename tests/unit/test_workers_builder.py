@@ -29,6 +29,7 @@ from builder.model import (
     ImageRecords,
     Request,
     UploadWish,
+    Withholding,
 )
 from builder.planning.explain import explain
 from builder.workers import progress
@@ -648,6 +649,24 @@ def test_when_nothing_changed_the_ready_build_is_checked_and_nothing_is_built(
     shop.now += timedelta(hours=1)
     shop.schedule()
     assert not shop.work()
+
+
+def test_one_in_quarantine_is_built_anew_however_unchanged(shop: Workshop, yesterdays: Build) -> None:
+    """Else nothing good would ever come."""
+    shop.store.withhold("img", yesterdays.id, Withholding(provider=None, by="ann", time=shop.now))
+    shop.schedule()
+    rebuilt(shop, yesterdays)
+
+
+def test_what_is_compared_is_the_newest_good_one(shop: Workshop, yesterdays: Build) -> None:
+    bad = replace(yesterdays, id="f" * 32, state_time=yesterdays.state_time + timedelta(minutes=1))
+    shop.store.put(bad)
+    shop.store.withhold("img", bad.id, Withholding(provider=None, by="ann", time=shop.now))
+    shop.schedule()
+    assert shop.work()
+    checked = {each.id: each.checked for each in shop.records.builds}
+    assert checked == {yesterdays.id: NEXT_TICK, bad.id: None}
+    assert shop.runs == 1
 
 
 def test_each_tick_checks_anew(shop: Workshop, yesterdays: Build, mirror: Mirror) -> None:

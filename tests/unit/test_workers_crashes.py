@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from builder.dib import engine
-from builder.dib.engine import Product
 from builder.dib.job import Job
 from builder.dib.output import artifacts
+from builder.dib.product import Product
 from builder.model import Build, BuildState, ImageFormat, Request, Upload, UploadState
 from builder.store.base import Store
 from builder.workers import settle

@@ -25,10 +25,12 @@ from builder.model import (
     Failure,
     FailureClass,
     ImageFormat,
+    Turn,
     Upload,
     UploadCancellation,
     UploadState,
     UploadWish,
+    Withholding,
 )
 from builder.workers.janitor import Janitor
 from builder.workers.lanes import FIRST_RETRY, Backoff
@@ -78,6 +80,10 @@ def ready_upload(stage: Stage, of: Build, provider: str = "one") -> Upload:
     record = replace(record, external_id=in_cloud(stage, record).id)
     stage.store.put(record)
     return record
+
+
+def current(stage: Stage, of: Upload) -> Upload:
+    return stage.store.get_upload(of.image, of.build_id, of.provider, of.id)
 
 
 def test_an_empty_tree_deletes_nothing(stage: Stage, janitor: Janitor) -> None:
@@ -278,6 +284,52 @@ def test_the_last_image_that_is_really_there_stays_whatever_records_say(
     stage.now += 2 * FIRST_RETRY
     work(janitor)
     assert set(cloud.images) == {back.external_id}
+
+
+def test_an_image_that_is_withheld_is_no_successor_of_a_good_one(stage: Stage, janitor: Janitor) -> None:
+    """Not even when the good ones on record are not in the cloud any more."""
+    builds = [build(number) for number in (1, 2, 3, 4)]
+    for made in builds:
+        stage.store.put(made)
+    oldest, gone, also_gone, bad = [ready_upload(stage, made) for made in builds]
+    stage.store.withhold("img", bad.build_id, Withholding(provider="one", by="ann", time=NOW))
+    for each in (gone, also_gone):
+        del stage.clouds["one"].images[each.external_id or ""]
+    work(janitor)
+    assert set(stage.clouds["one"].images) == {oldest.external_id, bad.external_id}
+    assert current(stage, oldest).state is UploadState.READY
+
+
+def test_the_turn_of_what_is_deleted_is_over(stage: Stage, janitor: Janitor) -> None:
+    stage.store.put(build(1))
+    served = ready_upload(stage, build(1))
+    turn = Turn(build_id=served.build_id, upload=served.name, since=NOW, by="imagepool")
+    stage.store.begin_turn("img", "one", turn)
+    # Through nodepool, whose record says nothing of what is ours.
+    stage.store.put(replace(served, state=UploadState.DELETING))
+    stage.now += timedelta(hours=1)
+    work(janitor)
+    (known,) = stage.store.history("img")["one"]
+    assert known.until == stage.now
+    assert "nodepool" in known.ended_why
+
+
+@pytest.mark.parametrize("configured", [True, False])
+def test_history_goes_with_the_last_record_of_an_image_that_left_the_configuration(
+    stage: Stage, janitor: Janitor, configured: bool
+) -> None:
+    if not configured:
+        stage.config = replace(stage.config, diskimages={})
+    doomed = [build(number, BuildState.DELETING) for number in (1, 2)]
+    turn = Turn(build_id=doomed[0].id, upload=upload(doomed[0]).name, since=NOW, by="imagepool")
+    stage.store.begin_turn("img", "one", turn)
+    for each in doomed:
+        stage.store.put(replace(each, state=BuildState.FAILED))
+    for each in doomed:
+        assert stage.store.history("img")
+        stage.store.put(each)
+        work(janitor)
+    assert bool(stage.store.history("img")) is configured
 
 
 def test_a_failed_record_stays_until_it_is_old_and_superseded(stage: Stage, janitor: Janitor) -> None:

@@ -11,10 +11,12 @@ import pytest
 
 from builder.cloud import transfer
 from builder.cloud.base import Change
-from builder.cloudimage import SERVING, CloudImage, GlanceStatus
+from builder.cloudimage import SERVING, WITHHELD, CloudImage, GlanceStatus
 from builder.errors import CloudUnavailableError, StoreUnavailableError
-from builder.model import Artifact, Build, FailureClass, ImageFormat, Upload, UploadState
+from builder.model import Artifact, FailureClass, ImageFormat, Upload, UploadState, Withholding
 from builder.planning.promotion import SETTLED
+from builder.planning.promotion import behind as time_behind
+from builder.withheldmark import BY, from_text
 from builder.workers.promoter import Promoter
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.store import FakeStore
@@ -91,6 +93,22 @@ def current(stage: Stage, of: Upload) -> Upload:
 def image(stage: Stage, of: Upload) -> CloudImage:
     assert of.external_id is not None
     return stage.clouds[of.provider].images[of.external_id]
+
+
+def behind(stage: Stage, of: Upload) -> Upload:
+    """An upload as the uploader writes it: behind what nodepool's launcher takes."""
+    records = stage.store.snapshot().image(of.image)
+    others = replace(records, uploads=tuple(u for u in records.uploads if u.name != of.name))
+    waiting = replace(of, state_time=time_behind(others, of.provider, stage.now), ended=stage.now)
+    stage.store.put(waiting)
+    return waiting
+
+
+def taken(stage: Stage, provider: str = "one") -> str:
+    """The name of the upload that nodepool's launcher takes: of the ready ones the newest `state_time`."""
+    uploads = stage.store.snapshot().image("img").uploads_to(provider)
+    ready = [upload for upload in uploads if upload.state is UploadState.READY]
+    return max(ready, key=lambda upload: upload.state_time).name
 
 
 def has_sign(stage: Stage, of: Upload) -> bool:
@@ -311,12 +329,16 @@ def test_where_all_regions_wait_for_each_other_none_moves_alone(stage: Stage) ->
     assert [has_sign(stage, each) for each in (*old, here, there)] == [False, False, True, True]
 
 
-def test_nothing_is_renamed_where_nobody_asked_for_a_stable_name(stage: Stage) -> None:
+def test_without_stable_name_and_tag_a_region_serves_in_nodepool_s_sense_alone(stage: Stage) -> None:
     stage.image(stable_name=None, stable_tag=None)
-    first: Upload = ready(stage, 1)
-    made: Build = build(1)
+    first = ready(stage, 1)
     work(stage)
-    assert image(stage, first).name == "img-1" and made.id == first.build_id
+    second = behind(stage, ready(stage, 2))
+    assert taken(stage) == first.name
+    work(stage)
+    assert taken(stage) == second.name
+    assert (current(stage, first).serving, current(stage, second).serving) == (None, NOW)
+    assert image(stage, second).name == "img-2"
     assert stage.clouds["one"].count("update") == 0
 
 
@@ -417,7 +439,7 @@ def test_what_is_configured_no_more_is_given_back(stage: Stage) -> None:
     stage.image(stable_name=None, stable_tag=None)
     work(stage)
     assert marks(stage, first) == ("img-1", set(), False)
-    assert sign_on_record(stage, first) == (False, None, None)
+    assert sign_on_record(stage, first) == (True, None, None)  # it serves as before, in nodepool's sense
 
 
 def test_a_promoter_does_not_take_away_what_a_janitor_is_at(stage: Stage) -> None:
@@ -468,3 +490,152 @@ def test_what_has_an_old_tag_without_a_record_loses_it_with_the_one_on_record(tm
     work(stage)
     assert marks(stage, third) == (NAME, {"new-tag"}, True)
     assert [marks(stage, each)[1:] for each in (first, second)] == [(set(), False)] * 2
+
+
+# -- history --------------------------------------------------------------------------------------
+
+
+def served(stage: Stage) -> list[tuple[str, bool]]:
+    """The uploads that served, the last one first, and whether their turns are over."""
+    turns = stage.store.history("img").get("one", ())
+    return [(turn.upload, turn.until is not None) for turn in turns]
+
+
+def test_the_history_says_who_served_and_why(stage: Stage) -> None:
+    first = ready(stage, 1)
+    work(stage)
+    stage.now += timedelta(days=1)
+    second = ready(stage, 2)
+    work(stage)
+    word = Withholding(provider=None, by="ann", time=stage.now, why="no network")
+    stage.now += timedelta(hours=1)
+    stage.store.withhold("img", second.build_id, word)
+    work(stage)
+    assert served(stage) == [(first.name, False), (second.name, True), (first.name, True)]
+    again, bad, _ = stage.store.history("img")["one"]
+    assert (again.by, bad.by) == ("ann", "imagepool")
+    assert "no network" in again.why and "no network" in bad.ended_why
+    assert (bad.since, bad.until) == (NOW + timedelta(days=1), stage.now)
+
+
+def test_another_name_is_no_other_turn(stage: Stage) -> None:
+    first = ready(stage, 1)
+    work(stage)
+    later(stage)
+    stage.image(stable_name="new-name")
+    work(stage)
+    assert served(stage) == [(first.name, False)]
+
+
+def test_what_served_before_there_was_a_history_is_the_first_in_it(stage: Stage) -> None:
+    first = ready(stage, 1)
+    work(stage)
+    stage.store.forget_history("img")
+    second = ready(stage, 2)
+    work(stage)
+    assert served(stage) == [(second.name, False), (first.name, True)]
+    assert stage.store.history("img")["one"][1].since == NOW
+
+
+# -- nodepool's sense -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("promote", ["all", 2])
+def test_what_waits_is_not_taken_by_nodepool_either(stage: Stage, promote: str | int) -> None:
+    stage.image(promote=promote, stable_name=None, stable_tag=None)
+    old = [ready(stage, 1, name) for name in ("one", "two")]
+    work(stage)
+    here = behind(stage, ready(stage, 2, "one"))
+    work(stage)
+    assert taken(stage, "one") == old[0].name
+    there = behind(stage, ready(stage, 2, "two"))
+    work(stage)
+    assert [taken(stage, name) for name in ("one", "two")] == [here.name, there.name]
+
+
+def test_what_another_tool_brings_to_the_front_is_put_back(stage: Stage) -> None:
+    first, second = ready(stage, 1), ready(stage, 2)
+    work(stage)
+    stage.store.withhold("img", second.build_id, Withholding(provider="one", by="ann", time=NOW))
+    work(stage)
+    assert taken(stage) == first.name
+    known, ended = current(stage, second), current(stage, second).since
+    stage.store.update_upload(known.renewed(stage.now + timedelta(days=2)))  # by a clock that is ahead
+    work(stage)
+    assert taken(stage) == first.name
+    assert (current(stage, first).since, current(stage, second).since) == (first.since, ended)
+
+
+def test_what_is_no_longer_in_the_cloud_does_not_begin_to_serve(stage: Stage) -> None:
+    stage.image(stable_name=None, stable_tag=None)
+    first, second = ready(stage, 1), ready(stage, 2)
+    work(stage)
+    del stage.clouds["one"].images[str(first.external_id)]
+    stage.store.withhold("img", second.build_id, Withholding(provider=None, by="ann", time=NOW))
+    promoter = work(stage)
+    assert promoter.failures == 1
+    assert taken(stage) == second.name and current(stage, second).serving is not None
+
+
+# -- what is old is hidden, and what is withheld says so ----------------------------------------------
+
+
+def hidden(stage: Stage, *of: Upload) -> list[bool]:
+    """Which images are hidden; the records say the same."""
+    found = [image(stage, each).hidden for each in of]
+    assert [current(stage, each).hidden for each in of] == found
+    return found
+
+
+def test_old_images_are_hidden_if_asked_and_shown_when_they_serve_again(stage: Stage) -> None:
+    first = ready(stage, 1)
+    work(stage)
+    second = ready(stage, 2)
+    work(stage)
+    assert hidden(stage, first, second) == [False, False]
+    stage.image(hide_old=True)
+    work(stage)
+    assert hidden(stage, first, second) == [True, False]
+    stage.store.withhold("img", second.build_id, Withholding(provider=None, by="ann", time=NOW))
+    work(stage)
+    assert has_sign(stage, first) and hidden(stage, first, second) == [False, True]
+
+
+def test_what_waits_for_other_regions_is_not_hidden(stage: Stage) -> None:
+    stage.image(hide_old=True, promote="all")
+    old = [ready(stage, 1, name) for name in ("one", "two")]
+    work(stage)
+    waiting = ready(stage, 2, "one")
+    work(stage)
+    assert hidden(stage, *old, waiting) == [False, False, False]
+
+
+def test_an_image_says_that_its_build_is_withheld_until_it_is_not(stage: Stage) -> None:
+    here, there = ready(stage, 1, "one"), ready(stage, 1, "two")
+    work(stage)
+    word = Withholding(provider="one", by="ann", time=NOW, why="no network")
+    stage.store.withhold("img", here.build_id, word)
+    work(stage)
+    said = [image(stage, each).properties.get(WITHHELD, "") for each in (here, there)]
+    assert from_text(said[0], "one") == replace(word, by=BY) and said[1] == ""
+    assert [current(stage, each).withheld for each in (here, there)] == [NOW, None]
+    assert has_sign(stage, here)  # there is no other one
+    stage.store.release("img", here.build_id, None)
+    work(stage)
+    assert not image(stage, here).properties[WITHHELD] and current(stage, here).withheld is None
+
+
+def test_a_region_that_can_not_be_asked_delays_no_other_rollback(stage: Stage) -> None:
+    old = [ready(stage, 1, name) for name in ("one", "two")]
+    work(stage)
+    new = [ready(stage, 2, name) for name in ("one", "two")]
+    work(stage)
+    error = CloudUnavailableError("one is down", failure_class=FailureClass.NETWORK)
+    stage.clouds["one"].fail("get", error, times=None)
+    stage.store.withhold("img", new[0].build_id, Withholding(provider=None, by="ann", time=NOW))
+    work(stage)
+    assert has_sign(stage, old[1]) and has_sign(stage, new[0])
+    stage.clouds["one"].heal()
+    stage.now += timedelta(minutes=1)
+    work(stage)
+    assert has_sign(stage, old[0]) and not has_sign(stage, new[0])

@@ -9,7 +9,16 @@ from datetime import timedelta
 import pytest
 
 from builder.errors import CloudUnavailableError
-from builder.model import Build, BuildState, Failure, FailureClass, Upload, UploadState, UploadWish
+from builder.model import (
+    Build,
+    BuildState,
+    Failure,
+    FailureClass,
+    Upload,
+    UploadState,
+    UploadWish,
+    Withholding,
+)
 from builder.store.base import Claim
 from builder.workers.settle import Ending, Settler
 from tests.fakes.store import FakeStore
@@ -51,6 +60,14 @@ def test_a_wish_for_its_uploads_that_came_meanwhile_stays(store: FakeStore) -> N
     assert settle(store, record.become(BuildState.READY, NOW), claim) is Ending.WRITTEN
     known = store.get_build("img", record.id)
     assert (known.state, known.wishes) == (BuildState.READY, (wish,))
+
+
+def test_a_quarantine_that_came_meanwhile_stays(store: FakeStore) -> None:
+    record, claim = running(store)
+    word = Withholding(provider=None, by="ann", time=NOW)
+    store.withhold("img", record.id, word)
+    assert settle(store, record.become(BuildState.READY, NOW), claim) is Ending.WRITTEN
+    assert store.get_build("img", record.id).quarantine == word
 
 
 def test_a_write_that_arrived_although_its_answer_did_not_is_known_as_ours(store: FakeStore) -> None:
@@ -294,6 +311,44 @@ def test_with_the_claim_in_hand_the_cloud_is_not_asked_again(store: FakeStore) -
     final = record.become(UploadState.READY, NOW)
     settler = Settler(store, threading.Event())
     assert settler.finish_upload(final, claim, lambda: pytest.fail("asked")) is Ending.WRITTEN
+
+
+# -- where a ready upload stands among others ---------------------------------------------------------
+
+
+def uploading(store: FakeStore, number: int) -> tuple[Upload, Claim]:
+    """An upload that has just ended well; its last word, and the claim."""
+    built = store.create_build(build(number))
+    record = store.create_upload(upload(built, UploadState.UPLOADING))
+    claim = store.claim_uploads("img", built.id, "one")
+    assert claim is not None
+    return record.become(UploadState.READY, NOW, ended=NOW), claim
+
+
+def test_nodepool_does_not_take_it_before_it_may_serve(store: FakeStore) -> None:
+    serving = upload(build(1), serving=NOW, state_time=NOW - timedelta(hours=1))
+    store.put(build(1))
+    store.put(serving)
+    final, claim = uploading(store, 2)
+    assert Settler(store, threading.Event()).finish_upload(final, claim) is Ending.WRITTEN
+    known = store.get_upload("img", final.build_id, "one", final.id)
+    assert known.state is UploadState.READY
+    assert known.state_time < serving.state_time
+    assert known.since == NOW
+
+
+def test_where_nothing_else_is_ready_it_is_taken_at_once(store: FakeStore) -> None:
+    final, claim = uploading(store, 2)
+    assert Settler(store, threading.Event()).finish_upload(final, claim) is Ending.WRITTEN
+    assert store.get_upload("img", final.build_id, "one", final.id).state_time == NOW
+
+
+def test_what_was_promoted_before_we_learned_that_it_was_written_is_known_as_ours(store: FakeStore) -> None:
+    """Else its image would be deleted, as one that came too late."""
+    final, claim = uploading(store, 2)
+    written = store.update_upload(final)
+    store.update_upload(replace(written.renewed(NOW + timedelta(minutes=1)), serving=NOW))
+    assert Settler(store, threading.Event()).finish_upload(final, claim) is Ending.WRITTEN
 
 
 def test_nothing_else_that_has_failed_becomes_ready_again() -> None:

@@ -12,15 +12,18 @@ from pathlib import Path
 import pytest
 
 from builder.dib import engine
+from builder.errors import ActionFailedError
 from builder.model import (
     Build,
     BuildPhase,
     BuildState,
+    Failure,
     FailureClass,
     ImageFormat,
     Request,
     UploadPhase,
     UploadState,
+    Withholding,
 )
 from builder.workers.base import Worker
 from builder.workers.builder import Builder
@@ -127,7 +130,7 @@ def test_a_build_that_is_cut_leaves_its_request_to_others(
     def endless(job: object, *, stop: Callable[[], object], **_: object) -> None:
         begun.set()
         stage.until(stop)
-        raise engine.ActionFailedError("cut", stage_failure(stop))
+        raise ActionFailedError("cut", stage_failure(stop))
 
     monkeypatch.setattr(engine, "run", endless)
     wish = stage.store.request_build(Request(image="img", by="ann", why="now", time=NOW))
@@ -143,9 +146,9 @@ def test_a_build_that_is_cut_leaves_its_request_to_others(
     assert not records.build_claimed
 
 
-def stage_failure(stop: Callable[[], object]) -> engine.Failure:
+def stage_failure(stop: Callable[[], object]) -> Failure:
     failure = stop()
-    assert isinstance(failure, engine.Failure)
+    assert isinstance(failure, Failure)
     return failure
 
 
@@ -195,6 +198,26 @@ def test_an_upload_that_is_nearly_there_ends_well_before_the_daemon_does(stage: 
         thread.join(DEADLINE)
         assert not thread.is_alive()
         assert [u.state for u in stage.uploads("one")] == [UploadState.READY]
+
+
+def test_an_upload_ends_once_its_build_is_withheld_and_is_due_again_when_that_is_over(stage: Stage) -> None:
+    sent = stage.published(1)
+    gates = [cloud.hold("send") for cloud in stage.clouds.values()]
+    word = Withholding(provider="one", by="ann", time=NOW, why="no SSH server")
+    with running(Uploader(stage.world, "uploader")):
+        stage.until(lambda: all(stage.phase(name) == UploadPhase.SEND for name in stage.clouds))
+        stage.store.withhold("img", sent.id, word)
+        stage.until(lambda: stage.uploads("one")[0].state is not UploadState.UPLOADING)
+        for gate in gates:
+            gate.set()
+        stage.until(lambda: stage.uploads("two")[0].state is not UploadState.UPLOADING)
+        (ended,) = stage.uploads("one")
+        assert ended.reason is not None and ended.reason.failure_class is FailureClass.INTERRUPTED
+        assert "withheld from one by ann" in ended.reason.message and word.why in ended.reason.message
+        assert [u.state for u in stage.uploads("two")] == [UploadState.READY]
+        assert stage.clouds["one"].images == {}
+        stage.store.release("img", sent.id, None)
+        stage.until(lambda: stage.uploads("one")[0].state is UploadState.READY)
 
 
 # -- the rest ---------------------------------------------------------------------------------------

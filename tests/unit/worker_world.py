@@ -12,12 +12,22 @@ from pathlib import Path
 
 from builder.cloud.transfer import Limiter
 from builder.config.model import Config, DiskImage, Provider, ProviderImage
-from builder.dib.engine import Product
 from builder.dib.job import Job
 from builder.dib.limits import Limits, Stop
 from builder.dib.output import artifacts
 from builder.dib.output.hashing import Disk
-from builder.model import Artifact, Build, BuildPhase, BuildState, Daemon, ImageFormat, Upload, UploadState
+from builder.dib.product import Product
+from builder.model import (
+    Artifact,
+    BootResult,
+    Build,
+    BuildPhase,
+    BuildState,
+    Daemon,
+    ImageFormat,
+    Upload,
+    UploadState,
+)
 from builder.ways import Capabilities
 from builder.workers.base import Active, Identity, World
 from builder.workers.presence import Presence
@@ -80,6 +90,7 @@ def make_image(
     on_bytes: Callable[[int, int], None],
     on_disk: Callable[[Disk], None],
     on_artifact: Callable[[Artifact], None],
+    on_test: Callable[[BootResult], None],
     stop: Stop,
 ) -> Product:
     """What the engine does, in no time: publishes a build, raw or in three parts, with its proof."""

@@ -20,10 +20,11 @@ RESOLVE_COLUMNS: Final = ("provider", "id", "name", "build", "age", "region", "s
 
 
 class ResolveImage(Lister):
-    """Print the cloud's id of the newest ready image in each provider
+    """Print the cloud's id of the image that serves in each provider
 
-    Where the diskimage has a stable-name or stable-tag, it is the image that has it now. With --provider
-    and -f value, the bare id is printed. Exit code 3 when there is none.
+    It is the one that nodepool-launcher takes, the newest that may serve there. Where the diskimage
+    has a stable-name or stable-tag, it is the image that has it now. With --provider and -f value, the bare
+    id is printed. Exit code 3 when there is none.
     """
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -86,7 +87,7 @@ def _row(diskimage: DiskImage | None, upload: Upload, now: datetime) -> render.R
         "id": Cell(upload.external_id),
         "name": Cell(stable or upload.external_name),
         "build": BuildId(upload.build_id),
-        "age": Seconds((now - (upload.ended or upload.state_time)).total_seconds()),
+        "age": Seconds((now - upload.since).total_seconds()),
         "region": Cell(upload.region),
         "serving": Moment(upload.serving),
     }

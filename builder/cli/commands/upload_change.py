@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from builder.cli import guard, lookup, text
+from builder.cli import guard, lookup, text, withheld
 from builder.cli.base import Action, words_on_record
 from builder.cli.commands.upload import upload_argument
 from builder.config.model import Config, Provider
@@ -21,7 +22,7 @@ from builder.model import (
     UploadState,
 )
 from builder.planning import words
-from builder.planning.records import is_there, newest_ready, unwanted
+from builder.planning.records import is_there, newest_good, unwanted
 from builder.planning.uploads import decide_uploads
 from builder.store.base import Store
 
@@ -169,7 +170,8 @@ class RetryUpload(Action):
     """Upload the newest ready build now, whatever failed before
 
     To every provider that lists the image and doesn't have that build yet, or to those named. Failures
-    until now don't count any more, and a deletion by hand no longer keeps the build away.
+    until now don't count any more, and a deletion by hand no longer keeps the build away. A build that is
+    withheld from a provider is not uploaded there; the newest that may go there is.
     """
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -185,10 +187,9 @@ class RetryUpload(Action):
             snapshot = store.snapshot()
             image = lookup.image_name(snapshot, tuple(config.diskimages), options.image)
             providers = listing_providers(config, image, options.provider)
-            build = _newest(snapshot, image)
-            wanted = [p for p in providers if _is_missing(snapshot.image(image), build, p)]
-            for provider in wanted:
-                store.wish_upload(image, build.id, self.context.wish(provider.name, why, wanted=True))
+            for provider, build in _wanted(snapshot.image(image), providers).items():
+                if _is_missing(snapshot.image(image), build, provider):
+                    store.wish_upload(image, build.id, self.context.wish(provider, why, wanted=True))
             decisions = decide_uploads(config, store.snapshot(), self.context.now())
         asked = {provider.name for provider in providers}
         for decision in decisions:
@@ -249,17 +250,23 @@ def listing_providers(config: Config, image: str, names: list[str]) -> tuple[Pro
     return tuple(p for p in listing.values() if not names or p.name in names)
 
 
-def _newest(snapshot: Snapshot, image: str) -> Build:
-    build = newest_ready(snapshot.image(image))
-    if build is None:
+def _wanted(records: ImageRecords, providers: Sequence[Provider]) -> Mapping[str, Build]:
+    """The newest ready build that each provider may get, by its name; NotFoundError when none may get any."""
+    found = {p.name: build for p in providers if (build := newest_good(records, p.name)) is not None}
+    if not found and records.ready_builds:
         raise NotFoundError(
-            f"there is no ready build of {image} to upload",
-            hint=f"'imagepool image build {image}' asks for one.",
+            f"every ready build of {records.name} is withheld: {withheld.of_build(records.ready_builds[0])}",
+            hint="'imagepool build list' shows them, 'imagepool build unquarantine BUILD' lets one out.",
         )
-    return build
+    if not found:
+        raise NotFoundError(
+            f"there is no ready build of {records.name} to upload",
+            hint=f"'imagepool image build {records.name}' asks for one.",
+        )
+    return found
 
 
-def _is_missing(records: ImageRecords, build: Build, provider: Provider) -> bool:
+def _is_missing(records: ImageRecords, build: Build, provider: str) -> bool:
     """Whether a wish would change anything there."""
-    withheld = unwanted(records, build, provider.name) is not None
-    return withheld or not is_there(records, build, provider.name)
+    kept_away = unwanted(records, build, provider) is not None
+    return kept_away or not is_there(records, build, provider)

@@ -11,15 +11,17 @@ failure is reported; parts stay with an image that could not be. The modules, fr
     making, adoption, tasks            the ways, made of these steps
     engine                             the ways one after the other
     removal                            what a finished or broken-off upload has in its cloud goes
+    describing                         what its images tell of it, and whether they are listed
 """
 
 from __future__ import annotations
 
 from builder.cloud.transfer.bandwidth import Limiter, Throttle
+from builder.cloud.transfer.describing import add_build_facts, hide, show, tell_withheld
 from builder.cloud.transfer.engine import upload
 from builder.cloud.transfer.newimage import new_image, new_part
 from builder.cloud.transfer.order import Listener, Order, Part, TransferError
-from builder.cloud.transfer.removal import add_build_facts, discard, hide, remove
+from builder.cloud.transfer.removal import discard, remove
 
 __all__ = [
     "Limiter",
@@ -34,5 +36,7 @@ __all__ = [
     "new_image",
     "new_part",
     "remove",
+    "show",
+    "tell_withheld",
     "upload",
 ]

@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Final
 
 from builder.cloud import ownership
-from builder.cloud.base import Change, Cloud
+from builder.cloud.base import Cloud
 from builder.cloud.transfer.run import CLOUD_FAILURES
 from builder.cloudimage import CloudImage
-from builder.errors import CloudError, NotFoundError, RefusedError
-from builder.model import Build, FailureClass, Upload, parts_of
+from builder.errors import CloudError, RefusedError
+from builder.model import FailureClass, Upload, parts_of
 from builder.ways import Way
 
 LOG = logging.getLogger(__name__)
@@ -62,46 +61,6 @@ def discard(
     return said
 
 
-def hide(cloud: Cloud, upload: Upload, *, installation_id: str) -> None:
-    """Take an upload's image and its parts out of Glance's default lists (`os_hidden`): nobody boots from
-    it by accident any more, and servers that use it can still be rebuilt.
-
-    RefusedError when an image on record is not provably ours, and what the cloud raises. What is
-    gone, or hidden already, is left as it is.
-    """
-    for image_id in upload.external_ids:
-        image = _there(cloud, image_id)
-        if image is None:
-            continue
-        _prove(image, upload, installation_id)
-        if not image.hidden:
-            # It may go just now, and then it is as good as hidden.
-            with suppress(NotFoundError):
-                cloud.update(image.id, Change(hidden=True))
-
-
-def add_build_facts(cloud: Cloud, upload: Upload, build: Build, *, installation_id: str) -> None:
-    """Give an upload's image the properties of its build that were not known when it was created:
-    the build may have been going on. Raises like `hide`; CloudError when the cloud keeps others."""
-    facts = ownership.build_facts(build)
-    gone = CloudError(f"image {upload.external_id} is gone", failure_class=FailureClass.CLOUD)
-    image = None if upload.external_id is None else _there(cloud, upload.external_id)
-    if image is None:
-        raise gone
-    if facts.items() <= image.properties.items():
-        return
-    _prove(image, upload, installation_id)
-    try:
-        changed = cloud.update(image.id, Change(properties=facts))
-    except NotFoundError:
-        raise gone from None
-    wrong = [name for name, value in facts.items() if changed.properties.get(name) != value]
-    if wrong:
-        raise CloudError(
-            f"image {image.id}: the cloud did not keep {', '.join(wrong)}", failure_class=FailureClass.CLOUD
-        )
-
-
 class _Removal:
     """One removal, and what was done so far."""
 
@@ -119,11 +78,11 @@ class _Removal:
         upload = self._upload
         if upload.external_id is None:
             return
-        image = _there(self._cloud, upload.external_id)
+        image = existing(self._cloud, upload.external_id)
         if image is None:
             yield f"image {upload.external_id} was gone already"
             return
-        _prove(image, upload, self._installation_id)
+        prove(image, upload, self._installation_id)
         yield self._delete(image)
 
     def _of_task(self) -> Iterator[str]:
@@ -173,7 +132,7 @@ class _Removal:
         found = self._cloud.find(ownership.marks(upload, self._installation_id))
         images = {image.id: image for image in found if image.id != upload.external_id}
         for image_id in upload.parts.values():
-            image = None if image_id in images else _there(self._cloud, image_id)
+            image = None if image_id in images else existing(self._cloud, image_id)
             if image is not None:
                 images[image_id] = image
         there = [image for image in images.values() if not image.status.is_going]
@@ -203,13 +162,13 @@ class _Removal:
         return f"image {image.id} ({image.name}) is deleted"
 
 
-def _there(cloud: Cloud, image_id: str) -> CloudImage | None:
+def existing(cloud: Cloud, image_id: str) -> CloudImage | None:
     """The image of that id; None when there is none, or none any more."""
     image = cloud.get(image_id)
     return None if image is None or image.status.is_going else image
 
 
-def _prove(image: CloudImage, upload: Upload, installation_id: str) -> None:
+def prove(image: CloudImage, upload: Upload, installation_id: str) -> None:
     """RefusedError unless an image on record is provably the upload's."""
     doubt = ownership.why_not_ours(image, upload, installation_id)
     if doubt and upload.task is not None:

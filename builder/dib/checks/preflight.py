@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Final
 
 from builder.bounded import at_once
-from builder.config.model import DiskImage
+from builder.config.model import BuildLimits, DiskImage
 from builder.dib import tools
+from builder.dib.boot import ordering
+from builder.dib.boot import program as booting
 from builder.dib.checks import reachable, space
 from builder.dib.failures import failure_of, usable
 from builder.dib.isolation import sandbox, sudo
@@ -44,6 +46,7 @@ class Preflight:
     needs: space.Needs
     reserve: int  #: bytes to leave free on each disk
     promised: int = 0  #: bytes in `work_dir` that builds under way will still take
+    limits: BuildLimits = field(default_factory=BuildLimits)
 
     @property
     def directories(self) -> Mapping[str, Path]:
@@ -60,10 +63,11 @@ def check_build(preflight: Preflight, limits: Limits | None = None) -> None:
     """Return when nothing speaks against the build; missing directories are made.
 
     Raises ActionFailedError for what does: the Failure is the first problem's, in the order tools,
-    namespaces, directories, disk, mirrors, and its lines tell the others. Also raises what `limits` do while
-    mirrors are asked, which takes MIRRORS_TIMEOUT seconds at most.
+    namespaces, boot test, directories, disk, mirrors, and its lines tell the others. Also raises what
+    `limits` do while mirrors are asked, which takes MIRRORS_TIMEOUT seconds at most.
     """
-    found = [*program(preflight), namespaces(), *directories(preflight.directories, make=True)]
+    found = [*program(preflight), namespaces(), *boot_test(preflight)]
+    found += [*directories(preflight.directories, make=True)]
     if not _problems(found):
         found += disks(preflight)
     found += mirrors(preflight.image, preflight.environment, limits or Limits())
@@ -103,6 +107,20 @@ def program(preflight: Preflight) -> tuple[Finding, ...]:
         hint = error.hint
         return (problem("tools", error.message, hint=hint, failure_class=failure_of(error).failure_class),)
     return (fine("tools", f"all are installed; {found} builds"),)
+
+
+def boot_test(preflight: Preflight) -> tuple[Finding, ...]:
+    """Whether the finished image can be booted here, where it is to be."""
+    name, image = "boot test", preflight.image
+    if not image.boot_test.is_done:
+        return ()
+    architecture, firmware = ordering.machine_of(image, preflight.environment)
+    try:
+        ordering.check(image, preflight.limits)
+        booting.require(architecture, firmware)
+    except ImagepoolError as error:
+        return (_told(name, error),)
+    return (fine(name, f"its machine ({architecture}, {firmware}) can be booted here"),)
 
 
 def namespaces() -> Finding:

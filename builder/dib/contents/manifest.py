@@ -9,6 +9,8 @@
                         dib-manifests/    diskimage-builder's own
                         changes.json      how it differs from the build before (see builder/dib/differences)
                         changes.md        the same for people
+                        test.json         what came of booting the image (see builder/dib/boot)
+                        console.log       what the machine said on its console meanwhile
 
 The element imagepool-manifest leaves the raw data there, which is read and removed. Trouble with it
 ends no build: an image is worth more than its manifest. The files are written all the same, and say
@@ -38,11 +40,14 @@ SBOM: Final = sbom.FILE
 #: How a build differs from the one before, for programs and for people.
 CHANGES: Final = "changes.json"
 CHANGES_TEXT: Final = "changes.md"
+#: What came of booting the image, and what the machine said on its console meanwhile.
+TEST: Final = "test.json"
+CONSOLE: Final = "console.log"
 #: What only imagepool writes into a build's directory.
 _OURS: Final = frozenset(
     {
         *(PROOF, packages.FILE, sizes.FILE, marks.FILE, SBOM, inputs.FILE, archive.FILE),
-        *(CHANGES, CHANGES_TEXT),
+        *(CHANGES, CHANGES_TEXT, TEST, CONSOLE),
     }
 )
 #: Where diskimage-builder's own manifests are (DIB_MANIFEST_SAVE_DIR), below the build's directory.

@@ -82,12 +82,13 @@ def start(
     workspace: Workspace,
     on_line: Callable[[str], None],
     limits: BuildLimits = USUAL,
+    output: Path | None = None,
 ) -> Child:
     """Start a command in a sandbox, in the workspace's directory; `on_line` gets its output.
 
     It also gets a line for each of `limits` that this machine can't hold a build to. Nothing that
     the command runs waits for the disk, see nosync.py. When it ends, all in the sandbox is over,
-    and what is in the workspace's output belongs to this process's user.
+    and what is in `output`, the workspace's own if none is given, belongs to this process's user.
 
     `Child.stop` sends TERM to every process in the sandbox, then KILL. Raises ToolMissingError
     when the command, unshare, or a tool to put a stand-in over is not installed.
@@ -103,7 +104,7 @@ def start(
         env=dict(env),
         binds=tuple((str(source), str(target)) for source, target in binds),
         roots=tuple(map(str, (workspace.home, workspace.tmp, workspace.shared_tmp))),
-        output=str(workspace.output.parent),
+        output=str(output or workspace.output.parent),
         group=str(group.path or ""),
         group_files=dict(group.files),
         controllers=group.controllers,

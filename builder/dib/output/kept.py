@@ -13,11 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from builder.dib.output import artifacts, hashing, inspect
+from builder.dib.output import artifacts, hashing, inspect, withheld
 from builder.errors import ActionFailedError
-from builder.model import Artifact, ImageFormat, is_build_id, name_problem
+from builder.model import Artifact, ImageFormat, Withholding, is_build_id, name_problem
 
 _SUFFIX: Final = ".d"
+#: What may be beside the proof of a build that was never finished.
+_NO_MANIFESTS: Final = frozenset({artifacts.PROOF, withheld.NAME, withheld.DRAFT})
 _HEX: Final = frozenset("0123456789abcdef")
 #: Bytes; ours are a few kilobytes.
 _PROOF_LIMIT: Final = 4 << 20
@@ -39,6 +41,7 @@ class Found:
     raw_size: int | None
     artifacts: tuple[Artifact, ...]  #: as the proof has them
     formats: tuple[ImageFormat, ...]  #: of the files that are there
+    withheld: tuple[Withholding, ...] = ()  #: who does not want it to serve
 
 
 def find(images_dir: Path) -> tuple[Found, ...]:
@@ -98,7 +101,7 @@ def _read(images_dir: Path, image: str, build_id: str) -> Found | None:
         created=_time(record.get("created")),
         started=_time(record.get("started")),
         finished=_time(record.get("finished")),
-        described=any(each.name != artifacts.PROOF for each in home.iterdir()),
+        described=any(each.name not in _NO_MANIFESTS for each in home.iterdir()),
         tools=_texts(record.get("tools")),
         raw_sha256=_hex(record.get("raw_sha256"), 64),
         raw_size=_count(record.get("raw_size")),
@@ -106,6 +109,7 @@ def _read(images_dir: Path, image: str, build_id: str) -> Found | None:
         formats=tuple(
             each for each in ImageFormat if artifacts.path(images_dir, image, build_id, each).is_file()
         ),
+        withheld=withheld.read(images_dir, image, build_id),
     )
 
 

@@ -8,7 +8,7 @@ without makes the image useless as evidence.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -30,11 +30,13 @@ from builder.cloudimage import (
     UPLOAD_ID,
     UPLOAD_STARTED,
     USERNAME,
+    WITHHELD,
     CloudImage,
     GlanceStatus,
 )
-from builder.model import ImageFormat, is_build_id, name_problem
+from builder.model import ImageFormat, Withholding, is_build_id, name_problem
 from builder.planning.words import line
+from builder.withheldmark import from_text
 
 #: Nothing of ours is older: a time before that is a broken clock's.
 _EARLIEST: Final = datetime(2015, 1, 1, tzinfo=UTC)
@@ -69,6 +71,7 @@ class Evidence:
     python_path: str
     shell_type: str
     serving: bool  #: it has its diskimage's stable name or tag
+    withheld: Withholding | None = None  #: the word that its build is not to serve, there or anywhere
 
     @property
     def build(self) -> tuple[str, str]:
@@ -112,6 +115,7 @@ def read(image: CloudImage, now: datetime) -> Evidence | str:
         python_path=_word(said.get(PYTHON_PATH)),
         shell_type=_word(said.get(SHELL_TYPE)),
         serving=image.serving,
+        withheld=_withheld(said, now),
     )
 
 
@@ -154,6 +158,12 @@ def quoted(text: str) -> str:
     """Somebody else's text in a sentence of ours, not at any length."""
     shown = line(text)
     return f'"{shown[:_QUOTED]}…"' if len(shown) > _QUOTED else f'"{shown}"'
+
+
+def _withheld(said: Mapping[str, str], now: datetime) -> Withholding | None:
+    """Who is not to serve is believed whatever else its property says; only its time may be none."""
+    word = from_text(said.get(WITHHELD, ""), said[PROVIDER])
+    return word if word is None or word.time <= now else replace(word, time=now)
 
 
 def _why_no_evidence(image: CloudImage) -> str | None:

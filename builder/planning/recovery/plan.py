@@ -15,13 +15,13 @@ from typing import Final
 
 from builder.cloudimage import CloudImage
 from builder.config.model import Config
-from builder.model import Build, BuildState, Failure, FailureClass, Snapshot, Upload, UploadWish
+from builder.model import Build, BuildState, Failure, FailureClass, Snapshot, Upload, UploadWish, Withholding
 from builder.planning.recovery.evidence import Evidence, checked_by, why_incomplete, why_unusable
 from builder.planning.recovery.files import Files, files_of
 from builder.planning.recovery.steps import Fate, KeptBuild, Step, Thing
 from builder.planning.recovery.trove import Found, Other, Trove
 from builder.planning.recovery.uploads import failed_upload, ready_upload
-from builder.planning.words import at, short
+from builder.planning.words import at, listed, short
 
 #: Who is on record for what follows from what was found.
 _BY: Final = "imagepool recover"
@@ -152,7 +152,12 @@ def _build(case: _Case, files: Files) -> tuple[Build | None, Step | None]:
     if record is not None:
         if kept is None or not files.present or not _is_bare(record, case.builder_id):
             return record, _on_build(case, Fate.KNOWN, "It is on record.", record)
-        known = replace(_with_files(record, kept, files), extra=record.extra, version=record.version)
+        known = replace(
+            _with_files(record, kept, files),
+            withheld=_withheld(case, record.withheld),
+            extra=record.extra,
+            version=record.version,
+        )
         return record, _on_build(case, Fate.COMPLETE, f"Its {files.text} here.", known)
     if case.gone:
         return None, _on_build(case, Fate.LEFT, "Its record was removed, and its files stayed here.")
@@ -176,6 +181,9 @@ def _ready_build(case: _Case, ready: datetime, files: Files) -> tuple[Build | No
         return None, _on_build(case, Fate.LEFT, reason)
     build = _ready_record(case, ready, files)
     where = f"It was ready at {at(ready)}"
+    if build.withheld:
+        scopes = listed("everywhere" if word.provider is None else word.provider for word in build.withheld)
+        where += f", and stays withheld from {scopes}"
     if files.present:
         reason = f"{where}; its {files.text} here, with the content on record."
     elif case.kept is not None:
@@ -208,7 +216,18 @@ def _ready_record(case: _Case, ready: datetime, files: Files) -> Build:
         python_path=next((each.python_path for each in said if each.python_path), build.python_path),
         shell_type=next((each.shell_type for each in said if each.shell_type), build.shell_type),
         wishes=tuple(_unwanted(case)),
+        withheld=_withheld(case, ()),
     )
+
+
+def _withheld(case: _Case, on_record: Iterable[Withholding]) -> tuple[Withholding, ...]:
+    """Where the build is not to serve: as soon as its record, this machine's disk or one of its images says
+    so, for who took that back may not have reached them all. Of several words for the same, the last."""
+    words = [said.withheld for found in case.found for said in found.all if said.withheld is not None]
+    # An image does not tell whose word it was.
+    words += [*(case.kept.build.withheld if case.kept is not None else ()), *on_record]
+    last = {word.provider: word for word in sorted(words, key=lambda word: word.time)}
+    return tuple(sorted(last.values(), key=lambda word: (word.time, word.provider or "")))
 
 
 def _unwanted(case: _Case) -> Iterator[UploadWish]:

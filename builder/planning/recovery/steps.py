@@ -16,6 +16,7 @@ LOST: Final = (
     "that an upload was deleted by hand and shall stay away (`pause: true` in that provider keeps it so)",
     "builds and uploads that failed, with their reasons; breakers and retries begin anew",
     "wishes to cancel, and what was seen of leaked images so far",
+    "which builds served before, from when to when (`imagepool image history` begins anew)",
     "of restored builds: elements, timings, digests of what went in, who asked for them",
     "images of providers that left the configuration, unless a configured one looks into the same project",
 )

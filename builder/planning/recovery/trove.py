@@ -32,6 +32,8 @@ class Found:
     ] = ()  #: images of the same upload that this one needs, or that are all there is
     #: Whether it is hidden where images are not: so is what was to go while it was in use.
     hidden: bool = False
+    #: Whether it is hidden as what does not serve may be (`hide-old`).
+    old: bool = False
 
     @property
     def is_lost(self) -> bool:
@@ -116,7 +118,8 @@ class Trove:
             return _nothing(image, where, str(owner))
         if problem := self._why_not(evidence):
             return _nothing(image, owner.name, problem)
-        return Found(evidence=evidence, provider=owner, hidden=self._is_hidden(evidence))
+        hidden, hides = self._is_hidden(evidence), self._hides_old(evidence)
+        return Found(evidence=evidence, provider=owner, hidden=hidden and not hides, old=hidden and hides)
 
     def _record_of(self, image: CloudImage) -> Upload | None:
         return next((u for u in self.snapshot.uploads() if image.id in u.external_ids), None)
@@ -151,6 +154,10 @@ class Trove:
         provider = self.config.providers.get(evidence.provider)
         listed = provider.images.get(evidence.diskimage) if provider is not None else None
         return evidence.image.hidden and listed is not None and not listed.sharing.hidden
+
+    def _hides_old(self, evidence: Evidence) -> bool:
+        recipe = self.config.diskimages.get(evidence.diskimage)
+        return recipe is not None and recipe.hide_old
 
     def _without_misnamed(self, found: Sequence[Found]) -> tuple[list[Found], list[Other]]:
         """A build is of one diskimage; who says another one is not believed."""

@@ -17,6 +17,8 @@ def ready_upload(found: Found, build: Build, ready: datetime) -> Upload:
         record,
         sent=record.size or 0,
         serving=record.state_time if found.evidence.serving else None,
+        hidden=found.old,
+        withheld=found.evidence.withheld.time if found.evidence.withheld is not None else None,
         username=build.username,
         python_path=build.python_path,
         shell_type=build.shell_type,

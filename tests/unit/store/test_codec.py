@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from builder.model import (
     Artifact,
+    BootResult,
+    BootVerdict,
     Build,
     BuildState,
     Cancellation,
@@ -27,6 +29,7 @@ from builder.model import (
     UploadCancellation,
     UploadState,
     UploadWish,
+    Withholding,
 )
 from builder.store import codec, notes
 from builder.store.fields import RecordError, Stored
@@ -49,6 +52,7 @@ failures = st.builds(
 )
 signed = {"by": texts, "why": texts, "time": times}
 wishes = st.builds(UploadWish, provider=texts, wanted=st.booleans(), **signed)
+withholdings = st.builds(Withholding, provider=st.none() | texts, **signed)
 upload_names = st.integers(0, 9).map(lambda number: f"{'a' * 32}/cloud-one/000000000{number}")
 requests = st.builds(Request, image=st.just("debian"), by=texts, why=texts, time=times, manual=st.booleans())
 artifacts = st.builds(
@@ -59,6 +63,16 @@ artifacts = st.builds(
     md5=texts,
     sha256=texts,
     sha512=texts,
+)
+tests = st.builds(
+    BootResult,
+    verdict=st.sampled_from(BootVerdict),
+    failed=st.lists(texts, max_size=2).map(tuple),
+    seconds=seconds,
+    accelerator=st.none() | texts,
+    measures=st.dictionaries(texts, seconds, max_size=3),
+    ports=st.lists(texts, max_size=2).map(tuple),
+    setuid=st.lists(texts, max_size=2).map(tuple),
 )
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-1000, 1000) | texts,
@@ -100,6 +114,8 @@ builds = st.builds(
     raw_sha256=st.none() | texts,
     raw_size=st.none() | sizes,
     wishes=st.lists(wishes, max_size=3).map(tuple),
+    withheld=st.lists(withholdings, max_size=3).map(tuple),
+    test=st.none() | tests,
     **nodepools,
     **ours,
 )
@@ -128,6 +144,7 @@ uploads = st.builds(
     stable_name=st.none() | texts,
     stable_tag=st.none() | texts,
     hidden=st.booleans(),
+    withheld=st.none() | times,
     parts=st.dictionaries(texts, texts, max_size=3),
     deletion=st.none() | st.builds(Deletion, **signed),
     **nodepools,
@@ -272,10 +289,10 @@ def test_a_cancellation_says_no_more_than_a_record_takes() -> None:
     assert len(wish.by) + len(wish.why) <= 2000
 
 
-NEW_OF_BUILDS = ["raw_sha256", "raw_size", "wishes"]
+NEW_OF_BUILDS = ["raw_sha256", "raw_size", "wishes", "withheld", "test"]
 NEW_OF_UPLOADS = [
     *("cloud", "way", "fallbacks", "task", "hook_output", "serving", "stable_name", "stable_tag", "hidden"),
-    "deletion",
+    *("deletion", "withheld"),
 ]
 
 
@@ -302,6 +319,14 @@ def test_a_wish_that_is_broken_takes_no_other_with_it() -> None:
     good = {"provider": "cloud-one", "wanted": False, "by": None, "time": math.inf, "why": 7}
     build = read_build({"state": "ready", "wishes": [*odd, good, *odd]})
     assert build.wishes == (UploadWish(provider="cloud-one", wanted=False, by="somebody", time=MODIFIED),)
+
+
+def test_a_word_that_a_build_is_withheld_counts_whatever_else_it_says() -> None:
+    odd = [7, None, "x", [], {"provider": 7}, {"provider": ["a"]}]
+    build = read_build({"state": "ready", "withheld": [*odd, {}, {"provider": "cloud-one", "time": "noon"}]})
+    assert build.withheld == tuple(
+        Withholding(provider=provider, by="somebody", time=MODIFIED) for provider in (None, "cloud-one")
+    )
 
 
 def test_a_deletion_that_does_not_say_whose_is_somebodys() -> None:

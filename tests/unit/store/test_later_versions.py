@@ -60,6 +60,7 @@ def test_what_we_do_not_understand_of_it_is_as_if_it_were_not_there() -> None:
     build = read_build(LATER_BUILD)
     assert [artifact.format for artifact in build.artifacts] == [ImageFormat.QCOW2]
     assert [wish.provider for wish in build.wishes] == ["cloud-one"]
+    assert [word.provider for word in build.withheld] == ["cloud-one", None]
     assert build.reason == Failure(
         failure_class=FailureClass.UNKNOWN, message="the key is gone", phase="sign"
     )
@@ -71,10 +72,12 @@ def test_what_we_do_not_understand_of_it_is_as_if_it_were_not_there() -> None:
 def test_a_change_of_ours_touches_nothing_else() -> None:
     build = read_build(LATER_BUILD).become(BuildState.DELETING, NOW + timedelta(hours=1))
     wish = UploadWish(provider="cloud-two", wanted=False, by="bob", time=NOW)
-    written = json.loads(codec.encode_build(wished(replace(build, checked=NOW), wish)))
+    changed = wished(replace(build, checked=NOW), wish).released("cloud-one")
+    written = json.loads(codec.encode_build(changed))
     ours = {"provider": "cloud-two", "wanted": False, "by": "bob", "time": NOW.timestamp(), "why": ""}
     expected: dict[str, Any] = copy.deepcopy(LATER_BUILD)
     expected["wishes"].insert(1, ours)
+    expected["withheld"].pop(0)
     expected |= {"state": "deleting", "state_time": NOW.timestamp() + 3600, "checked": NOW.timestamp()}
     assert written == expected
 
@@ -113,7 +116,7 @@ def test_nothing_is_lost_of_a_build(
     record["reason"] |= {**reason, "class": failure_class}
     record["artifacts"][0] |= artifact
     record["artifacts"][1] |= {**artifact, "format": f"x-{image_format}"}
-    for each in record["wishes"]:
+    for each in (*record["wishes"], *record["withheld"]):
         each.update(wish)
     record["request"] |= wish
     assert json.loads(codec.encode_build(read_build(record))) == record

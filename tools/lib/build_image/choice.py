@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from build_image.arguments import Options
 from builder.config.loader import load
-from builder.config.model import Config, DiskImage
+from builder.config.model import BootTest, Config, DiskImage
 from builder.errors import NotFoundError
 from builder.model import ImageFormat
 
@@ -54,6 +54,8 @@ def image(config: Config, options: Options) -> DiskImage:
         elements=tuple(dict.fromkeys((*elements, *options.elements))),
         environment=MappingProxyType(environment),
         formats=tuple(sorted(ImageFormat(name) for name in options.formats)),
+        # With --check and --boot it is booted here, by hand.
+        boot_test=BootTest(),
     )
 
 

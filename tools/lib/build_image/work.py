@@ -17,8 +17,8 @@ from build_image.place import Place
 from builder import signals
 from builder.config.model import Config, DiskImage
 from builder.dib import engine
-from builder.dib.engine import Product
 from builder.dib.output import artifacts
+from builder.dib.product import Product
 from builder.errors import ActionFailedError
 from builder.model import Artifact, BuildPhase, Failure, FailureClass
 

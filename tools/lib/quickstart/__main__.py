@@ -13,7 +13,7 @@ from devcloud.errors import DevCloudError, refusal
 from quickstart import steps
 from quickstart.place import Quickstart
 
-_LIMIT = 900.0  #: seconds in all, installing included
+_LIMIT = 1500.0  #: seconds in all, installing included
 
 _EPILOG = """\
   ./tools/quickstart           install, start and build; a second run reuses what is there

@@ -1,0 +1,61 @@
+"""Say which builds are withheld: from where, on whose word, since when and why; pure.
+
+A build that is withheld from everywhere is in quarantine.
+"""
+
+from __future__ import annotations
+
+from builder.cli import text
+from builder.cli.cells import Lines
+from builder.model import Build, ImageRecords, UploadState, Withholding
+from builder.planning import words
+from builder.planning.records import in_service, may_go_out
+
+
+def told(word: Withholding) -> str:
+    """Where it holds, whose word it is, when and why, on one line: "put in quarantine by ann@nb01 at
+    2026-11-21 14:14 UTC: no network"."""
+    where = "put in quarantine" if word.provider is None else f"withheld from {word.provider}"
+    return text.one_line(f"{where} {words.by_whom(word)}")
+
+
+def of_build(build: Build) -> str | None:
+    """All that is said of a build, that of everywhere first; None when nothing is."""
+    return "; ".join(told(word) for word in _ordered(build)) or None
+
+
+def in_provider(build: Build | None, provider: str) -> str | None:
+    """What keeps a build out of service in a provider; None when nothing does."""
+    word = build.withheld_from(provider) if build is not None else None
+    return told(word) if word is not None else None
+
+
+def misfit(records: ImageRecords, provider: str) -> str | None:
+    """That the build which serves a provider is withheld from it, and why it serves all the same; None when
+    it is not, or none serves."""
+    serving = in_service(records, provider)
+    word = in_provider(records.build(serving.build_id), provider) if serving is not None else None
+    if serving is None or word is None:
+        return None
+    ready = (u for u in records.uploads_to(provider) if u.state is UploadState.READY)
+    others = any(may_go_out(records.build(u.build_id), provider) for u in ready)
+    why = (
+        "another is to take over"
+        if others
+        else "nothing else is ready there, and a region is never left without any"
+    )
+    return f"build {words.short(serving.build_id)} serves although it was {word}; {why}"
+
+
+def cell(build: Build) -> Lines:
+    """Everything on record that withholds a build."""
+    there = _ordered(build)
+    data = [
+        {"provider": word.provider, "by": word.by, "why": word.why, "time": text.iso(word.time)}
+        for word in there
+    ]
+    return Lines(data, [told(word) for word in there])
+
+
+def _ordered(build: Build) -> list[Withholding]:
+    return sorted(build.withheld, key=lambda word: (word.provider is not None, word.provider or ""))

@@ -1,0 +1,1 @@
+"""Has finished images booted by the program builder.boottest, in a sandbox."""

@@ -1,0 +1,63 @@
+"""Looks at builds that somebody keeps out of service: which they are, where one serves all the same, and
+whether all daemons know of such a word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Final
+
+from builder.config.model import Config
+from builder.findings import Finding, fine, warning
+from builder.model import Build, Snapshot
+from builder.planning.promotion import promotions_of
+from builder.planning.records import may_go_out
+from builder.planning.rollback import too_old
+from builder.planning.words import counted, withheld
+
+NAME: Final = "withheld"
+#: How many builds are named.
+_NAMED: Final = 5
+
+
+def look(config: Config, snapshot: Snapshot, now: datetime) -> Iterator[Finding]:
+    """Nothing when no build is withheld."""
+    builds = [build for build in snapshot.builds() if build.withheld]
+    if not builds:
+        return
+    misfits = list(_serving(config, snapshot, now, {build.image for build in builds}))
+    if not misfits:
+        yield fine(NAME, f"no region serves what is withheld: {_list(builds)}")
+    yield from misfits
+    for daemon in too_old(snapshot):
+        yield warning(
+            NAME,
+            f"{daemon.hostname} runs version {daemon.version}, which knows nothing of withheld builds",
+            hint="It may let them serve again, and delete what takes their place: upgrade it, or stop it.",
+        )
+
+
+def _serving(config: Config, snapshot: Snapshot, now: datetime, images: Iterable[str]) -> Iterator[Finding]:
+    """The regions that serve a build which is withheld from them, for they have nothing else."""
+    for image in config.diskimages.values():
+        if image.name not in images:
+            continue
+        records = snapshot.image(image.name)
+        for promotion in promotions_of(image, config, snapshot, now):
+            heir = promotion.upload
+            if heir is not None and not may_go_out(records.build(heir.build_id), promotion.provider):
+                yield warning(
+                    NAME,
+                    f"{image.name}: {promotion.reason.rstrip('.')}",
+                    hint="A region is never left without any. `imagepool image build` makes another,"
+                    f" `imagepool image explain {image.name}` says what comes next.",
+                )
+
+
+def _list(builds: list[Build]) -> str:
+    named = "; ".join(_told(build) for build in builds[:_NAMED])
+    return f"{named}; {counted(len(builds) - _NAMED, 'build')} more" if len(builds) > _NAMED else named
+
+
+def _told(build: Build) -> str:
+    return f"{', '.join(withheld(build.id, word) for word in build.withheld)} ({build.image})"

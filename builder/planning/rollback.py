@@ -1,0 +1,319 @@
+"""Decide what to withhold so that every provider serves an earlier build again, and foresee what each will.
+
+Nothing here moves an image: who is withheld is written on the builds, and the promotions follow from that
+(promotion.py). What will serve is found by deciding on the records as they will be, so that it is
+what the daemon does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from builder.config.model import Config, Provider
+from builder.errors import NotFoundError, RefusedError
+from builder.model import Build, BuildState, Daemon, ImageRecords, Snapshot, Upload, UploadState, Withholding
+from builder.planning.actions import Promotion, UploadDecision, Verdict
+from builder.planning.promotion import promotions_of
+from builder.planning.records import by_age, good_builds, has_file, in_service, is_there, may_go_out, picked
+from builder.planning.records import runs as is_running
+from builder.planning.uploads import decide_uploads
+from builder.planning.words import listed, short, withheld
+
+_COMING = (Verdict.NOW, Verdict.LATER, Verdict.RUNNING)
+
+
+class MoveFate(StrEnum):
+    """What becomes of a provider."""
+
+    STAYS = "stays"  #: it serves what it should, or nothing
+    MOVES = "moves"  #: another image, which is ready there, takes over at once
+    UPLOAD = "upload"  #: what it should serve is sent there first
+    STUCK = "stuck"  #: it goes on serving what is withheld: nothing else is there or can be sent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """What a provider serves now, what it will serve at once, and why."""
+
+    provider: str
+    fate: MoveFate
+    reason: str
+    serving: Upload | None  #: now
+    upload: Upload | None  #: as soon as what is withheld is on record
+    build: Build | None  #: what is wanted there then
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollback:
+    """What is to be withheld, and what follows from it; nothing to withhold: it is so already."""
+
+    image: str
+    target: Build | None  #: the build that is gone back to; None where there is none in particular
+    withhold: tuple[tuple[Build, Withholding], ...]  #: to be written in this order, the oldest first
+    moves: tuple[Move, ...]
+    running: Build | None  #: a build that is being made, which takes over when it is ready
+
+
+def plan_rollback(
+    config: Config,
+    snapshot: Snapshot,
+    image: str,
+    to: str | None,
+    providers: Collection[str] | None,
+    now: datetime,
+    *,
+    by: str,
+    why: str,
+) -> Rollback:
+    """How all `providers`, with None those that list the image, go back to the build of the full id `to`.
+
+    With None that is the newest one before what serves that is ready in any of them and not withheld.
+    Every ready build that is newer is withheld: from these providers, or with None put in quarantine; the
+    oldest first, so that none of them serves when the rest is never written. Raises NotFoundError when there
+    is no such build, and RefusedError when it can't serve anywhere, with what could be taken instead.
+    """
+    case = _Case(config, snapshot, image, providers)
+    target = case.earlier() if to is None else case.named(to)
+    words = [
+        (build, Withholding(provider=provider, by=by, time=now, why=why))
+        for build in case.newer(target)
+        for provider in case.scope
+        if may_go_out(build, provider)
+    ]
+    return case.plan(target, words, now)
+
+
+def plan_quarantine(
+    config: Config,
+    snapshot: Snapshot,
+    build: Build,
+    providers: Collection[str] | None,
+    now: datetime,
+    *,
+    by: str,
+    why: str,
+) -> Rollback:
+    """How a build is withheld from `providers`, or with None put in quarantine, and what serves then instead.
+
+    Raises RefusedError for a build of which nothing goes out anyway.
+    """
+    case = _Case(config, snapshot, build.image, providers)
+    if build.state not in (BuildState.READY, BuildState.BUILDING):
+        raise RefusedError(f"build {short(build.id)} is {build.state}: nothing of it goes out")
+    words = [
+        (build, Withholding(provider=provider, by=by, time=now, why=why))
+        for provider in case.scope
+        if may_go_out(build, provider)
+    ]
+    return case.plan(None, words, now)
+
+
+def plan_release(
+    config: Config, snapshot: Snapshot, build: Build, provider: str | None, now: datetime
+) -> Rollback:
+    """What serves where, once a build is no longer withheld from a provider, or with None from anywhere."""
+    case = _Case(config, snapshot, build.image, None if provider is None else [provider])
+    return case.result(None, (), case.with_builds({build.id: build.released(provider)}), now)
+
+
+def moved(move: Move, snapshot: Snapshot) -> bool:
+    """Whether a provider no longer serves what it did when the move was planned, by the records and in
+    nodepool's sense; nothing is waited for where nothing moves at once."""
+    if move.upload is None or move.fate in (MoveFate.STAYS, MoveFate.STUCK):
+        return True
+    if move.serving is not None and move.serving.name == move.upload.name:
+        return True
+    uploads = snapshot.image(move.upload.image).uploads_to(move.provider)
+    serving = {u.name for u in uploads if u.state is UploadState.READY and u.serving is not None}
+    taken = picked(uploads)
+    before = move.serving.name if move.serving is not None else None
+    return taken is not None and serving == {taken.name} and taken.name != before
+
+
+def too_old(snapshot: Snapshot) -> tuple[Daemon, ...]:
+    """The daemons that know nothing of what is withheld, and would promote and upload it."""
+    return tuple(daemon for daemon in snapshot.daemons if not daemon.withholds)
+
+
+class _Case:
+    """An image, the providers that are to go back, and what the records say of both."""
+
+    def __init__(
+        self, config: Config, snapshot: Snapshot, image: str, providers: Collection[str] | None
+    ) -> None:
+        self.config = config
+        self.snapshot = snapshot
+        self.image = image
+        self.records: ImageRecords = snapshot.image(image)
+        listing = config.providers_of(image)
+        strange = sorted(set(providers or ()) - {provider.name for provider in listing})
+        if image not in config.diskimages or strange:
+            who = "the configuration does" if image not in config.diskimages else f"{listed(strange)} does"
+            raise RefusedError(f"{who} not have {image}, so nothing of it is promoted there")
+        self.providers = tuple(p for p in listing if providers is None or p.name in providers)
+        #: What is named in the words that withhold.
+        self.scope: tuple[str | None, ...] = (
+            (None,) if providers is None else tuple(provider.name for provider in self.providers)
+        )
+
+    # -- which build --------------------------------------------------------------------------
+
+    def named(self, build_id: str) -> Build:
+        """The build that somebody wants to go back to."""
+        build = self.records.build(build_id)
+        if build is None:
+            raise NotFoundError(f"{self.image} has no build {build_id}", hint=self._instead())
+        if build.state is not BuildState.READY:
+            raise RefusedError(f"build {short(build.id)} is {build.state}, not ready", hint=self._instead())
+        for provider in self.scope:
+            word = build.quarantine if provider is None else build.withheld_from(provider)
+            if word is not None:
+                again = f"`imagepool build unquarantine {short(build.id)}` takes that back."
+                raise RefusedError(withheld(build.id, word), hint=f"{again} {self._instead()}")
+        if not self._can_serve(build):
+            raise RefusedError(
+                f"build {short(build.id)} is ready in no provider that goes back, and has no files to send",
+                hint=self._instead(),
+            )
+        return build
+
+    def earlier(self) -> Build:
+        """The newest build before what serves that is ready somewhere and not withheld there."""
+        serving = filter(None, (in_service(self.records, provider.name) for provider in self.providers))
+        bad = next(iter(by_age(self.records, serving)), None)
+        if bad is None:
+            raise RefusedError(f"no image of {self.image} is in service", hint=self._instead())
+        ready = by_age(self.records, [u for p in self.providers for u in self._good(p)])
+        older = by_age(self.records, [*ready, bad])
+        target = next((u for u in older[older.index(bad) :] if u.build_id != bad.build_id), None)
+        build = self.records.build(target.build_id) if target is not None else None
+        if build is None:
+            raise RefusedError(
+                f"no image of {self.image} from before build {short(bad.build_id)}, which serves, is ready",
+                hint=self._instead(but=bad.build_id),
+            )
+        return build
+
+    def newer(self, target: Build) -> list[Build]:
+        """The ready builds that are newer than one, the oldest first."""
+        ready = [b for b in self.records.builds if b.state is BuildState.READY]
+        after = [b for b in ready if (b.began, b.id) > (target.began, target.id)]
+        return sorted(after, key=lambda build: (build.began, build.id))
+
+    def _good(self, provider: Provider) -> Iterator[Upload]:
+        """The ready uploads to a provider of ready builds that are not withheld there."""
+        good = {build.id for build in good_builds(self.records, provider.name)}
+        for upload in self.records.uploads_to(provider.name):
+            if upload.state is UploadState.READY and upload.build_id in good:
+                yield upload
+
+    def _can_serve(self, build: Build) -> bool:
+        """Whether one of the providers has a build, or can get it."""
+        return any(
+            is_there(self.records, build, p.name) or self._can_be_sent(build, p) for p in self.providers
+        )
+
+    def _can_be_sent(self, build: Build, provider: Provider) -> bool:
+        return has_file(build, provider.image_format) and build.builder_id not in self.snapshot.forgotten
+
+    def _instead(self, but: str | None = None) -> str:
+        """The builds that could be taken, as a sentence."""
+        found = []
+        for build in good_builds(self.records):
+            there = [
+                p.name
+                for p in self.providers
+                if is_there(self.records, build, p.name) and may_go_out(build, p.name)
+            ]
+            if build.id == but or not (there or self._can_serve(build)):
+                continue
+            how = f"ready in {listed(there)}" if there else f"its files are on {build.builder or 'a builder'}"
+            found.append(f"{short(build.id)} ({how})")
+        return f"Could be taken: {', '.join(found)}." if found else "There is no other build to go back to."
+
+    # -- what follows -------------------------------------------------------------------------
+
+    def with_builds(self, changed: Mapping[str, Build]) -> Snapshot:
+        """The snapshot as it will be when those builds are on record."""
+        builds = tuple(changed.get(build.id, build) for build in self.records.builds)
+        return self.snapshot.with_image(replace(self.records, builds=builds))
+
+    def plan(self, target: Build | None, words: list[tuple[Build, Withholding]], now: datetime) -> Rollback:
+        """What follows from those words."""
+        changed: dict[str, Build] = {}
+        for build, word in words:
+            changed[build.id] = changed.get(build.id, build).withhold(word)
+        return self.result(target, tuple(words), self.with_builds(changed), now)
+
+    def result(
+        self,
+        target: Build | None,
+        words: tuple[tuple[Build, Withholding], ...],
+        after: Snapshot,
+        now: datetime,
+    ) -> Rollback:
+        """The whole plan, where `after` are the records as they will be."""
+        promotions = {
+            promotion.provider: promotion
+            for promotion in promotions_of(self.config.diskimages[self.image], self.config, after, now)
+        }
+        decisions = {d.provider: d for d in decide_uploads(self.config, after, now) if d.image == self.image}
+        return Rollback(
+            image=self.image,
+            target=target,
+            withhold=words,
+            moves=tuple(
+                _move(
+                    self.records,
+                    after.image(self.image),
+                    promotions[provider.name],
+                    decisions[provider.name],
+                )
+                for provider in self.providers
+            ),
+            running=next((build for build in self.records.builds if is_running(build, self.records)), None),
+        )
+
+
+def _move(records: ImageRecords, after: ImageRecords, promotion: Promotion, decision: UploadDecision) -> Move:
+    """What becomes of a provider, by the promotion and the upload that are decided on `after`."""
+    serving = in_service(records, promotion.provider)
+    heir = serving if promotion.verdict is Verdict.NO else promotion.upload
+    fate, reason = _fate(after, serving, heir, decision)
+    return Move(
+        provider=promotion.provider,
+        fate=fate,
+        reason=reason,
+        serving=serving,
+        upload=heir,
+        build=decision.build,
+    )
+
+
+def _fate(
+    after: ImageRecords, serving: Upload | None, heir: Upload | None, decision: UploadDecision
+) -> tuple[MoveFate, str]:
+    wanted, bad = decision.build, _is_withheld(after, serving)
+    moves = heir is not None and (serving is None or heir.name != serving.name)
+    meanwhile = f"{_build(heir)} serves until then" if heir is not None else "nothing serves until then"
+    missing = wanted is not None and (heir is None or heir.build_id != wanted.id)
+    if wanted is not None and missing and (moves or bad) and decision.verdict in _COMING:
+        return MoveFate.UPLOAD, f"Build {short(wanted.id)} is sent there first, and {meanwhile}."
+    if moves:
+        ends = f" from {_build(serving).lower()}" if serving is not None else ""
+        return MoveFate.MOVES, f"{_build(heir)}, which is ready there, takes over{ends}."
+    if bad:
+        nothing = "nothing else is ready there or can be sent"
+        return MoveFate.STUCK, f"{_build(serving)} goes on serving: {nothing}. {decision.reason}"
+    return MoveFate.STAYS, "Nothing serves there." if serving is None else f"{_build(serving)} stays."
+
+
+def _is_withheld(records: ImageRecords, upload: Upload | None) -> bool:
+    return upload is not None and not may_go_out(records.build(upload.build_id), upload.provider)
+
+
+def _build(upload: Upload | None) -> str:
+    return f"Build {short(upload.build_id)}" if upload is not None else "Nothing"

@@ -1,0 +1,63 @@
+"""Writes beside the files of this machine's builds who withheld them, and takes it away when that is over.
+
+So a quarantine outlives the records: `imagepool recover` finds it there, and in the images in the clouds.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+from typing import Final
+
+from builder.config.model import Config
+from builder.dib.output import withheld
+from builder.errors import RefusedError
+from builder.model import Build, BuildState, ImageRecords, Snapshot, Withholding
+from builder.workers.base import World
+
+LOG = logging.getLogger(__name__)
+
+#: How long until another try after the disk would not take it.
+AGAIN: Final = timedelta(minutes=1)
+
+
+class Beside:
+    """What the files say by now; for one thread."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._seen: dict[str, ImageRecords] = {}
+        self._said: dict[str, tuple[Withholding, ...]] = {}  #: by build id
+
+    def keep(self, config: Config, snapshot: Snapshot, now: datetime) -> datetime | None:
+        """Let every file say what is on record; when to try again what the disk would not take."""
+        due = None
+        for name, records in snapshot.images.items():
+            if self._seen.get(name) is records:
+                continue
+            told = [self._tell(config, build) for build in records.builds if self._is_ours(build)]
+            if all(told):
+                self._seen[name] = records
+            else:
+                due = now + AGAIN
+        for gone in self._seen.keys() - snapshot.images.keys():
+            del self._seen[gone]
+        return due
+
+    def _is_ours(self, build: Build) -> bool:
+        return build.builder_id == self._world.identity.builder_id and build.state is BuildState.READY
+
+    def _tell(self, config: Config, build: Build) -> bool:
+        """Let the file of one build say it, if it does not; whether it says it now."""
+        where = (config.images_dir, build.image, build.id)
+        try:
+            known = self._said.get(build.id)
+            if known is None:
+                known = withheld.read(*where)
+            if known != build.withheld:
+                withheld.write(*where, build.withheld)
+        except (RefusedError, OSError) as error:
+            LOG.warning("%s of build %s can't be written: %s", withheld.NAME, build.id, error)
+            return False
+        self._said[build.id] = build.withheld
+        return True
