@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.elements.trees import Tree, Trees
+from tests.realparts.loops import partitions
 
 ELEMENTS = ("network-glean", "grow-root", "boot-fast")
 PROGRAM = "usr/lib/grow-root/bin/grow-root"
@@ -75,7 +76,11 @@ class Disk:
 
 
 def run(*argv: str, stdin: str = "", check: bool = True) -> str:
-    return subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=60, check=check).stdout
+    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+    assert not check or done.returncode == 0, (
+        f"{' '.join(argv)}: {done.returncode}\n{done.stdout}{done.stderr}"
+    )
+    return done.stdout
 
 
 @contextmanager
@@ -91,8 +96,7 @@ def disk(tree: Tree, directory: Path, table: str, kind: str = "xfs", extra: str 
         undo.callback(run, "losetup", "-d", loop)
         device = loop
         if script:
-            run("partx", "--update", loop)
-            undo.callback(run, "partx", "--delete", loop, check=False)
+            undo.enter_context(partitions(loop))
             device = f"{loop}p{number}"
             deadline = time.monotonic() + 10
             while not Path(device).exists() and time.monotonic() < deadline:

@@ -22,6 +22,7 @@ import pytest
 
 from builder.dib.isolation import workspace
 from builder.dib.isolation.workspace import Workspace
+from tests.realparts.loops import partitions
 from tests.unit.cgroup_world import cgroup_corner
 from tests.unit.dib_world import (
     BUILD,
@@ -174,9 +175,8 @@ def attached(disk: Path) -> Iterator[str]:
     find = ["losetup", "--show", "--find", str(disk)]
     device = subprocess.run(find, check=True, capture_output=True, text=True).stdout.strip()
     try:
-        subprocess.run(["partx", "--update", device], check=True)
-        yield device
-        subprocess.run(["partx", "--delete", device], check=True)
+        with partitions(device):
+            yield device
     finally:
         subprocess.run(["losetup", "--detach", device], check=True)
 

@@ -15,6 +15,7 @@ import pytest
 from builder.dib.isolation import sudo, workspace
 from builder.dib.isolation.workspace import Workspace
 from builder.errors import RefusedError
+from tests.realparts.loops import drop
 from tests.unit.dib_world import BUILD, INSTALLATION, bound_loops, eventually, need_root, traces
 
 NOW = datetime(2026, 11, 20, 14, 14, tzinfo=UTC)
@@ -61,6 +62,7 @@ def attach() -> Iterator[Callable[[Path], str]]:
             ["losetup", "--show", "-f", str(file)], check=True, capture_output=True, text=True
         )
         device = answer.stdout.strip()
+        drop(device)
         subprocess.run(["partx", "--add", device], check=True)
         made.append((device, file))
         return device
@@ -68,7 +70,7 @@ def attach() -> Iterator[Callable[[Path], str]]:
     yield attach
     for device, file in made:
         if bound_loops().get(device, "").startswith(str(file)):
-            subprocess.run(["partx", "--delete", device], check=False)
+            drop(device)
             subprocess.run(["losetup", "--detach", device], check=True)
 
 
