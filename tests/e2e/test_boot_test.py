@@ -32,6 +32,8 @@ PROVIDERS: Final = {"devcloud-one": "RegionOne", "devcloud-two": "RegionTwo"}
 BREAKER: Final = Path(__file__).with_name("broken-image")
 IN_FORCE: Final = "the changed configuration is in force"
 PATIENCE: Final = 60.0
+#: Seconds for three boots in emulation beside another test's.
+BOOT_TEST_LIMIT: Final = 1300
 #: The proofs in the order in which they are asked for.
 PROOFS: Final = (
     *("boot", "ssh", "login", "sudo", "host-name", "dns", "units", "root-grown", "second-boot"),
@@ -107,7 +109,7 @@ class Pool:
             "include": str(CONFIG / "platforms.yaml"),
             "mirrors": {"debian": "host"},
             "schedule": "14 14 1 1 *",
-            "diskimages": [{"name": IMAGE, **image}],
+            "diskimages": [{"name": IMAGE, "boot-test": {"timeout": BOOT_TEST_LIMIT}, **image}],
             "providers": [
                 {
                     "name": provider,
