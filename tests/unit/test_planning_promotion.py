@@ -358,12 +358,26 @@ def test_what_nodepool_takes_instead_is_put_right() -> None:
 def test_what_becomes_ready_waits_behind_what_serves() -> None:
     serving = there(YESTERDAY, "north", serving=True)
     known = records(*BUILDS, *serving)
-    fresh = replace(there(TODAY, "north")[0], state_time=behind(known, "north", NOW))
-    assert taken(serving, fresh) == serving[0]
-    assert fresh.state_time > there(BEFORE, "north")[0].state_time, "yet ahead of all others"
-    assert behind(known, "south", NOW) == NOW
+    (comes,) = there(TODAY, "north")
+    assert taken(serving, replace(comes, state_time=behind(known, comes, NOW))) == serving[0]
+    assert behind(known, there(TODAY, "south")[0], NOW) == NOW
     # By a clock that is behind, too.
-    assert behind(known, "north", NOW - DAY) == NOW - DAY
+    assert behind(known, comes, NOW - 9 * DAY) == NOW - 9 * DAY
+
+
+def test_what_becomes_ready_waits_behind_what_serves_when_that_goes() -> None:
+    """Whoever deletes what serves with nodepool's own command leaves no moment to the promoter."""
+    (serves,), (before,) = there(YESTERDAY, "north", serving=True), there(BEFORE, "north")
+    (comes,) = there(TODAY, "north")
+    waits = replace(comes, state_time=behind(records(*BUILDS, serves, before), comes, NOW))
+    assert taken([serves, before, waits]) == serves
+    assert taken([before, waits]) == before
+    # What is withheld is no better than that.
+    bad = records(TODAY, YESTERDAY, held(BEFORE), serves, before)
+    assert taken([before, replace(comes, state_time=behind(bad, comes, NOW))]) != before
+    # Unless it is so itself, by a word that came while its last bytes were sent.
+    late = records(held(TODAY), YESTERDAY, held(BEFORE), serves, before)
+    assert taken([before, replace(comes, state_time=behind(late, comes, NOW))]) == before
 
 
 @pytest.mark.parametrize("promote", ["all", 2])

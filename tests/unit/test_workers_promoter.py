@@ -99,7 +99,7 @@ def behind(stage: Stage, of: Upload) -> Upload:
     """An upload as the uploader writes it: behind what nodepool's launcher takes."""
     records = stage.store.snapshot().image(of.image)
     others = replace(records, uploads=tuple(u for u in records.uploads if u.name != of.name))
-    waiting = replace(of, state_time=time_behind(others, of.provider, stage.now), ended=stage.now)
+    waiting = replace(of, state_time=time_behind(others, of, stage.now), ended=stage.now)
     stage.store.put(waiting)
     return waiting
 
