@@ -83,8 +83,8 @@ def promotions_of(image: DiskImage, config: Config, snapshot: Snapshot, now: dat
 
 
 def behind(records: ImageRecords, upload: Upload, now: datetime) -> datetime:
-    """The `state_time` with which an upload becomes ready at that moment, so that nodepool's launcher does not
-    take it before it is to serve; `now`, where there is nothing else to take.
+    """The `state_time` with which an upload becomes ready at that moment, so that nodepool's launcher does
+    not take it before it is to serve; `now`, where there is nothing else to take.
 
     It stands behind all that may serve there, for what serves may go before its turn comes; and ahead of what
     is withheld, unless it is so itself.
