@@ -270,10 +270,9 @@ def test_files_wait_for_the_test_unless_they_may_not(tmp_path: Path, control: Pa
         assert len(told.artifacts) == 1
 
 
-def test_other_formats_are_made_meanwhile_and_not_for_nothing(
-    tmp_path: Path, control: Path, told: Told, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # vmdk is not made as long as the test goes on; when that fails, nobody waits for it.
+@pytest.fixture
+def hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file; as long as it is there, no vmdk gets made."""
     programs, hold = tmp_path / "programs", tmp_path / "hold"
     programs.mkdir()
     hold.touch()
@@ -281,6 +280,13 @@ def test_other_formats_are_made_meanwhile_and_not_for_nothing(
     (programs / "qemu-img").write_text(f'#!/bin/bash\n{wait}\nexec /usr/bin/qemu-img "$@"\n')
     (programs / "qemu-img").chmod(0o755)
     monkeypatch.setenv("PATH", str(programs), prepend=":")
+    return hold
+
+
+def test_other_formats_are_made_meanwhile_and_not_for_nothing(
+    tmp_path: Path, control: Path, told: Told, hold: Path
+) -> None:
+    # vmdk is not made as long as the test goes on; when that fails, nobody waits for it.
     (control / "answer").write_text(BAD)
     work = a_job(tmp_path, formats=(ImageFormat.QCOW2, ImageFormat.VMDK))
     failure = told.failure(work)
@@ -288,6 +294,24 @@ def test_other_formats_are_made_meanwhile_and_not_for_nothing(
     assert (failure.failure_class, failure.step) == (FailureClass.TEST, "proof ssh")
     assert BuildPhase.MANIFEST not in told.phases
     assert told.results[0].failed == ("ssh", "dns")
+    assert list(work.images_dir.iterdir()) == []
+    assert_nothing_left(work, control)
+
+
+def test_a_build_can_be_cancelled_when_its_image_has_passed(
+    tmp_path: Path, control: Path, told: Told, hold: Path
+) -> None:
+    work = a_job(tmp_path, formats=(ImageFormat.QCOW2, ImageFormat.VMDK))
+    with ThreadPoolExecutor(1) as pool:
+        failing = pool.submit(told.failure, work)
+        eventually((control / "orders").exists, "the test has begun")
+        eventually(lambda: not (control / "running").exists(), "the test has ended")
+        told.cancelled.set()
+        try:
+            failure = failing.result(timeout=40)
+        finally:
+            hold.unlink()
+    assert (failure.failure_class, failure.message) == (FailureClass.CANCELLED, "cancelled by ops@host")
     assert list(work.images_dir.iterdir()) == []
     assert_nothing_left(work, control)
 

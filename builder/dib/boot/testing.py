@@ -88,9 +88,10 @@ class BootTesting:
     def why_stop(self) -> Failure | None:
         """Why the rest of the build is of no use any more; asked from any thread."""
         future = self._answer
+        failure = None
         if future is not None and future.done() and self.decides and future.exception() is None:
-            return self._failure(future.result())
-        return self._limits.stop()
+            failure = self._failure(future.result())
+        return failure or self._limits.stop()
 
     def finish(self) -> None:
         """Wait for what comes of it; raises ActionFailedError when that ends the build."""
