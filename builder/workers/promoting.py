@@ -47,22 +47,20 @@ class Promoting:
         self._sign = Sign.of(config.diskimages[planned.image])
         self._hidden = {upload.name for upload in planned.hide}
 
-    def promote(self) -> None:
-        """Let the heir have all that tells who serves, then let all others lose theirs. The caller has
-        claimed the heir; of the others, those that somebody else is at are planned again."""
+    def promote(self) -> bool:
+        """Let the heir have all that tells who serves, then let all others lose theirs; whether that is all
+        done. The caller has claimed the heir; of the others, those that somebody else is at are left to them,
+        and planned again."""
         planned = self._planned
         self._give()
-        for predecessor in planned.predecessors:
-            self._take(predecessor)
+        done = all([self._take(predecessor) for predecessor in planned.predecessors])
         # What nobody wrote down may have the sign of before, too.
         known = (self._sign, *map(Sign.of, (self._heir, *planned.predecessors)))
         signs = {*filter(None, known)}
         for other in self._others() if signs else ():
             self._strip(signs, other, None)
-        done = {upload.name for upload in planned.predecessors}
-        for upload in planned.hide:
-            if upload.name not in done:
-                self._hide(upload)
+        seen = {upload.name for upload in planned.predecessors}
+        return all([done, *(self._hide(upload) for upload in planned.hide if upload.name not in seen)])
 
     # -- the heir -----------------------------------------------------------------------------
 
@@ -125,9 +123,9 @@ class Promoting:
 
     # -- the others ---------------------------------------------------------------------------
 
-    def _take(self, upload: Upload) -> None:
+    def _take(self, upload: Upload) -> bool:
         """Take the sign, and what its record says, from the image of an upload that no longer serves, and
-        write it."""
+        write it; whether nobody else was at it."""
 
         def take(current: Upload) -> Upload:
             signs = {*filter(None, (self._sign, Sign.of(current)))}
@@ -138,17 +136,17 @@ class Promoting:
             hidden = self._hide_image(current) or current.hidden
             return replace(current, serving=None, stable_name=None, stable_tag=None, hidden=hidden)
 
-        self._change(upload, take)
+        return self._change(upload, take)
 
-    def _hide(self, upload: Upload) -> None:
-        """Hide an image that neither serves nor did before."""
+    def _hide(self, upload: Upload) -> bool:
+        """Hide an image that neither serves nor did before; whether nobody else was at it."""
 
         def hide(current: Upload) -> Upload:
             if current.state is not UploadState.READY or current.serving is not None:
                 raise NotFoundError(f"upload {current.name} is {current.state} by now, or serves")
             return replace(current, hidden=self._hide_image(current))
 
-        self._change(upload, hide)
+        return self._change(upload, hide)
 
     def _hide_image(self, upload: Upload) -> bool:
         """Hide an upload's image, if the plan says so; whether it does."""
@@ -157,14 +155,15 @@ class Promoting:
         transfer.hide(self._cloud, upload, installation_id=self._world.identity.installation_id)
         return True
 
-    def _change(self, upload: Upload, change: Callable[[Upload], Upload]) -> None:
-        """Change an upload's image and then its record, under its claim."""
+    def _change(self, upload: Upload, change: Callable[[Upload], Upload]) -> bool:
+        """Change an upload's image and then its record, under its claim; False while somebody else has that."""
         claim = self._world.store.claim_upload(upload)
         if claim is None:
-            return  # its janitor has it: in the end it is gone, or it is planned again
+            return False  # its janitor has it: in the end it is gone, or it is planned again
         with claim:
             current = self._current(upload)
             self._write(current, change(current))
+            return True
 
     def _strip(self, signs: Collection[Sign], image: CloudImage, known_name: str | None) -> None:
         """Take the signs from an image, which gets back the name that it was made with."""

@@ -284,6 +284,25 @@ def test_what_a_janitor_is_at_is_left_to_it(stage: Stage) -> None:
     assert has_sign(stage, first)
 
 
+def test_as_long_as_a_janitor_is_at_what_served_the_cloud_is_not_asked_again_and_again(stage: Stage) -> None:
+    first = ready(stage, 1)
+    work(stage)
+    second = ready(stage, 2)
+    claim = stage.store.another_daemon().claim_upload(first)
+    assert claim is not None
+    promoter = Promoter(stage.world, "promoter")
+    promoter.step()
+    assert not promoter.drain()
+    asked, due = list(stage.clouds["one"].calls), promoter.step().due
+    assert not promoter.drain() and stage.clouds["one"].calls == asked
+    assert due is not None and stage.now < due <= stage.now + timedelta(seconds=1)
+    assert has_sign(stage, second) and current(stage, first).serving is not None
+    claim.release()
+    stage.now = due
+    work(stage)
+    assert not has_sign(stage, first) and current(stage, first).serving is None
+
+
 def test_an_upload_that_was_told_to_go_meanwhile_is_not_promoted(stage: Stage) -> None:
     first, second = ready(stage, 1), ready(stage, 2)
     before = stage.store.snapshot()
