@@ -56,7 +56,7 @@ def _serving(config: Config, snapshot: Snapshot, now: datetime, images: Iterable
 
 
 def _left(config: Config, snapshot: Snapshot, images: Iterable[str]) -> Iterator[Finding]:
-    """The places that serve one, where nothing takes over: the configuration lets the image go there no more."""
+    """The places that serve one, and where nothing takes over: the configuration has left the image there."""
     for name in images:
         records = snapshot.image(name)
         listing = {p.name for p in config.providers_of(name)} if name in config.diskimages else set()

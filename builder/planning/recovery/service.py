@@ -2,7 +2,8 @@
 
 The launchers go on while records are written, and take the ready upload with the newest `state_time`. As far
 as images tell their age, that may be one which is withheld, or still waited for other providers. Which is to
-serve, and by which time it is taken, is found by deciding on the records as they will be, as the promoter does.
+serve, and by which time it is taken, is found by deciding on the records as they will be, as the promoter
+does.
 """
 
 from __future__ import annotations
