@@ -270,7 +270,7 @@ class _Run:
             return checks.not_in_time(check, limit)
         except OSError as error:
             return checks.not_copied(check, error.strerror or str(error))
-        return checks.judge(check, done.code, done.stdout)
+        return checks.judge(check, done.code, done.stdout or done.stderr)
 
     # -- what came of it -------------------------------------------------------------------------
 
