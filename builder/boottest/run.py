@@ -146,6 +146,10 @@ class _Run:
 
     def other_machine(self) -> None:
         """Boot the image once more, as another machine, and compare what must not be the same."""
+        if self._is_over:
+            what = self._over("no second machine was made from the image")
+            self._note(proofs.proof(proofs.MACHINE_ID, False, what))
+            return
         with self._machine("other") as (guest, watch):
             self._say("booting another machine from the same image")
             trouble = self._up(guest, watch, self._left())
@@ -188,9 +192,8 @@ class _Run:
         """Wait until the user can log in; what went wrong instead."""
         login = min(LOGIN, self._left())
         trouble = up(guest, watch, user=self._order.user, ssh=limit, login=login)
-        if trouble is not None and self._left() <= _LEAST:
-            ended = f"{trouble.sentence}; the {self._order.timeout:.0f} s of the whole test are over"
-            trouble = replace(trouble, sentence=ended)
+        if trouble is not None and self._is_over:
+            trouble = replace(trouble, sentence=self._over(trouble.sentence))
         return trouble
 
     def _restart(self, guest: Guest, watch: Watch, *, is_root: bool) -> None:
@@ -199,6 +202,9 @@ class _Run:
         if not is_root:
             what = f"it could not be restarted: {self._order.user} has no root by sudo"
             self._note(proofs.proof(proofs.SECOND_BOOT, False, what))
+            return
+        if self._is_over:
+            self._note(proofs.proof(proofs.SECOND_BOOT, False, self._over("it was not restarted")))
             return
         try:
             guest.reboot(user=self._order.user)
@@ -259,6 +265,8 @@ class _Run:
             self._note(self._run_check(guest, check, number))
 
     def _run_check(self, guest: Guest, check: Check, number: int) -> Proof:
+        if self._is_over:
+            return proofs.proof(checks.name_of(check), False, self._over("it was not run"))
         user, limit = self._order.user, self._left(checks.LIMIT)
         try:
             for command in checks.copying(check, number):
@@ -311,6 +319,14 @@ class _Run:
         if not proof.passed:
             for line in proof.lines:
                 self._say(f"  | {line}")
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether there is no time for anything more."""
+        return self._left() <= _LEAST
+
+    def _over(self, what: str) -> str:
+        return f"{what}; the {self._order.timeout:.0f} s of the whole test are over"
 
     def _left(self, most: float = float("inf")) -> float:
         """Seconds that are left, but never none, so that what is tried has a chance to say why it fails."""

@@ -319,8 +319,23 @@ def test_own_checks_are_copied_and_run_as_root(tmp_path: Path) -> None:
 
 
 def test_without_time_all_that_is_left_fails_and_says_so(tmp_path: Path) -> None:
-    answer = outcome(tmp_path, Emulator({}, {"not_up": trouble("no SSH")}), timeout=0.0)
-    assert "the 0 s of the whole test are over" in failed(answer)["machine-id"]
+    (tmp_path / "check").write_text("#!/bin/sh\n")
+    own = Check(name="own/check", path=str(tmp_path / "check"))
+    emulator = Emulator()
+    answer = outcome(tmp_path, emulator, timeout=0.0, checks=(own,))
+    over = "; the 0 s of the whole test are over"
+    assert failed(answer) == {
+        "check own/check": f"it was not run{over}",
+        "second-boot": f"it was not restarted{over}",
+        "machine-id": f"no second machine was made from the image{over}",
+    }
+    (guest,) = emulator.guests
+    assert guest.starts == 1 and not any("check-" in command for command in guest.commands)
+
+
+def test_a_machine_that_is_not_up_when_time_is_over_is_told_so(tmp_path: Path) -> None:
+    answer = outcome(tmp_path, Emulator({"not_up": trouble("no SSH")}), timeout=0.0)
+    assert failed(answer)["ssh"].endswith("; the 0 s of the whole test are over")
 
 
 def test_an_order_comes_out_as_it_went_in(tmp_path: Path) -> None:
