@@ -34,6 +34,8 @@ NAMES: Final = (
 LINES: Final = 20
 _UNANSWERED: Final = "the guest gave no answer"
 _HEX: Final = re.compile(r"[0-9a-f]{32}\Z")
+#: The second word of what df says.
+_SIZE: Final = re.compile(r"\S+\s+([0-9]{1,18})\s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +45,8 @@ class Facts:
     user: str
     host_name: str
     name_server: IPv4Address
-    disk: int  #: bytes of the disk the machine sees
-    larger: int  #: bytes by which that is larger than the image
+    image: int  #: bytes of the disk in the image
+    disk: int  #: bytes of the larger one that the machine sees
     allowed_failed_units: tuple[str, ...] = ()
 
 
@@ -190,12 +192,13 @@ def _root_grown(said: Mapping[str, Said], facts: Facts) -> _Found:
     text = _text(said, "root")
     if text is None:
         return _no(_UNANSWERED)
-    words = text.split()
-    if len(words) < 2 or not words[1].isdecimal():
+    found = _SIZE.match(text)
+    if found is None:
         return _no("the size of its root file system can't be read", [text])
-    size = int(words[1])
-    # Other partitions, and what a file system needs for itself, may take the other half of what was added.
-    if size > facts.disk - facts.larger // 2:
+    size = int(found[1])
+    # One that did not grow is smaller than the image. Of one that did, other partitions and what it needs
+    # for itself may be missing.
+    if size > facts.image:
         return _yes(f"its root file system has grown to {_gigabytes(size)}")
     return _no(
         f"its root file system has {_gigabytes(size)} of a disk of {_gigabytes(facts.disk)}:"

@@ -338,6 +338,20 @@ def test_a_machine_that_is_not_up_when_time_is_over_is_told_so(tmp_path: Path) -
     assert failed(answer)["ssh"].endswith("; the 0 s of the whole test are over")
 
 
+@pytest.mark.parametrize("gigabytes", [2, 3, 15, 40, 200])
+def test_a_grown_root_is_told_from_one_that_did_not_grow_however_large_the_image(
+    tmp_path: Path, gigabytes: int
+) -> None:
+    # What mke2fs -i 4096 -J size=64, as diskimage-builder calls it, leaves of a disk for files.
+    size = gigabytes << 30
+    whole, grown = ((disk * 934 // 1000) - (64 << 20) for disk in (size, max(size + LARGER, size * 5 // 4)))
+    for place, root, fails in (("grown", grown, set()), ("not", whole, {"root-grown"})):
+        (tmp_path / place).mkdir()
+        emulator = Emulator({"said": {"root": f"/dev/vda1 {root} 1 1 1% /"}})
+        answer = outcome(tmp_path / place, emulator, size=size)
+        assert set(failed(answer)) == fails
+
+
 def test_an_order_comes_out_as_it_went_in(tmp_path: Path) -> None:
     whole = order(
         tmp_path,
