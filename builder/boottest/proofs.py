@@ -11,6 +11,7 @@ from typing import Final
 
 from builder.bootorder import Proof
 from builder.boottest.asking import Said
+from builder.shown import plain
 
 #: Names of the proofs, in the order in which they are asked for.
 BOOT: Final = "boot"
@@ -30,8 +31,9 @@ NAMES: Final = (
     *(BOOT, SSH, LOGIN, SUDO, HOST_NAME, DNS, UNITS, ROOT_GROWN, SECOND_BOOT, MACHINE_ID, HOST_KEYS),
 )
 
-#: Of what a guest says, so many lines are kept with a proof.
+#: Of what a guest says, so many lines are kept with a proof, and so many characters of each.
 LINES: Final = 20
+_LONGEST: Final = 1000
 _UNANSWERED: Final = "the guest gave no answer"
 _HEX: Final = re.compile(r"[0-9a-f]{32}\Z")
 #: The second word of what df says.
@@ -107,7 +109,13 @@ def fresh(one: Mapping[str, Said], other: Mapping[str, Said]) -> tuple[Proof, Pr
 
 def proof(name: str, passed: bool, sentence: str, lines: Sequence[str] = ()) -> Proof:
     """A proof with as many of its last lines as are kept."""
-    return Proof(name=name, passed=passed, sentence=sentence, lines=tuple(lines)[-LINES:])
+    told = plain(" ".join(sentence[:_LONGEST].split()))
+    return Proof(name=name, passed=passed, sentence=told, lines=kept(lines))
+
+
+def kept(lines: Sequence[str]) -> tuple[str, ...]:
+    """As many of the last lines as are kept, and as much of each; no terminal obeys them."""
+    return tuple(plain(line[:_LONGEST]) for line in lines[-LINES:])
 
 
 # -- one by one ---------------------------------------------------------------------------------

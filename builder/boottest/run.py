@@ -101,7 +101,7 @@ def carry_out(order: Order, *, boot: Boot, say: Callable[[str], None]) -> Answer
     except _EndedError:
         pass
     except (ImagepoolError, TimeoutError) as error:
-        return run.answer(problem=str(error), lines=lines_of(error))
+        return run.answer(problem=_why(error), lines=lines_of(error))
     finally:
         run.join_consoles()
     return run.answer()
@@ -304,7 +304,7 @@ class _Run:
             seconds=time.monotonic() - self._began,
             accelerator=self._accelerator,
             problem=problem,
-            lines=tuple(lines)[-proofs.LINES :],
+            lines=proofs.kept(lines),
         )
 
     def join_consoles(self) -> None:
@@ -337,6 +337,12 @@ class _Run:
     def _left(self, most: float = float("inf")) -> float:
         """Seconds that are left, but never none, so that what is tried has a chance to say why it fails."""
         return max(_LEAST, min(most, self._began + self._order.timeout - time.monotonic()))
+
+
+def _why(error: Exception) -> str:
+    """What went wrong, in a sentence: the lines that show it are kept beside it."""
+    failure = error.failure if isinstance(error, ActionFailedError) else None
+    return str(error) if failure is None else failure.message
 
 
 def _known(seconds: Seconds, claimed: int) -> Mapping[str, float | None]:

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from builder.shown import plain
+
 #: Bytes that are kept in the file; a machine that never stops talking must not fill our disk.
 LIMIT: Final = 8 << 20
 #: Bytes that are remembered, the last ones.
@@ -24,10 +26,6 @@ MARKERS: Final[Mapping[str, re.Pattern[bytes]]] = MappingProxyType(
         "kernel": re.compile(rb"Loading Linux |Linux version \d|EFI stub: "),
         "userspace": re.compile(rb"systemd\[1\]: |Welcome to |Run /\S*init as init process|login: "),
     }
-)
-#: What terminals obey and people can't read.
-_CONTROL: Final = re.compile(
-    r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\x1b[=>cM78]|[^\n\t -~\u00a0-\U0010ffff]"
 )
 
 
@@ -60,11 +58,8 @@ class Console:
         """The last lines that say something, fit to be shown."""
         with self._lock:
             text = self._tail.decode(errors="replace")
-        plain = (
-            _CONTROL.sub("", line.rsplit("\r", 1)[-1]).rstrip()
-            for line in text.replace("\r\n", "\n").split("\n")
-        )
-        return tuple([line for line in plain if line][-lines:])
+        said = (plain(line.rsplit("\r", 1)[-1]).rstrip() for line in text.replace("\r\n", "\n").split("\n"))
+        return tuple([line for line in said if line][-lines:])
 
     def close(self) -> None:
         """Stop reading, and close the file."""

@@ -31,6 +31,7 @@ from builder.model import (
     FailureClass,
     ImageFormat,
 )
+from builder.shown import plain
 
 LOG = logging.getLogger(__name__)
 
@@ -113,10 +114,8 @@ class BootTesting:
             return
         (directory / manifest.TEST).write_text(masked(self._answer.result().text(), self._work.mask))
         if self._console.is_file():
-            # Whatever bytes a machine says on its console.
-            text = self._console.read_text(encoding="utf-8", errors="surrogateescape")
-            clean = masked(text, self._work.mask)
-            (directory / manifest.CONSOLE).write_text(clean, encoding="utf-8", errors="surrogateescape")
+            text = "".join(f"{masked(line, self._work.mask)}\n" for line in self._said())
+            (directory / manifest.CONSOLE).write_text(text, encoding="utf-8")
 
     @property
     def timings(self) -> Mapping[str, float]:
@@ -208,18 +207,17 @@ class BootTesting:
 
     def _log_console(self) -> None:
         if self._console.is_file():
-            text = self._console.read_text(encoding="utf-8", errors="replace")
             self._say("what the machines said on their consoles, the last of it:")
-            for line in text.splitlines()[-_CONSOLE_LINES:]:
-                self._say(f"| {_plain(line)}")
+            for line in self._said()[-_CONSOLE_LINES:]:
+                self._say(f"| {line}")
+
+    def _said(self) -> list[str]:
+        """The lines of the consoles, whatever bytes a machine says there."""
+        text = self._console.read_text(encoding="utf-8", errors="replace")
+        return [plain(line) for line in text.splitlines()]
 
     def _say(self, line: str) -> None:
         self._log.write(f"boot test: {masked(line, self._work.mask)}")
 
     def _shown(self, lines: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(masked(line, self._work.mask) for line in lines[-_LINES:])
-
-
-def _plain(line: str) -> str:
-    """A line without what terminals obey."""
-    return "".join(character for character in line if character.isprintable() or character == "\t")
