@@ -16,7 +16,7 @@ import pytest
 from builder.bootorder import order_of
 from builder.config.model import BootTest, BuildLimits
 from builder.dib import engine
-from builder.dib.boot import program, testing
+from builder.dib.boot import program
 from builder.dib.job import Job
 from builder.dib.output import artifacts
 from builder.errors import ActionFailedError
@@ -325,7 +325,7 @@ def test_a_test_that_is_ended_leaves_nothing(
     work = a_job(tmp_path, replace(ON, timeout=timedelta(seconds=1)))
     wanted = FailureClass.TIMEOUT
     if how == "the test takes too long":
-        monkeypatch.setattr(testing, "_BEYOND", 0.0)
+        monkeypatch.setattr(program, "_BEYOND", 0.0)
     elif how == "the build takes too long":
         recipe = replace(work.image, build_timeout=timedelta(seconds=12))
         work = replace(work, image=recipe)
