@@ -222,6 +222,20 @@ def test_with_report_only_a_failure_is_told_and_ends_nothing(
     assert json.loads((home(work) / "test.json").read_text())["verdict"] == "failed"
 
 
+def test_with_report_only_a_test_that_does_not_end_is_told_and_ends_nothing(
+    tmp_path: Path, control: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (control / "pause").touch()
+    (control / "children").touch()
+    monkeypatch.setattr(program, "_BEYOND", 0.0)
+    work = a_job(tmp_path, replace(ON, mode="report-only", timeout=timedelta(seconds=1)))
+    assert told.run(work).artifacts
+    assert [result.verdict for result in told.results] == [BootVerdict.BROKEN]
+    record = json.loads((home(work) / "test.json").read_text())
+    assert record["problem"] == "the boot test did not end within 1 s"
+    assert_nothing_left(work, control)
+
+
 #: How the program itself fails -> what a build that depends on it says.
 BROKEN = {
     "it says why": (

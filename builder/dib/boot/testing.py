@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -14,13 +15,14 @@ from typing import Final
 from builder.bootorder import CONSOLE, Answer
 from builder.dib.boot import ordering, program
 from builder.dib.contents import manifest
+from builder.dib.failures import failure_of
 from builder.dib.job import Job
 from builder.dib.limits import LOOK, Limits
 from builder.dib.logs.log import LogFile
 from builder.dib.logs.masking import masked
 from builder.dib.output import artifacts
 from builder.dib.product import Work
-from builder.errors import ActionFailedError
+from builder.errors import ActionFailedError, ImagepoolError
 from builder.model import (
     Artifact,
     BootResult,
@@ -133,6 +135,24 @@ class BootTesting:
     # -- on its own thread -----------------------------------------------------------------------
 
     def _carry_out(self) -> Answer:
+        """What came of the test, also of one that can't be made, where that ends nothing."""
+        began = time.monotonic()
+        try:
+            return self._boot()
+        except (ImagepoolError, OSError) as error:
+            # What ends the build itself is not the test's.
+            self._limits.check()
+            if self.decides or self._given_up.is_set():
+                raise
+            failure = failure_of(error)
+            return Answer(
+                verdict=BootVerdict.BROKEN,
+                problem=failure.message,
+                lines=failure.lines,
+                seconds=time.monotonic() - began,
+            )
+
+    def _boot(self) -> Answer:
         job, work = self._job, self._work
         checks = ordering.own_checks(job.image, work.rendered, job.config_dir)
         for left_out in checks.left_out:
