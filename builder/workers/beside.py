@@ -33,7 +33,7 @@ class Beside:
     def keep(self, config: Config, snapshot: Snapshot, now: datetime) -> datetime | None:
         """Let every file say what is on record; when to try again what the disk would not take."""
         for name, records in snapshot.images.items():
-            # Not at each change of the tree: there are several in a second, and each try that fails is logged.
+            # Not at each change of the tree: there are several in a second, and each failure is logged.
             if self._seen.get(name) is not records and self._again.get(name, now) <= now:
                 self._keep_image(config, records, now)
         for known in (self._seen, self._again, self._said):
@@ -46,7 +46,8 @@ class Beside:
         said = self._said.setdefault(name, {})
         for gone in said.keys() - {build.id for build in ours}:
             del said[gone]
-        if all([self._tell(config, build, said) for build in ours]):
+        told = [self._tell(config, build, said) for build in ours]
+        if all(told):
             self._seen[name] = records
             self._again.pop(name, None)
         else:
@@ -56,7 +57,7 @@ class Beside:
         return build.builder_id == self._world.identity.builder_id and build.state is BuildState.READY
 
     def _tell(self, config: Config, build: Build, said: dict[str, tuple[Withholding, ...]]) -> bool:
-        """Let the file of one build say it, if it does not; whether it says it now. `said`: what files say."""
+        """Let the file of one build say it, if it does not; whether it does now. `said`: what files say."""
         where = (config.images_dir, build.image, build.id)
         try:
             known = said.get(build.id)

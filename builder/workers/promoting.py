@@ -53,14 +53,19 @@ class Promoting:
         and planned again."""
         planned = self._planned
         self._give()
-        done = all([self._take(predecessor) for predecessor in planned.predecessors])
+        done = True
+        for predecessor in planned.predecessors:
+            done &= self._take(predecessor)
         # What nobody wrote down may have the sign of before, too.
         known = (self._sign, *map(Sign.of, (self._heir, *planned.predecessors)))
         signs = {*filter(None, known)}
         for other in self._others() if signs else ():
             self._strip(signs, other, None)
         seen = {upload.name for upload in planned.predecessors}
-        return all([done, *(self._hide(upload) for upload in planned.hide if upload.name not in seen)])
+        for upload in planned.hide:
+            if upload.name not in seen:
+                done &= self._hide(upload)
+        return done
 
     # -- the heir -----------------------------------------------------------------------------
 
@@ -156,7 +161,7 @@ class Promoting:
         return True
 
     def _change(self, upload: Upload, change: Callable[[Upload], Upload]) -> bool:
-        """Change an upload's image and then its record, under its claim; False while somebody else has that."""
+        """Change an upload's image and then its record, under its claim; False while somebody else has it."""
         claim = self._world.store.claim_upload(upload)
         if claim is None:
             return False  # its janitor has it: in the end it is gone, or it is planned again
