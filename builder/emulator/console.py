@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import socket
 import threading
@@ -13,6 +14,8 @@ from types import MappingProxyType
 from typing import Final
 
 from builder.shown import plain
+
+LOG = logging.getLogger(__name__)
 
 #: Bytes that are kept in the file; a machine that never stops talking must not fill our disk.
 LIMIT: Final = 8 << 20
@@ -89,4 +92,9 @@ class Console:
     def _keep(self, part: bytes) -> None:
         kept = part[: self._left]
         self._left -= len(kept)
-        self._file.write(kept)
+        try:
+            self._file.write(kept)
+        except OSError as error:
+            # Whoever does not listen any more keeps the machine from getting on.
+            LOG.warning("the console of the machine is not kept any further: %s", error.strerror)
+            self._left = 0
