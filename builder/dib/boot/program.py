@@ -88,9 +88,10 @@ def start(
 
 def overdue(order: Order) -> Stop:
     """Tells, from now on, whether the program has had all the time that it may take for an order."""
-    began, limit = time.monotonic(), order.timeout + _BEYOND
+    began = time.monotonic()
 
     def why_end() -> Failure | None:
+        limit = order.timeout + _BEYOND
         if time.monotonic() - began <= limit:
             return None
         message = f"the boot test did not end within {limit:.0f} s"
