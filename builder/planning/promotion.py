@@ -167,7 +167,7 @@ def _decide(line: _Line, provider: Provider, now: datetime) -> Promotion:
         verdict=Verdict.NO,
         reason="",
         upload=heir,
-        predecessors=tuple(upload for upload in serving if upload.name != heir.name),
+        predecessors=_predecessors(heir, [*everything, *going]),
         renewed=_renewed(heir, everything),
         hide=_old(line, provider, heir, ready),
         show=heir.hidden and not provider.images[image.name].sharing.hidden,
@@ -192,6 +192,12 @@ def _heir(line: _Line, ready: tuple[Upload, ...], *, in_service: bool) -> Upload
         return good[0] if in_service else None
     serves = next((upload for upload in ready if upload.serving is not None), None)
     return serves or (ready[0] if ready and in_service else None)
+
+
+def _predecessors(heir: Upload, others: list[Upload]) -> tuple[Upload, ...]:
+    """What has, or may have, what the heir is to have alone: it serves, or was to and another one is now."""
+    signed = (u for u in others if u.serving is not None or u.stable_name or u.stable_tag)
+    return newest_first(upload for upload in signed if upload.name != heir.name)
 
 
 def _has_its_marks(line: _Line, heir: Upload) -> bool:

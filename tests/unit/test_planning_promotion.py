@@ -162,6 +162,19 @@ def test_what_is_on_its_way_is_not_there() -> None:
 # -- halfway, and back ----------------------------------------------------------------------------
 
 
+def test_what_was_to_get_the_name_and_was_overtaken_loses_it() -> None:
+    """Its record had the name first, and a daemon died before, or after, its image had it as well."""
+    serving = there(TODAY, "north", serving=True)
+    half = [replace(upload, stable_name="debian") for upload in there(YESTERDAY, "north")]
+    promotion = plan(settings(clouds=("north",)), *BUILDS, serving, half)["north"]
+    assert (promotion.verdict, promotion.upload, promotion.predecessors) == (
+        Verdict.NOW,
+        serving[0],
+        tuple(half),
+    )
+    assert "build 00000002 still has it too, and loses it" in promotion.reason
+
+
 def test_a_move_that_was_cut_short_is_finished() -> None:
     both = (*BUILDS, there(YESTERDAY, "north", serving=True), there(TODAY, "north", serving=True))
     assert moves(settings(), *both) == {"north": (NEW, [OLD])}
@@ -334,7 +347,7 @@ def test_without_name_and_tag_it_serves_what_nodepool_takes() -> None:
         "Build 00000003 is the newest ready one in north that may serve, and goes into service."
     )
     served = replace(fresh[0].renewed(promotion.renewed), serving=NOW)
-    before = replace(serving[0], serving=None)
+    before = replace(serving[0], serving=None, stable_name=None)
     assert taken(served, before) == served
     done = plan(PLAIN, *BUILDS, before, served)["north"]
     assert (done.verdict, done.reason) == (

@@ -171,7 +171,7 @@ class Dying(FakeStore):
         return super().update_upload(upload)
 
 
-@pytest.mark.parametrize("dies_at", [1, 2])
+@pytest.mark.parametrize("dies_at", [2, 3])
 def test_a_crash_before_a_write_is_made_good(tmp_path: Path, dies_at: int) -> None:
     store = Dying()
     stage = staged(tmp_path, store)
@@ -225,7 +225,7 @@ def test_what_was_promoted_without_a_record_and_superseded_since_loses_its_name(
     store = Dying()
     stage = staged(tmp_path, store)
     first = ready(stage, 1)
-    store.dies_at = 1
+    store.dies_at = 2
     work(stage)
     assert has_sign(stage, first) and current(stage, first).serving is None
     store.dies_at = None
@@ -482,7 +482,7 @@ def test_what_has_an_old_name_without_a_record_loses_it(tmp_path: Path) -> None:
     store = Dying()
     stage = staged(tmp_path, store)
     first = ready(stage, 1)
-    store.dies_at = 1
+    store.dies_at = 2
     work(stage)
     assert has_sign(stage, first) and current(stage, first).serving is None
     store.dies_at = None
@@ -499,7 +499,7 @@ def test_what_has_an_old_tag_without_a_record_loses_it_with_the_one_on_record(tm
     first = ready(stage, 1)
     work(stage)
     second = ready(stage, 2)
-    store.dies_at, store.writes = 1, 0
+    store.dies_at, store.writes = 2, 0
     work(stage)
     assert has_sign(stage, first) and has_sign(stage, second)
     assert current(stage, second).serving is None
