@@ -7,13 +7,15 @@ Paths in an order are absolute, sizes bytes, durations seconds.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
 from builder.model import BootResult, BootVerdict
 
+#: Of machines that can be booted, by Debian's names.
+ARCHITECTURES: Final = ("amd64", "arm64")
 #: What an order's `place` has in it once all is done.
 ANSWER: Final = "answer.json"
 CONSOLE: Final = "console.log"
@@ -46,7 +48,7 @@ class Order:
     disk: str
     format: str  #: a `model.ImageFormat`
     size: int  #: of the disk in the image; the machine's own is larger
-    architecture: str  #: "amd64" or "arm64"
+    architecture: str  #: one of ARCHITECTURES
     firmware: str  #: "bios" or "uefi"
     memory: int
     cpus: int
@@ -112,6 +114,19 @@ class Answer:
             measures=self.measures,
             ports=self.ports,
             setuid=self.setuid,
+        )
+
+    def cleaned(self, clean: Callable[[str], str]) -> Answer:
+        """The same, with what the image or its machine said as `clean` leaves it."""
+        return replace(
+            self,
+            proofs=tuple(
+                replace(proof, sentence=clean(proof.sentence), lines=tuple(map(clean, proof.lines)))
+                for proof in self.proofs
+            ),
+            setuid=tuple(map(clean, self.setuid)),
+            problem=clean(self.problem),
+            lines=tuple(map(clean, self.lines)),
         )
 
     def data(self) -> dict[str, Any]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
+#: What a terminal obeys as a whole (ECMA-48): control sequences, titles and the like, and single words.
+_SEQUENCE: Final = re.compile(
+    r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[()][A-Z0-9]|\x1b[=>cM78]"
+)
 _UNITS: Final = ("B", "KB", "MB", "GB", "TB")
 
 
@@ -17,6 +22,12 @@ def visible(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def plain(line: str) -> str:
+    """A line as it reads on a terminal, without colours and whatever else that obeys."""
+    text = _SEQUENCE.sub("", line)
+    return text if text.isprintable() else "".join(c for c in text if c.isprintable() or c == "\t")
 
 
 def _escaped(character: str) -> str:

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Final
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,10 @@ class Said:
     def lines(self) -> tuple[str, ...]:
         """The lines that say something."""
         return tuple(line.rstrip() for line in self.text.splitlines() if line.strip())
+
+
+#: How a command ends, in the line that ends its answer.
+_CODE: Final = re.compile(r"[0-9]{1,3}\Z")
 
 
 def script(questions: Mapping[str, str], mark: str) -> str:
@@ -36,9 +41,19 @@ def script(questions: Mapping[str, str], mark: str) -> str:
 
 def answers(text: str, mark: str) -> Mapping[str, Said]:
     """The answers by the names of the questions; those that are missing were not given."""
-    pattern = rf"^{re.escape(mark)} ([a-z].*)\n((?:.*\n)*?){re.escape(mark)} (\d+)$"
-    found = re.findall(pattern, text, re.MULTILINE)
-    return MappingProxyType({name: Said(code=int(code), text=said.strip("\n")) for name, said, code in found})
+    found: dict[str, Said] = {}
+    name, lines = "", list[str]()
+    for line in text.split("\n"):
+        if not line.startswith(f"{mark} "):
+            lines.append(line)
+            continue
+        word = line.removeprefix(f"{mark} ")
+        if name and _CODE.match(word):
+            found[name] = Said(code=int(word), text="\n".join(lines).strip("\n"))
+            name = ""
+        else:
+            name, lines = word, []
+    return MappingProxyType(found)
 
 
 def as_root(command: str) -> str:

@@ -25,7 +25,7 @@ LARGEST: Final = 1 << 20
 #: Bytes of a command line that carries a part of one; Linux takes 128 KiB in one word.
 _PART: Final = 48 << 10
 
-_PLAN: Final = re.compile(r"1\.\.(\d+)\b")
+_PLAN: Final = re.compile(r"1\.\.(\d{1,9})\b")
 _RESULT: Final = re.compile(r"(not )?ok\b(?:\s+(\d+))?(.*)")
 _BAIL: Final = re.compile(r"Bail out!(.*)")
 #: A test that need not pass, or was left out.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -9,6 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from builder.boottest.asking import Said
+from builder.shown import visible
 
 #: As of a machine where nobody has done anything yet: asked before all else.
 QUESTIONS: Final[Mapping[str, str]] = {
@@ -24,6 +26,12 @@ QUESTIONS: Final[Mapping[str, str]] = {
 #: States of sockets that wait for others: TCP_LISTEN, and of UDP, which has no connections, TCP_CLOSE
 #: (the kernel's include/net/tcp_states.h).
 _WAITING: Final = {"tcp": "0A", "tcp6": "0A", "udp": "07", "udp6": "07"}
+#: A line of /proc/net/tcp and the like: local address and port, those of the other end, state.
+_SOCKET: Final = re.compile(r"\s*\d+: ([0-9A-F]{8}|[0-9A-F]{32}):([0-9A-F]{4}) \S+ ([0-9A-F]{2}) ")
+#: Numbers that are no nonsense.
+_COUNT: Final = re.compile(r"[0-9]{1,15}\Z")
+#: Of setuid files, so many are taken down, and so many characters of their paths.
+_FILES, _PATH = 1000, 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +45,8 @@ class Measured:
 
 def read(said: Mapping[str, Said], known: Mapping[str, float | None]) -> Measured:
     """What the answers say, together with what is known without them; what is None is left out."""
-    setuid = tuple(sorted(line for line in _good(said, "setuid", lenient=True) if line.startswith("/")))
+    paths = (line for line in _good(said, "setuid", lenient=True) if line.startswith("/"))
+    setuid = tuple(sorted(visible(path[:_PATH]) for path in paths)[:_FILES])
     ports = tuple(sorted(set(_ports(_good(said, "sockets", lenient=True))), key=_by_number))
     values = {
         **known,
@@ -58,7 +67,7 @@ def _good(said: Mapping[str, Said], name: str, *, lenient: bool = False) -> tupl
 def _memory_used(lines: tuple[str, ...]) -> float | None:
     """Bytes that are not available to others; the kernel says kB and means KiB."""
     words = [line.replace(":", "").split() for line in lines]
-    sizes = {each[0]: int(each[1]) for each in words if len(each) == 3 and each[1].isdecimal()}
+    sizes = {each[0]: int(each[1]) for each in words if len(each) == 3 and _COUNT.match(each[1])}
     if "MemTotal" not in sizes or "MemAvailable" not in sizes:
         return None
     return (sizes["MemTotal"] - sizes["MemAvailable"]) * 1024
@@ -66,20 +75,18 @@ def _memory_used(lines: tuple[str, ...]) -> float | None:
 
 def _count(lines: tuple[str, ...]) -> float | None:
     last = lines[-1].strip() if lines else ""
-    return float(last) if last.isdecimal() else None
+    return float(last) if _COUNT.match(last) else None
 
 
 def _ports(lines: tuple[str, ...]) -> Iterator[str]:
     """The ports that others can reach, as "tcp/22"; those of loopback are nobody's business."""
     kind = ""
     for line in lines:
-        words = line.split()
+        found = _SOCKET.match(line)
         if line in _WAITING:
             kind = line
-        elif len(words) > 3 and words[0].endswith(":") and words[3] == _WAITING.get(kind):
-            address, _, port = words[1].partition(":")
-            if not _address(address).is_loopback:
-                yield f"{kind.removesuffix('6')}/{int(port, 16)}"
+        elif found and found[3] == _WAITING.get(kind) and not _address(found[1]).is_loopback:
+            yield f"{kind.removesuffix('6')}/{int(found[2], 16)}"
 
 
 def _address(text: str) -> IPv4Address | IPv6Address:

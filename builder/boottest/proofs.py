@@ -11,6 +11,7 @@ from typing import Final
 
 from builder.bootorder import Proof
 from builder.boottest.asking import Said
+from builder.shown import plain
 
 #: Names of the proofs, in the order in which they are asked for.
 BOOT: Final = "boot"
@@ -30,10 +31,13 @@ NAMES: Final = (
     *(BOOT, SSH, LOGIN, SUDO, HOST_NAME, DNS, UNITS, ROOT_GROWN, SECOND_BOOT, MACHINE_ID, HOST_KEYS),
 )
 
-#: Of what a guest says, so many lines are kept with a proof.
+#: Of what a guest says, so many lines are kept with a proof, and so many characters of each.
 LINES: Final = 20
+_LONGEST: Final = 1000
 _UNANSWERED: Final = "the guest gave no answer"
 _HEX: Final = re.compile(r"[0-9a-f]{32}\Z")
+#: The second word of what df says.
+_SIZE: Final = re.compile(r"\S+\s+([0-9]{1,18})\s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +47,8 @@ class Facts:
     user: str
     host_name: str
     name_server: IPv4Address
-    disk: int  #: bytes of the disk the machine sees
-    larger: int  #: bytes by which that is larger than the image
+    image: int  #: bytes of the disk in the image
+    disk: int  #: bytes of the larger one that the machine sees
     allowed_failed_units: tuple[str, ...] = ()
 
 
@@ -105,7 +109,13 @@ def fresh(one: Mapping[str, Said], other: Mapping[str, Said]) -> tuple[Proof, Pr
 
 def proof(name: str, passed: bool, sentence: str, lines: Sequence[str] = ()) -> Proof:
     """A proof with as many of its last lines as are kept."""
-    return Proof(name=name, passed=passed, sentence=sentence, lines=tuple(lines)[-LINES:])
+    told = plain(" ".join(sentence[:_LONGEST].split()))
+    return Proof(name=name, passed=passed, sentence=told, lines=kept(lines))
+
+
+def kept(lines: Sequence[str]) -> tuple[str, ...]:
+    """As many of the last lines as are kept, and as much of each; no terminal obeys them."""
+    return tuple(plain(line[:_LONGEST]) for line in lines[-LINES:])
 
 
 # -- one by one ---------------------------------------------------------------------------------
@@ -190,12 +200,13 @@ def _root_grown(said: Mapping[str, Said], facts: Facts) -> _Found:
     text = _text(said, "root")
     if text is None:
         return _no(_UNANSWERED)
-    words = text.split()
-    if len(words) < 2 or not words[1].isdecimal():
+    found = _SIZE.match(text)
+    if found is None:
         return _no("the size of its root file system can't be read", [text])
-    size = int(words[1])
-    # Other partitions, and what a file system needs for itself, may take the other half of what was added.
-    if size > facts.disk - facts.larger // 2:
+    size = int(found[1])
+    # One that did not grow is smaller than the image. Of one that did, other partitions and what it needs
+    # for itself may be missing.
+    if size > facts.image:
         return _yes(f"its root file system has grown to {_gigabytes(size)}")
     return _no(
         f"its root file system has {_gigabytes(size)} of a disk of {_gigabytes(facts.disk)}:"

@@ -37,7 +37,8 @@ from builder.errors import ActionFailedError, ImagepoolError
 from builder.model import BootVerdict, ImageFormat
 from builder.process.child import Completed
 
-#: Bytes by which the disk is larger than the image, as a flavor's is.
+#: Bytes by which the disk is larger than the image, as a flavor's is; that of a large image by a quarter: a
+#: file system needs a part for itself, diskimage-builder's ext4 with an inode for every 4 KiB a fifteenth.
 LARGER: Final = 2 << 30
 HOST_NAME: Final = "boot-test-host"
 #: A network whose addresses and name server the config drive tells; nothing beyond the emulator is in it.
@@ -63,6 +64,11 @@ class _EndedError(Exception):
     """A proof failed without which nothing else can be asked."""
 
 
+def disk_size(order: Order) -> int:
+    """Bytes of the disk that the machine sees."""
+    return order.size + max(LARGER, order.size // 4)
+
+
 def machine(order: Order, *, lifetime: float) -> Machine:
     """The machine that an order's image is booted on; raises UsageError and ValueError."""
     disk = Disk(path=Path(order.disk), format=ImageFormat(order.format))
@@ -75,7 +81,7 @@ def machine(order: Order, *, lifetime: float) -> Machine:
         firmware=Firmware(order.firmware),
         memory=order.memory >> 20,
         cpus=order.cpus,
-        size=order.size + LARGER,
+        size=disk_size(order),
         networks=(NETWORK,),
         config_drive=ConfigDrive(host_name=HOST_NAME),
         lifetime=lifetime,
@@ -95,7 +101,7 @@ def carry_out(order: Order, *, boot: Boot, say: Callable[[str], None]) -> Answer
     except _EndedError:
         pass
     except (ImagepoolError, TimeoutError) as error:
-        return run.answer(problem=str(error), lines=lines_of(error))
+        return run.answer(problem=_why(error), lines=lines_of(error))
     finally:
         run.join_consoles()
     return run.answer()
@@ -117,8 +123,8 @@ class _Run:
             user=order.user,
             host_name=HOST_NAME,
             name_server=NETWORK.ipv4_name_server,
-            disk=order.size + LARGER,
-            larger=LARGER,
+            image=order.size,
+            disk=disk_size(order),
             allowed_failed_units=order.allowed_failed_units,
         )
 
@@ -146,6 +152,10 @@ class _Run:
 
     def other_machine(self) -> None:
         """Boot the image once more, as another machine, and compare what must not be the same."""
+        if self._is_over:
+            what = self._over("no second machine was made from the image")
+            self._note(proofs.proof(proofs.MACHINE_ID, False, what))
+            return
         with self._machine("other") as (guest, watch):
             self._say("booting another machine from the same image")
             trouble = self._up(guest, watch, self._left())
@@ -188,9 +198,8 @@ class _Run:
         """Wait until the user can log in; what went wrong instead."""
         login = min(LOGIN, self._left())
         trouble = up(guest, watch, user=self._order.user, ssh=limit, login=login)
-        if trouble is not None and self._left() <= _LEAST:
-            ended = f"{trouble.sentence}; the {self._order.timeout:.0f} s of the whole test are over"
-            trouble = replace(trouble, sentence=ended)
+        if trouble is not None and self._is_over:
+            trouble = replace(trouble, sentence=self._over(trouble.sentence))
         return trouble
 
     def _restart(self, guest: Guest, watch: Watch, *, is_root: bool) -> None:
@@ -199,6 +208,9 @@ class _Run:
         if not is_root:
             what = f"it could not be restarted: {self._order.user} has no root by sudo"
             self._note(proofs.proof(proofs.SECOND_BOOT, False, what))
+            return
+        if self._is_over:
+            self._note(proofs.proof(proofs.SECOND_BOOT, False, self._over("it was not restarted")))
             return
         try:
             guest.reboot(user=self._order.user)
@@ -259,6 +271,8 @@ class _Run:
             self._note(self._run_check(guest, check, number))
 
     def _run_check(self, guest: Guest, check: Check, number: int) -> Proof:
+        if self._is_over:
+            return proofs.proof(checks.name_of(check), False, self._over("it was not run"))
         user, limit = self._order.user, self._left(checks.LIMIT)
         try:
             for command in checks.copying(check, number):
@@ -270,7 +284,7 @@ class _Run:
             return checks.not_in_time(check, limit)
         except OSError as error:
             return checks.not_copied(check, error.strerror or str(error))
-        return checks.judge(check, done.code, done.stdout)
+        return checks.judge(check, done.code, done.stdout or done.stderr)
 
     # -- what came of it -------------------------------------------------------------------------
 
@@ -290,7 +304,7 @@ class _Run:
             seconds=time.monotonic() - self._began,
             accelerator=self._accelerator,
             problem=problem,
-            lines=tuple(lines)[-proofs.LINES :],
+            lines=proofs.kept(lines),
         )
 
     def join_consoles(self) -> None:
@@ -312,9 +326,23 @@ class _Run:
             for line in proof.lines:
                 self._say(f"  | {line}")
 
+    @property
+    def _is_over(self) -> bool:
+        """Whether there is no time for anything more."""
+        return self._left() <= _LEAST
+
+    def _over(self, what: str) -> str:
+        return f"{what}; the {self._order.timeout:.0f} s of the whole test are over"
+
     def _left(self, most: float = float("inf")) -> float:
         """Seconds that are left, but never none, so that what is tried has a chance to say why it fails."""
         return max(_LEAST, min(most, self._began + self._order.timeout - time.monotonic()))
+
+
+def _why(error: Exception) -> str:
+    """What went wrong, in a sentence: the lines that show it are kept beside it."""
+    failure = error.failure if isinstance(error, ActionFailedError) else None
+    return str(error) if failure is None else failure.message
 
 
 def _known(seconds: Seconds, claimed: int) -> Mapping[str, float | None]:

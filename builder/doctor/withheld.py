@@ -11,7 +11,7 @@ from builder.config.model import Config
 from builder.findings import Finding, fine, warning
 from builder.model import Build, Snapshot
 from builder.planning.promotion import promotions_of
-from builder.planning.records import may_go_out
+from builder.planning.records import in_service, may_go_out
 from builder.planning.rollback import too_old
 from builder.planning.words import counted, withheld
 
@@ -25,7 +25,8 @@ def look(config: Config, snapshot: Snapshot, now: datetime) -> Iterator[Finding]
     builds = [build for build in snapshot.builds() if build.withheld]
     if not builds:
         return
-    misfits = list(_serving(config, snapshot, now, {build.image for build in builds}))
+    images = sorted({build.image for build in builds})
+    misfits = [*_serving(config, snapshot, now, images), *_left(config, snapshot, images)]
     if not misfits:
         yield fine(NAME, f"no region serves what is withheld: {_list(builds)}")
     yield from misfits
@@ -51,6 +52,24 @@ def _serving(config: Config, snapshot: Snapshot, now: datetime, images: Iterable
                     f"{image.name}: {promotion.reason.rstrip('.')}",
                     hint="A region is never left without any. `imagepool image build` makes another,"
                     f" `imagepool image explain {image.name}` says what comes next.",
+                )
+
+
+def _left(config: Config, snapshot: Snapshot, images: Iterable[str]) -> Iterator[Finding]:
+    """The places that serve one, and where nothing takes over: the configuration has left the image there."""
+    for name in images:
+        records = snapshot.image(name)
+        listing = {p.name for p in config.providers_of(name)} if name in config.diskimages else set()
+        for provider in sorted({upload.provider for upload in records.uploads} - listing):
+            serving = in_service(records, provider)
+            build = records.build(serving.build_id) if serving is not None else None
+            word = build.withheld_from(provider) if build is not None else None
+            if build is not None and word is not None:
+                yield warning(
+                    NAME,
+                    f"{name}: {withheld(build.id, word)}, and serves in {provider} all the same: the"
+                    " configuration does not let the image go there, so nothing takes over",
+                    hint="`imagepool cleanup` deletes what is left there. Configured again, it gets another.",
                 )
 
 

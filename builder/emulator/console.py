@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import socket
 import threading
@@ -11,6 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
+
+from builder.shown import plain
+
+LOG = logging.getLogger(__name__)
 
 #: Bytes that are kept in the file; a machine that never stops talking must not fill our disk.
 LIMIT: Final = 8 << 20
@@ -24,10 +29,6 @@ MARKERS: Final[Mapping[str, re.Pattern[bytes]]] = MappingProxyType(
         "kernel": re.compile(rb"Loading Linux |Linux version \d|EFI stub: "),
         "userspace": re.compile(rb"systemd\[1\]: |Welcome to |Run /\S*init as init process|login: "),
     }
-)
-#: What terminals obey and people can't read.
-_CONTROL: Final = re.compile(
-    r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\x1b[=>cM78]|[^\n\t -~\u00a0-\U0010ffff]"
 )
 
 
@@ -60,11 +61,8 @@ class Console:
         """The last lines that say something, fit to be shown."""
         with self._lock:
             text = self._tail.decode(errors="replace")
-        plain = (
-            _CONTROL.sub("", line.rsplit("\r", 1)[-1]).rstrip()
-            for line in text.replace("\r\n", "\n").split("\n")
-        )
-        return tuple([line for line in plain if line][-lines:])
+        said = (plain(line.rsplit("\r", 1)[-1]).rstrip() for line in text.replace("\r\n", "\n").split("\n"))
+        return tuple([line for line in said if line][-lines:])
 
     def close(self) -> None:
         """Stop reading, and close the file."""
@@ -94,4 +92,9 @@ class Console:
     def _keep(self, part: bytes) -> None:
         kept = part[: self._left]
         self._left -= len(kept)
-        self._file.write(kept)
+        try:
+            self._file.write(kept)
+        except OSError as error:
+            # Whoever does not listen any more keeps the machine from getting on.
+            LOG.warning("the console of the machine is not kept any further: %s", error.strerror)
+            self._left = 0

@@ -46,6 +46,8 @@ _STARTED: Final = "NIC_RX_FILTER_CHANGED"
 _START: Final = 60.0
 #: Seconds for a guest to let go of a device, and to begin to restart.
 _LET_GO: Final = 60.0
+#: Seconds for a QEMU that does not answer any more to end.
+_END: Final = 5.0
 #: In a machine's own directory: who may log in.
 _KEY: Final = "key"
 _FORWARDED: Final = re.compile(r"TCP\[HOST_FORWARD\]\s+\S+\s+127\.0\.0\.1\s+(\d+)")
@@ -247,8 +249,15 @@ class Guest:
 
         `user` must be root or may use sudo without a password. Raises ActionFailedError.
         """
-        # It is told once, and again when somebody asked in between.
-        self._qmp.execute("query-rx-filter")
+        try:
+            # It is told once, and again when somebody asked in between.
+            self._qmp.execute("query-rx-filter")
+        except QmpError:
+            if not wait_for(lambda: not self._process.running, timeout=_END):
+                raise
+            # A machine that switched itself off before is no fault of QEMU's, as its exit code tells.
+            what = "the guest did not restart: the emulator ended"
+            raise self._failed(FailureClass.TOOL, what, self._process.wait()) from None
         since = self._qmp.seen()
         how = "systemctl reboot" if user == "root" else "sudo -n systemctl reboot"
         # The connection may break before the answer is here.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections import deque
 from pathlib import Path
@@ -18,6 +19,8 @@ _LOG_IN: Final = 60
 _KEY_TIMEOUT: Final = 30.0
 #: What ssh says when it fails, so many lines are kept.
 _LINES: Final = 10
+#: Bytes that a guest may answer to one command.
+_ANSWER: Final = 8 << 20
 
 
 def make_key(path: Path) -> str:
@@ -79,13 +82,19 @@ class Login:
         return ("ssh", *self._words, LOOPBACK)
 
     def run(self, command: str, *, timeout: float) -> Completed:
-        """Run a shell command; 255 means that nobody could log in. Raises TimeoutError."""
-        refusal = self._connect()
+        """Run a shell command; 255 means that nobody could log in, or that a guest said more than anybody
+        wants to know. Raises TimeoutError."""
+        refusal = self._connect(min(timeout, _LOG_IN))
         argv = [self._program, *self._words, "-S", self._socket, LOOPBACK, "--", command]
         if refusal is not None:
             # Another try would be one more for the server to count.
             return Completed(tuple(argv), 255, "", refusal)
-        return run(argv, timeout=timeout, cwd=self._directory)
+        try:
+            return run(argv, timeout=timeout, cwd=self._directory, limit=_ANSWER)
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+            return Completed(tuple(argv), 255, "", f"the guest said more than {_ANSWER >> 20} MiB")
 
     def close(self) -> None:
         """End the connection."""
@@ -94,8 +103,8 @@ class Login:
         self._connection = None
         (self._directory / self._socket).unlink(missing_ok=True)
 
-    def _connect(self) -> str | None:
-        """Have a connection that commands share; what was said if there is none."""
+    def _connect(self, limit: float) -> str | None:
+        """Have a connection that commands share within `limit` seconds; what was said if there is none."""
         if self._connection is not None and self._connection.running:
             return None
         self.close()
@@ -108,7 +117,7 @@ class Login:
         )
         self._connection = child
         shared = self._directory / self._socket
-        wait_for(lambda: shared.exists() or not child.running, timeout=_LOG_IN)
+        wait_for(lambda: shared.exists() or not child.running, timeout=limit)
         if shared.exists():
             return None
         child.stop(0.0)

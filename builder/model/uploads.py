@@ -50,12 +50,13 @@ class Upload:
     #: Since when it is what the provider serves: it has the stable name and tag, if its diskimage has any,
     #: and nodepool's launcher takes it.
     serving: datetime | None = None
-    #: Which those are; both are None on records that don't say, and on what does not serve or has none.
+    #: Which those are; both are None on records that don't say, and on what does not serve or has none. They
+    #: are on record before its image has them: what does not serve has some only if that was broken off.
     stable_name: str | None = None
     stable_tag: str | None = None
     #: Its image was hidden: another one serves (`hide-old`), or it is to go and in use.
     hidden: bool = False
-    withheld: datetime | None = None  #: of the withholding that its image in the cloud tells
+    withheld: datetime | None = None  #: time of the withholding that its image in the cloud tells, or may
     deletion: Deletion | None = None  #: who wanted it to go; None when nodepool's plain write did
 
     extra: Mapping[str, Any] = field(default_factory=empty)

@@ -112,7 +112,8 @@ class Promotion:
     reason: str
     #: Which should serve; None when nothing there is ready, or has to wait for other providers.
     upload: Upload | None = None
-    predecessors: tuple[Upload, ...] = ()  #: which serve by their records, and no longer shall
+    #: Which serve by their records, or may have what tells so, and no longer shall.
+    predecessors: tuple[Upload, ...] = ()
     #: The earliest `state_time` with which nodepool's launcher takes `upload` (`Upload.renewed`); None when
     #: it takes it already. Whoever writes it takes the time that it is, if that is later.
     renewed: datetime | None = None

@@ -12,7 +12,7 @@ is ready there takes over at once, and rather one that had its time than one tha
 other providers. What is withheld serves only where nothing else is ready: a region must not have none.
 
 nodepool's launcher knows neither names nor tags: it takes the ready upload with the newest `state_time`,
-which is therefore renewed on what is to serve. An upload becomes ready behind the one it would take
+which is therefore renewed on what is to serve. An upload becomes ready behind all that may serve
 (`behind`), so none is taken before its time. Of a diskimage without stable name and tag this is all.
 
 What an image was given is on its record, so a name or tag that is changed in the configuration goes to
@@ -38,6 +38,7 @@ from builder.planning.records import (
     newest_first,
     picked,
     place,
+    ready_uploads,
     unwanted,
 )
 from builder.planning.retention import marks_of
@@ -81,11 +82,17 @@ def promotions_of(image: DiskImage, config: Config, snapshot: Snapshot, now: dat
         yield promotion
 
 
-def behind(records: ImageRecords, provider: str, now: datetime) -> datetime:
-    """The `state_time` with which an upload becomes ready in a provider at that moment, so that nodepool's
-    launcher does not take it before it is to serve; `now`, where there is nothing else to take."""
-    taken = picked(records.uploads_to(provider))
-    return now if taken is None else max(_FIRST, min(now, taken.state_time - _APART))
+def behind(records: ImageRecords, upload: Upload, now: datetime) -> datetime:
+    """The `state_time` with which an upload becomes ready at that moment, so that nodepool's launcher does
+    not take it before it is to serve; `now`, where there is nothing else to take.
+
+    It stands behind all that may serve there, for what serves may go before its turn comes; and ahead of what
+    is withheld, unless it is so itself.
+    """
+    ready = ready_uploads(records.uploads_to(upload.provider))
+    bad = {build.id for build in records.builds if not may_go_out(build, upload.provider)}
+    before = (u for u in ready if u == ready[0] or u.build_id not in bad or upload.build_id in bad)
+    return min([now, *(max(_FIRST, u.state_time - _APART) for u in before)])
 
 
 class _Line:
@@ -160,7 +167,7 @@ def _decide(line: _Line, provider: Provider, now: datetime) -> Promotion:
         verdict=Verdict.NO,
         reason="",
         upload=heir,
-        predecessors=tuple(upload for upload in serving if upload.name != heir.name),
+        predecessors=_predecessors(heir, [*everything, *going]),
         renewed=_renewed(heir, everything),
         hide=_old(line, provider, heir, ready),
         show=heir.hidden and not provider.images[image.name].sharing.hidden,
@@ -185,6 +192,12 @@ def _heir(line: _Line, ready: tuple[Upload, ...], *, in_service: bool) -> Upload
         return good[0] if in_service else None
     serves = next((upload for upload in ready if upload.serving is not None), None)
     return serves or (ready[0] if ready and in_service else None)
+
+
+def _predecessors(heir: Upload, others: list[Upload]) -> tuple[Upload, ...]:
+    """What has, or may have, what the heir is to have alone: it serves, or was to and another one is now."""
+    signed = (u for u in others if u.serving is not None or u.stable_name or u.stable_tag)
+    return newest_first(upload for upload in signed if upload.name != heir.name)
 
 
 def _has_its_marks(line: _Line, heir: Upload) -> bool:

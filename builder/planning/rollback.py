@@ -76,6 +76,7 @@ def plan_rollback(
     is no such build, and RefusedError when it can't serve anywhere, with what could be taken instead.
     """
     case = _Case(config, snapshot, image, providers)
+    case.demand_listing()
     target = case.earlier() if to is None else case.named(to)
     words = [
         (build, Withholding(provider=provider, by=by, time=now, why=why))
@@ -98,7 +99,8 @@ def plan_quarantine(
 ) -> Rollback:
     """How a build is withheld from `providers`, or with None put in quarantine, and what serves then instead.
 
-    Raises RefusedError for a build of which nothing goes out anyway.
+    Where the configuration does not let it go, nothing moves; the word holds should it do so again. Raises
+    RefusedError for a build of which nothing goes out anyway.
     """
     case = _Case(config, snapshot, build.image, providers)
     if build.state not in (BuildState.READY, BuildState.BUILDING):
@@ -148,16 +150,18 @@ class _Case:
         self.snapshot = snapshot
         self.image = image
         self.records: ImageRecords = snapshot.image(image)
-        listing = config.providers_of(image)
-        strange = sorted(set(providers or ()) - {provider.name for provider in listing})
-        if image not in config.diskimages or strange:
-            who = "the configuration does" if image not in config.diskimages else f"{listed(strange)} does"
-            raise RefusedError(f"{who} not have {image}, so nothing of it is promoted there")
+        listing = config.providers_of(image) if image in config.diskimages else ()
+        #: What moves: where the configuration does not let the image go, nothing is promoted.
         self.providers = tuple(p for p in listing if providers is None or p.name in providers)
         #: What is named in the words that withhold.
-        self.scope: tuple[str | None, ...] = (
-            (None,) if providers is None else tuple(provider.name for provider in self.providers)
-        )
+        self.scope: tuple[str | None, ...] = (None,) if providers is None else tuple(dict.fromkeys(providers))
+
+    def demand_listing(self) -> None:
+        """RefusedError unless the image goes to all the providers by the configuration."""
+        strange = sorted({*filter(None, self.scope)} - {provider.name for provider in self.providers})
+        if self.image not in self.config.diskimages or strange:
+            who = "the configuration" if self.image not in self.config.diskimages else listed(strange)
+            raise RefusedError(f"{who} does not have {self.image}, so nothing of it is promoted there")
 
     # -- which build --------------------------------------------------------------------------
 
@@ -256,10 +260,9 @@ class _Case:
         now: datetime,
     ) -> Rollback:
         """The whole plan, where `after` are the records as they will be."""
-        promotions = {
-            promotion.provider: promotion
-            for promotion in promotions_of(self.config.diskimages[self.image], self.config, after, now)
-        }
+        image = self.config.diskimages.get(self.image)
+        planned = promotions_of(image, self.config, after, now) if image is not None else ()
+        promotions = {promotion.provider: promotion for promotion in planned}
         decisions = {d.provider: d for d in decide_uploads(self.config, after, now) if d.image == self.image}
         return Rollback(
             image=self.image,

@@ -27,11 +27,13 @@ _FIELDS: Final = frozenset({"build", "upload", "since", "until", "by", "why", "e
 
 
 def begun(turns: Iterable[Turn], turn: Turn) -> tuple[Turn, ...]:
-    """The turns, newest first, once that one has begun: the same, when it is of the upload that serves."""
+    """The turns, newest first, once that one has begun: the same, when it is of the upload that serves. It
+    begins no sooner than what it ends, which may have been broken off before it came to anything."""
     before = tuple(turns)
     if before and before[0].until is None and before[0].upload == turn.upload:
         return before
-    over = (replace(each, until=max(each.since, turn.since), ended_why=turn.why) for each in before)
+    turn = replace(turn, since=max([turn.since, *(each.since for each in before if each.until is None)]))
+    over = (replace(each, until=turn.since, ended_why=turn.why) for each in before)
     ended_now = (new if old.until is None else old for old, new in zip(before, over, strict=True))
     return _that_fit(map(_bounded, (turn, *ended_now)))
 

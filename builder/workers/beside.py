@@ -27,31 +27,40 @@ class Beside:
     def __init__(self, world: World) -> None:
         self._world = world
         self._seen: dict[str, ImageRecords] = {}
-        self._said: dict[str, tuple[Withholding, ...]] = {}  #: by build id
+        self._again: dict[str, datetime] = {}  #: by image: when to try what the disk would not take
+        self._said: dict[str, dict[str, tuple[Withholding, ...]]] = {}  #: by image and build id
 
     def keep(self, config: Config, snapshot: Snapshot, now: datetime) -> datetime | None:
         """Let every file say what is on record; when to try again what the disk would not take."""
-        due = None
         for name, records in snapshot.images.items():
-            if self._seen.get(name) is records:
-                continue
-            told = [self._tell(config, build) for build in records.builds if self._is_ours(build)]
-            if all(told):
-                self._seen[name] = records
-            else:
-                due = now + AGAIN
-        for gone in self._seen.keys() - snapshot.images.keys():
-            del self._seen[gone]
-        return due
+            # Not at each change of the tree: there are several in a second, and each failure is logged.
+            if self._seen.get(name) is not records and self._again.get(name, now) <= now:
+                self._keep_image(config, records, now)
+        for known in (self._seen, self._again, self._said):
+            for gone in known.keys() - snapshot.images.keys():
+                del known[gone]
+        return min(self._again.values(), default=None)
+
+    def _keep_image(self, config: Config, records: ImageRecords, now: datetime) -> None:
+        name, ours = records.name, [build for build in records.builds if self._is_ours(build)]
+        said = self._said.setdefault(name, {})
+        for gone in said.keys() - {build.id for build in ours}:
+            del said[gone]
+        told = [self._tell(config, build, said) for build in ours]
+        if all(told):
+            self._seen[name] = records
+            self._again.pop(name, None)
+        else:
+            self._again[name] = now + AGAIN
 
     def _is_ours(self, build: Build) -> bool:
         return build.builder_id == self._world.identity.builder_id and build.state is BuildState.READY
 
-    def _tell(self, config: Config, build: Build) -> bool:
-        """Let the file of one build say it, if it does not; whether it says it now."""
+    def _tell(self, config: Config, build: Build, said: dict[str, tuple[Withholding, ...]]) -> bool:
+        """Let the file of one build say it, if it does not; whether it does now. `said`: what files say."""
         where = (config.images_dir, build.image, build.id)
         try:
-            known = self._said.get(build.id)
+            known = said.get(build.id)
             if known is None:
                 known = withheld.read(*where)
             if known != build.withheld:
@@ -59,5 +68,5 @@ class Beside:
         except (RefusedError, OSError) as error:
             LOG.warning("%s of build %s can't be written: %s", withheld.NAME, build.id, error)
             return False
-        self._said[build.id] = build.withheld
+        said[build.id] = build.withheld
         return True

@@ -77,8 +77,7 @@ class Promoter(Worker):
             planned = self._plan_again(config, heir)
             if planned is None or planned.upload is None:
                 return False
-            Promoting(self.world, config, planned, planned.upload).promote()
-            return True
+            return Promoting(self.world, config, planned, planned.upload).promote()
 
     def _plan_again(self, config: Config, heir: Upload) -> Promotion | None:
         """Its promotion as it is planned on what is true under the claim; None when it no longer is."""

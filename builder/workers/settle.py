@@ -208,12 +208,12 @@ class Settler:
         return Ending.WRITTEN
 
     def _placed_upload(self, final: Upload) -> Upload:
-        """A ready one stands behind what nodepool's launcher takes: there is no moment at which that takes it
-        before the promoter lets it serve."""
+        """A ready one stands behind all that may serve there: there is no moment at which nodepool's launcher
+        takes it before the promoter lets it serve."""
         if final.state is not UploadState.READY:
             return final
         records = self._store.snapshot().image(final.image)
-        return replace(final, state_time=behind(records, final.provider, final.state_time))
+        return replace(final, state_time=behind(records, final, final.state_time))
 
     def _write_upload(self, known: Upload, final: Upload) -> Ending:
         self._store.update_upload(replace(final, version=known.version, extra=known.extra))

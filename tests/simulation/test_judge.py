@@ -247,7 +247,7 @@ BROKEN: dict[str, tuple[Breaking, Story, str]] = {
         "begins to serve, although it is withheld",
     ),
     "a ready upload is in front at once": (
-        _sets(settle, "behind", lambda records, provider, now: now),
+        _sets(settle, "behind", lambda records, upload, now: now),
         _next_days,
         "before it is to serve",
     ),

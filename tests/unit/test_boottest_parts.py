@@ -58,6 +58,14 @@ def test_an_answer_that_breaks_off_is_none() -> None:
     assert answers(whole, MARK).keys() == {"first"}
 
 
+def test_a_guest_that_knows_the_mark_gains_nothing_by_it() -> None:
+    # Beginnings without an end, and an end that is no number of an exit code.
+    begun = f"{MARK} again\n" * 100_000
+    assert answers(f"{begun}yes\n{MARK} 0\n{MARK} last\nno\n{MARK} {'9' * 5000}", MARK) == {
+        "again": Said(code=0, text="yes")
+    }
+
+
 @pytest.mark.parametrize("name", [*proofs.QUESTIONS, *measures.QUESTIONS])
 def test_every_question_is_a_sound_script(name: str) -> None:
     question = {**proofs.QUESTIONS, **measures.QUESTIONS}[name]

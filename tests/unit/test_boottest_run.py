@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from builder.bootorder import CONSOLE, Answer, Check, answer_of, order_of
+from builder.bootorder import CONSOLE, LIMIT, Answer, Check, answer_of, order_of
 from builder.boottest import comingup, proofs
 from builder.boottest.run import LARGER, carry_out
 from builder.emulator.guest import Seconds
 from builder.emulator.machine import Firmware, ThreePart
-from builder.errors import ToolMissingError
-from builder.model import BootVerdict, FailureClass
+from builder.errors import ActionFailedError, ToolMissingError
+from builder.model import BootVerdict, Failure, FailureClass
 from tests.unit.boottest_world import GOOD, SIZE, Emulator, FakeGuest, all_questions, order, trouble
 
 KEYS = "ssh-ed25519 BAKED\nssh-rsa OWN"
@@ -319,8 +319,69 @@ def test_own_checks_are_copied_and_run_as_root(tmp_path: Path) -> None:
 
 
 def test_without_time_all_that_is_left_fails_and_says_so(tmp_path: Path) -> None:
-    answer = outcome(tmp_path, Emulator({}, {"not_up": trouble("no SSH")}), timeout=0.0)
-    assert "the 0 s of the whole test are over" in failed(answer)["machine-id"]
+    (tmp_path / "check").write_text("#!/bin/sh\n")
+    own = Check(name="own/check", path=str(tmp_path / "check"))
+    emulator = Emulator()
+    answer = outcome(tmp_path, emulator, timeout=0.0, checks=(own,))
+    over = "; the 0 s of the whole test are over"
+    assert failed(answer) == {
+        "check own/check": f"it was not run{over}",
+        "second-boot": f"it was not restarted{over}",
+        "machine-id": f"no second machine was made from the image{over}",
+    }
+    (guest,) = emulator.guests
+    assert guest.starts == 1 and not any("check-" in command for command in guest.commands)
+
+
+def test_a_machine_that_is_not_up_when_time_is_over_is_told_so(tmp_path: Path) -> None:
+    answer = outcome(tmp_path, Emulator({"not_up": trouble("no SSH")}), timeout=0.0)
+    assert failed(answer)["ssh"].endswith("; the 0 s of the whole test are over")
+
+
+@pytest.mark.parametrize("gigabytes", [2, 3, 15, 40, 200])
+def test_a_grown_root_is_told_from_one_that_did_not_grow_however_large_the_image(
+    tmp_path: Path, gigabytes: int
+) -> None:
+    # What mke2fs -i 4096 -J size=64, as diskimage-builder calls it, leaves of a disk for files.
+    size = gigabytes << 30
+    whole, grown = ((disk * 934 // 1000) - (64 << 20) for disk in (size, max(size + LARGER, size * 5 // 4)))
+    for place, root, fails in (("grown", grown, set()), ("not", whole, {"root-grown"})):
+        (tmp_path / place).mkdir()
+        emulator = Emulator({"said": {"root": f"/dev/vda1 {root} 1 1 1% /"}})
+        answer = outcome(tmp_path / place, emulator, size=size)
+        assert set(failed(answer)) == fails
+
+
+def test_what_a_hostile_guest_says_is_short_and_harmless(tmp_path: Path) -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J" + "x" * 5000
+    nines = "9" * 5000
+    said = {
+        "hostname": evil,
+        "resolv.conf": f"nameserver {evil}",
+        "failed units": "\n".join(f"{evil}.service loaded failed failed {evil}" for _ in range(200)),
+        "root": f"/dev/vda1 {nines} 1 1 1% /",
+        "memory": f"MemTotal: {nines} kB\nMemAvailable: 1 kB",
+        "services": nines,
+        "packages": "9" * 400,
+        "sockets": "tcp\n  0: 00:16 0:0 0A 0\n  1: 00000000:FFFFFF 0:0 0A 0\n  2: zz 0:0 0A 0",
+        "setuid": f"/{evil}\n" * 5000,
+    }
+    answer = outcome(tmp_path, Emulator({"said": said, "console": (evil,)}))
+    assert answer.verdict is BootVerdict.FAILED
+    assert {"host-name", "dns", "units", "root-grown"} <= set(failed(answer))
+    assert not {"memory_used", "services", "packages"} & set(answer.measures)
+    assert answer.ports == ()
+    texts = [text for proof in answer.proofs for text in (proof.sentence, *proof.lines)]
+    assert all(text.isprintable() and len(text) <= 2000 for text in (*texts, *answer.setuid))
+    assert len(answer.text()) < LIMIT
+
+
+def test_what_keeps_a_machine_from_being_booted_is_told_in_a_sentence(tmp_path: Path) -> None:
+    emulator = Emulator()
+    failure = Failure(failure_class=FailureClass.TOOL, message="no QEMU", lines=("a", "\x1b[2Jb"))
+    emulator.error = ActionFailedError("tool: no QEMU\na\nb", failure)
+    answer = outcome(tmp_path, emulator)
+    assert (answer.problem, answer.lines) == ("no QEMU", ("a", "b"))
 
 
 def test_an_order_comes_out_as_it_went_in(tmp_path: Path) -> None:

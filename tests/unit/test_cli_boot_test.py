@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,7 +14,7 @@ from builder.config.model import BootTest, Config
 from builder.dib.boot import byhand, program
 from builder.dib.output import artifacts
 from builder.host import host_name
-from builder.model import BootResult, BootVerdict, Build, BuildState, ImageFormat
+from builder.model import Artifact, BootResult, BootVerdict, Build, BuildState, ImageFormat
 from tests.unit.cli_world import World
 from tests.unit.dib_world import (
     BUILD,
@@ -25,7 +26,7 @@ from tests.unit.dib_world import (
     processes_naming,
 )
 from tests.unit.planning_world import DAY, NOW, building, failed, ready
-from tests.unit.test_dib_boot_testing import BAD, answer, orders
+from tests.unit.test_dib_boot_testing import BAD, answer, orders, proof
 
 NAME = "debian-bookworm"
 
@@ -108,6 +109,38 @@ def test_as_json_it_is_all_of_it_and_nothing_else(world: World, control: Path) -
     assert done.err == "ok: boot\n"
 
 
+def test_secrets_are_in_nothing_that_is_shown(world: World, control: Path) -> None:
+    secret = "s3cret word"
+    hidden = replace(
+        world.config.diskimages[NAME], environment={"TOKEN": secret}, secret_names=frozenset({"TOKEN"})
+    )
+    world.config = replace(world.config, diskimages=MappingProxyType({NAME: hidden}))
+    (control / "print").write_text(f"NOT OK {secret}\n")
+    (control / "answer").write_text(answer("failed", proof("units", f"{secret} failed", f"token={secret}")))
+    done = world.run("build", "test", BUILD, "--json")
+    (told,) = json.loads(done.out)["proofs"]
+    assert told["sentence"].endswith(" failed") and told["lines"][0].startswith("token=")
+    assert secret not in done.out + done.err
+    (control / "answer").write_text("{}")
+    (control / "code").write_text("1")
+    done = world.run("build", "test", BUILD, "--shell")
+    assert "NOT OK" in done.err and secret not in done.err
+    assert_nothing_left(world, control)
+
+
+def test_a_test_that_does_not_end_is_ended(
+    world: World, control: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (control / "pause").touch()
+    monkeypatch.setattr(program, "_BEYOND", 0.0)
+    quick = replace(world.config.diskimages[NAME], boot_test=BootTest(timeout=timedelta(seconds=1)))
+    world.config = replace(world.config, diskimages=MappingProxyType({NAME: quick}))
+    done = world.run("build", "test", BUILD)
+    assert done.code == 5
+    assert "the test came to nothing: the boot test did not end within 1 s" in done.out
+    assert_nothing_left(world, control)
+
+
 def test_a_shell_opens_in_the_machine_and_goes_with_it(
     world: World, control: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,11 +192,15 @@ def test_what_came_of_a_build_s_own_test_is_shown(world: World, control: Path) -
     assert world.json("build", "show", BUILD)["test"] is None
 
 
+KERNEL = Artifact(
+    format=ImageFormat.AKI, size=1, virtual_size=1, md5="0" * 32, sha256="0" * 64, sha512="0" * 128
+)
 REFUSED = {
     "no image": (failed(2, NOW, id=BUILD, image=NAME), 4, "made no image"),
     "not done": (building(2, NOW, id=BUILD, image=NAME), 4, "is in progress"),
     "elsewhere": (record(builder="nb02"), 3, "are on nb02"),
     "no files": (record(artifacts=()), 3, "has no files"),
+    "a kernel alone": (record(artifacts=(KERNEL,)), 3, "has no files that can be booted"),
     "not configured": (record(image="other"), 4, "the configuration has no diskimage other"),
 }
 

@@ -12,7 +12,7 @@ import pytest
 
 from builder.cloudimage import Sighting
 from builder.errors import ConflictError
-from builder.model import Build, BuildState, Deletion, Upload, UploadState
+from builder.model import Build, BuildState, Deletion, Turn, Upload, UploadState
 from tests.fakes.store import FakeStore
 from tests.unit.cli_world import Result, World
 from tests.unit.planning_world import (
@@ -239,6 +239,17 @@ def test_the_records_of_a_provider_that_is_gone_are_forgotten_and_its_cloud_left
     assert ("south" not in {p for _, p in states(world)}) and states(world)["old", "north"] == "ready"
     assert world.store.sightings("south") == ()
     assert not world.clouds
+
+
+def test_what_is_forgotten_serves_no_more_by_the_history(world: World) -> None:
+    served = gone(1)
+    turn = Turn(build_id=served.build_id, upload=served.name, since=NOW - HOUR, by="imagepool")
+    world.store.begin_turn(IMAGE, "south", turn)
+    assert world.run("cleanup", "--forget", "south", "--yes", "--why", "the cloud was switched off").code == 0
+    (ended,) = world.store.history(IMAGE)["south"]
+    assert ended.until == NOW
+    assert ended.ended_why.startswith("It was forgotten by ann@")
+    assert ended.ended_why.endswith(": the cloud was switched off")
 
 
 def test_what_would_be_forgotten_is_listed_first(world: World) -> None:

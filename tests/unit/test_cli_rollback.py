@@ -215,6 +215,15 @@ def test_typed_again_afterwards_it_goes_back_by_one_more(world: World) -> None:
     assert f"this goes back further: build {THREE} was put in quarantine by bob@" in again.err
 
 
+def test_another_region_that_goes_back_as_well_goes_no_further(world: World) -> None:
+    with moving(world):
+        assert world.run("image", "rollback", IMAGE, "--provider", "north").code == 0
+        for rest in (("--provider", "south"), ()):
+            done = world.run("image", "rollback", IMAGE, *rest, "--dry-run")
+            assert done.code == 0 and f"back to build {TWO}" in done.err
+            assert "goes back further" not in done.err
+
+
 def test_a_region_that_never_got_the_bad_build_stays_as_it_is(world: World) -> None:
     world.store.delete_upload(world.store.get_upload(IMAGE, build_id(3), "south", "0000000001"))
     world.store.put(there(2, "south", NOW - 2 * DAY + HOUR, serving=NOW - DAY))
@@ -460,6 +469,19 @@ def test_what_is_withheld_from_a_provider_can_go_into_quarantine(world: World) -
     world.store.withhold(IMAGE, build_id(2), replace(BY_ANN, provider="north"))
     assert world.run("build", "quarantine", TWO).code == 0
     assert words(world) == {TWO: {None, "north"}}
+
+
+@pytest.mark.parametrize("more", [(), ("--provider", "north")], ids=["everywhere", "there"])
+def test_what_left_the_configuration_is_withheld_and_let_out_and_nothing_moves(
+    world: World, more: tuple[str, ...]
+) -> None:
+    world = World(config=config(provider("north", "other")), store=world.store)
+    away = world.run("build", "quarantine", THREE, *more, "-f", "json")
+    assert (away.code, away.json) == (0, []), away.err
+    assert f"the configuration does not let {IMAGE} go to north" in away.err
+    assert words(world) == {THREE: {"north" if more else None}}
+    assert world.run("build", "unquarantine", THREE, *more).code == 0
+    assert words(world) == {}
 
 
 def test_a_build_that_is_being_made_can_be_withheld(world: World) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from builder.cloud import transfer
-from builder.cloudimage import SERVING, CloudImage, GlanceStatus
+from builder.cloudimage import SERVING, WITHHELD, CloudImage, GlanceStatus
 from builder.config.model import Sharing
 from builder.errors import CloudError, CloudUnavailableError, StoreUnavailableError
 from builder.model import FailureClass, UploadPhase
@@ -162,6 +162,18 @@ def test_an_orphan_in_service_stays_there_for_it_would_go_with_an_upload_that_fa
 
     assert upload.run().id != orphan.id
     assert cloud.images[orphan.id] == serving
+
+
+def test_an_orphan_that_tells_of_a_quarantine_which_is_over_is_left_alone(
+    cloud: FakeCloud, upload: Attempt, orphan: CloudImage
+) -> None:
+    """Nobody would take that back, and after a recovery the build would be in quarantine again."""
+    said = {**orphan.properties, WITHHELD: "2026-11-21T14:30:00+00:00 everywhere: no network"}
+    cloud.change(orphan.id, properties=said)
+
+    made = upload.run()
+    assert made.id != orphan.id and WITHHELD not in made.properties
+    assert cloud.images[orphan.id].properties == said
 
 
 def test_a_copy_of_an_orphan_in_service_is_not_adopted(

@@ -16,7 +16,7 @@ import pytest
 from builder.bootorder import order_of
 from builder.config.model import BootTest, BuildLimits
 from builder.dib import engine
-from builder.dib.boot import program, testing
+from builder.dib.boot import program
 from builder.dib.job import Job
 from builder.dib.output import artifacts
 from builder.errors import ActionFailedError
@@ -222,6 +222,20 @@ def test_with_report_only_a_failure_is_told_and_ends_nothing(
     assert json.loads((home(work) / "test.json").read_text())["verdict"] == "failed"
 
 
+def test_with_report_only_a_test_that_does_not_end_is_told_and_ends_nothing(
+    tmp_path: Path, control: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (control / "pause").touch()
+    (control / "children").touch()
+    monkeypatch.setattr(program, "_BEYOND", 0.0)
+    work = a_job(tmp_path, replace(ON, mode="report-only", timeout=timedelta(seconds=1)))
+    assert told.run(work).artifacts
+    assert [result.verdict for result in told.results] == [BootVerdict.BROKEN]
+    record = json.loads((home(work) / "test.json").read_text())
+    assert record["problem"] == "the boot test did not end within 1 s"
+    assert_nothing_left(work, control)
+
+
 #: How the program itself fails -> what a build that depends on it says.
 BROKEN = {
     "it says why": (
@@ -270,10 +284,9 @@ def test_files_wait_for_the_test_unless_they_may_not(tmp_path: Path, control: Pa
         assert len(told.artifacts) == 1
 
 
-def test_other_formats_are_made_meanwhile_and_not_for_nothing(
-    tmp_path: Path, control: Path, told: Told, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # vmdk is not made as long as the test goes on; when that fails, nobody waits for it.
+@pytest.fixture
+def hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file; as long as it is there, no vmdk gets made."""
     programs, hold = tmp_path / "programs", tmp_path / "hold"
     programs.mkdir()
     hold.touch()
@@ -281,6 +294,13 @@ def test_other_formats_are_made_meanwhile_and_not_for_nothing(
     (programs / "qemu-img").write_text(f'#!/bin/bash\n{wait}\nexec /usr/bin/qemu-img "$@"\n')
     (programs / "qemu-img").chmod(0o755)
     monkeypatch.setenv("PATH", str(programs), prepend=":")
+    return hold
+
+
+def test_other_formats_are_made_meanwhile_and_not_for_nothing(
+    tmp_path: Path, control: Path, told: Told, hold: Path
+) -> None:
+    # vmdk is not made as long as the test goes on; when that fails, nobody waits for it.
     (control / "answer").write_text(BAD)
     work = a_job(tmp_path, formats=(ImageFormat.QCOW2, ImageFormat.VMDK))
     failure = told.failure(work)
@@ -288,6 +308,24 @@ def test_other_formats_are_made_meanwhile_and_not_for_nothing(
     assert (failure.failure_class, failure.step) == (FailureClass.TEST, "proof ssh")
     assert BuildPhase.MANIFEST not in told.phases
     assert told.results[0].failed == ("ssh", "dns")
+    assert list(work.images_dir.iterdir()) == []
+    assert_nothing_left(work, control)
+
+
+def test_a_build_can_be_cancelled_when_its_image_has_passed(
+    tmp_path: Path, control: Path, told: Told, hold: Path
+) -> None:
+    work = a_job(tmp_path, formats=(ImageFormat.QCOW2, ImageFormat.VMDK))
+    with ThreadPoolExecutor(1) as pool:
+        failing = pool.submit(told.failure, work)
+        eventually((control / "orders").exists, "the test has begun")
+        eventually(lambda: not (control / "running").exists(), "the test has ended")
+        told.cancelled.set()
+        try:
+            failure = failing.result(timeout=40)
+        finally:
+            hold.unlink()
+    assert (failure.failure_class, failure.message) == (FailureClass.CANCELLED, "cancelled by ops@host")
     assert list(work.images_dir.iterdir()) == []
     assert_nothing_left(work, control)
 
@@ -300,18 +338,19 @@ def test_a_test_that_is_ended_leaves_nothing(
     (control / "children").touch()
     work = a_job(tmp_path, replace(ON, timeout=timedelta(seconds=1)))
     wanted = FailureClass.TIMEOUT
-    if how == "the test takes too long":
-        monkeypatch.setattr(testing, "_BEYOND", 0.0)
-    elif how == "the build takes too long":
+    if how == "the build takes too long":
         recipe = replace(work.image, build_timeout=timedelta(seconds=12))
         work = replace(work, image=recipe)
-    else:
+    elif how == "it is cancelled":
         wanted = FailureClass.CANCELLED
     with ThreadPoolExecutor(1) as pool:
         failing = pool.submit(told.failure, work)
         eventually((control / "running").exists, "the test runs")
         if how == "it is cancelled":
             told.cancelled.set()
+        elif how == "the test takes too long":
+            # However long it took until it ran.
+            monkeypatch.setattr(program, "_BEYOND", -1.0)
         failure = failing.result(timeout=40)
     assert failure.failure_class is wanted
     assert told.results == []

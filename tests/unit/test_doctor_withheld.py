@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from builder.config.model import Config
 from builder.doctor.withheld import look
 from builder.findings import Finding, Level
 from builder.model import Build, Upload, UploadState, Withholding
@@ -63,6 +66,14 @@ def test_of_many_some_are_named_and_the_rest_is_counted() -> None:
     assert one.text.count("put in quarantine") == 5 and one.text.endswith("; 3 builds more")
 
 
+@pytest.mark.parametrize("left", [config(provider("north")), config(diskimage(), provider("south"))])
+def test_where_the_configuration_let_it_go_no_more_nothing_takes_over(left: Config) -> None:
+    parts = (OLD, BAD, serves(1, "south"), serves(2, "north"))
+    (one,) = look(left, snapshot(records(*parts)), NOW)
+    assert one.level is Level.WARNING and TOLD in one.text and "serves in north all the same" in one.text
+    assert "imagepool cleanup" in one.hint
+
+
 def test_an_image_that_left_the_configuration_is_named_all_the_same() -> None:
-    (one,) = look(config(provider("north")), snapshot(records(BAD, serves(2, "north"))), NOW)
+    (one,) = look(config(provider("north")), snapshot(records(OLD, BAD, serves(1, "north"))), NOW)
     assert one.level is Level.OK and TOLD in one.text

@@ -86,6 +86,15 @@ def test_a_machine_that_never_stops_talking_fills_no_disk(
     assert len(listener.tail(1000)) < 20
 
 
+def test_a_full_disk_ends_no_listening(line: tuple[socket.socket, socket.socket]) -> None:
+    theirs, ours = line
+    listener = Console(ours, Path("/dev/full"))
+    heard(theirs, listener, b"Linux version 6.1\n", "Linux version 6.1")
+    heard(theirs, listener, b"host login: ", "host login:")
+    assert listener.seen().keys() == {"kernel", "userspace"}
+    listener.close()
+
+
 def test_a_line_that_breaks_off_ends_the_listening(
     line: tuple[socket.socket, socket.socket], tmp_path: Path
 ) -> None:

@@ -104,6 +104,19 @@ def test_a_guest_that_dies_while_it_is_waited_for_is_not_waited_for_any_longer(
     assert caught.value.failure.exit_code == -signal.SIGKILL
 
 
+def test_a_guest_that_is_off_can_not_be_restarted_and_says_so(image: Path, tmp_path: Path) -> None:
+    with boot(small(image), tmp_path) as running:
+        (pid,) = processes_of(tmp_path)
+        # Upon which QEMU ends as it does when its machine is switched off.
+        os.kill(pid, signal.SIGTERM)
+        assert wait_for(lambda: not running.running, timeout=PATIENCE)
+        with pytest.raises(ActionFailedError, match="did not restart: the emulator ended") as caught:
+            running.reboot()
+    failure = caught.value.failure
+    assert failure is not None
+    assert (failure.failure_class, failure.exit_code) == (FailureClass.TOOL, 0)
+
+
 def test_a_guest_does_not_outlive_its_time(image: Path, tmp_path: Path) -> None:
     with boot(small(image, lifetime=0.5), tmp_path) as running:
         assert wait_for(lambda: not running.running, timeout=PATIENCE)

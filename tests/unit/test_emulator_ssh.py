@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from builder.emulator import ssh
 from builder.emulator.ssh import Login
@@ -64,6 +67,36 @@ def test_who_is_refused_is_told_why_and_counts_once(tmp_path: Path) -> None:
     assert done.stderr.strip()
     assert server.visitors == 2
     assert sorted(file.name for file in tmp_path.iterdir()) == ["key", "key.pub"]
+
+
+def program(directory: Path, monkeypatch: pytest.MonkeyPatch, connecting: str, running: str) -> Login:
+    """A login by another ssh: in shell, how it makes the connection, and how it runs a command."""
+    script = directory / "bin" / "ssh"
+    script.parent.mkdir()
+    master = f'for word; do [ "$word" != -M ] || {{ {connecting}; exec /bin/sleep 60; }}; done'
+    script.write_text(f"#!/bin/sh\n{master}\n{running}\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(script.parent), prepend=":")
+    return Login("zuul", 1, key=directory / "key", directory=directory)
+
+
+def test_a_guest_that_never_stops_talking_is_not_listened_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "_ANSWER", 1 << 20)
+    login = program(tmp_path, monkeypatch, ": >ssh-zuul", "exec /usr/bin/yes")
+    done = login.run("true", timeout=60.0)
+    login.close()
+    assert (done.code, done.stdout, done.stderr) == (255, "", "the guest said more than 1 MiB")
+
+
+def test_who_has_little_time_waits_no_longer_to_be_let_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login = program(tmp_path, monkeypatch, ":", "exit 0")
+    began = time.monotonic()
+    assert login.run("true", timeout=0.5).code == 255
+    assert time.monotonic() - began < 30
 
 
 def test_where_nobody_is_nothing_is_heard(tmp_path: Path) -> None:

@@ -67,9 +67,11 @@ LAYERS: Mapping[str, Row] = {
         ),
     ),
     "builder.cloud": Row(2, (*SEES, "builder.bounded")),
-    "builder.emulator": Row(2, (*WORDS, "builder.host", "builder.process")),
+    "builder.emulator": Row(2, (*WORDS, "builder.host", "builder.process", "builder.shown")),
     # ... beyond which is a program of its own, that the engine runs in a build's sandbox and never imports
-    "builder.boottest": Row(3, (*WORDS, "builder.bootorder", "builder.emulator", "builder.process")),
+    "builder.boottest": Row(
+        3, (*WORDS, "builder.bootorder", "builder.emulator", "builder.process", "builder.shown")
+    ),
     "builder.serving": Row(2, WORDS),
     "builder.metrics": Row(2, WORDS),
     "builder.notify": Row(2, (*SEES, "builder.config.passing", "builder.process")),

@@ -162,6 +162,19 @@ def test_what_is_on_its_way_is_not_there() -> None:
 # -- halfway, and back ----------------------------------------------------------------------------
 
 
+def test_what_was_to_get_the_name_and_was_overtaken_loses_it() -> None:
+    """Its record had the name first, and a daemon died before, or after, its image had it as well."""
+    serving = there(TODAY, "north", serving=True)
+    half = [replace(upload, stable_name="debian") for upload in there(YESTERDAY, "north")]
+    promotion = plan(settings(clouds=("north",)), *BUILDS, serving, half)["north"]
+    assert (promotion.verdict, promotion.upload, promotion.predecessors) == (
+        Verdict.NOW,
+        serving[0],
+        tuple(half),
+    )
+    assert "build 00000002 still has it too, and loses it" in promotion.reason
+
+
 def test_a_move_that_was_cut_short_is_finished() -> None:
     both = (*BUILDS, there(YESTERDAY, "north", serving=True), there(TODAY, "north", serving=True))
     assert moves(settings(), *both) == {"north": (NEW, [OLD])}
@@ -334,7 +347,7 @@ def test_without_name_and_tag_it_serves_what_nodepool_takes() -> None:
         "Build 00000003 is the newest ready one in north that may serve, and goes into service."
     )
     served = replace(fresh[0].renewed(promotion.renewed), serving=NOW)
-    before = replace(serving[0], serving=None)
+    before = replace(serving[0], serving=None, stable_name=None)
     assert taken(served, before) == served
     done = plan(PLAIN, *BUILDS, before, served)["north"]
     assert (done.verdict, done.reason) == (
@@ -358,12 +371,26 @@ def test_what_nodepool_takes_instead_is_put_right() -> None:
 def test_what_becomes_ready_waits_behind_what_serves() -> None:
     serving = there(YESTERDAY, "north", serving=True)
     known = records(*BUILDS, *serving)
-    fresh = replace(there(TODAY, "north")[0], state_time=behind(known, "north", NOW))
-    assert taken(serving, fresh) == serving[0]
-    assert fresh.state_time > there(BEFORE, "north")[0].state_time, "yet ahead of all others"
-    assert behind(known, "south", NOW) == NOW
+    (comes,) = there(TODAY, "north")
+    assert taken(serving, replace(comes, state_time=behind(known, comes, NOW))) == serving[0]
+    assert behind(known, there(TODAY, "south")[0], NOW) == NOW
     # By a clock that is behind, too.
-    assert behind(known, "north", NOW - DAY) == NOW - DAY
+    assert behind(known, comes, NOW - 9 * DAY) == NOW - 9 * DAY
+
+
+def test_what_becomes_ready_waits_behind_what_serves_when_that_goes() -> None:
+    """Whoever deletes what serves with nodepool's own command leaves no moment to the promoter."""
+    (serves,), (before,) = there(YESTERDAY, "north", serving=True), there(BEFORE, "north")
+    (comes,) = there(TODAY, "north")
+    waits = replace(comes, state_time=behind(records(*BUILDS, serves, before), comes, NOW))
+    assert taken([serves, before, waits]) == serves
+    assert taken([before, waits]) == before
+    # What is withheld is no better than that.
+    bad = records(TODAY, YESTERDAY, held(BEFORE), serves, before)
+    assert taken([before, replace(comes, state_time=behind(bad, comes, NOW))]) != before
+    # Unless it is so itself, by a word that came while its last bytes were sent.
+    late = records(held(TODAY), YESTERDAY, held(BEFORE), serves, before)
+    assert taken([before, replace(comes, state_time=behind(late, comes, NOW))]) == before
 
 
 @pytest.mark.parametrize("promote", ["all", 2])

@@ -46,7 +46,7 @@ from builder.planning.departed import plan_departed
 from builder.planning.explain import explain
 from builder.planning.leaks import judge_leaks
 from builder.planning.promotion import behind, plan_promotions
-from builder.planning.records import by_age, may_go_out, picked, runs, unwanted
+from builder.planning.records import by_age, may_go_out, picked, ready_uploads, runs, unwanted
 from builder.planning.uploads import decide_uploads
 from builder.planning.ways import choose
 from builder.ways import Capabilities
@@ -423,8 +423,14 @@ def test_an_upload_that_becomes_ready_is_not_taken_by_nodepool_before_its_time(
 ) -> None:
     for provider in config.providers:
         before = picked(known.uploads_to(provider))
-        fresh = upload(1, UploadState.READY, behind(known, provider, now), provider, id="0000000099")
+        fresh = upload(1, UploadState.READY, now, provider, id="0000000099")
+        fresh = replace(fresh, state_time=behind(known, fresh, now))
         assert picked([*known.uploads_to(provider), fresh]) == (before or fresh)
+        # Whatever else goes: it waits behind each that may serve, and if it may not, behind each there is.
+        waits = not may_go_out(known.build(fresh.build_id), provider)
+        for other in ready_uploads(known.uploads_to(provider)):
+            if waits or may_go_out(known.build(other.build_id), provider):
+                assert picked([other, fresh]) == other
 
 
 @unhurried

@@ -36,7 +36,7 @@ from builder.config.model import Sharing
 from builder.model import Build, BuildState, FailureClass, ImageFormat, Snapshot, UploadState, Withholding
 from builder.planning.actions import Verdict
 from builder.planning.cleanup import plan_cleanup
-from builder.planning.records import ready_uploads
+from builder.planning.records import picked, ready_uploads
 from builder.planning.recovery import Fate, KeptFile, Thing, wants_files
 from builder.planning.uploads import decide_uploads
 from builder.store import codec
@@ -626,6 +626,31 @@ def test_a_property_that_makes_no_sense_withholds_all_the_same() -> None:
     to_come = Withholding(provider=None, by="ann", time=NOW + MINUTE)
     (build,) = builds_of(plan({"north": [marked(NEW, to_come)]}))
     assert build.quarantine is not None and build.quarantine.time == NOW
+
+
+def test_nodepool_takes_nothing_withheld_at_any_moment_of_a_recovery() -> None:
+    """The launchers go on while records are written, and no daemon does."""
+    clouds = {"north": [marked(NEW), image(OLD)], "south": [image(OLD, sent(OLD, "south"))]}
+    steps = plan(clouds, kept(OLD), kept(NEW))
+    assert len(uploads_of(steps)) == 3
+    for done in range(1, len(steps) + 1):
+        tree = records(*builds_of(steps[:done]), *uploads_of(steps[:done]))
+        for to in ("north", "south"):
+            taken = picked(tree.uploads_to(to))
+            assert taken is None or taken.build_id == OLD.id
+        again = plan(clouds, kept(OLD), kept(NEW), records=[tree])
+        assert sorted(map(str, uploads_of(again))) == sorted(map(str, uploads_of(steps[done:])))
+    old = next(u for u in uploads_of(steps) if (u.build_id, u.provider) == (OLD.id, "north"))
+    assert old.since == sent(OLD).state_time, "it is as old as it was"
+
+
+def test_what_has_the_name_is_taken_although_a_newer_one_waits_for_other_providers() -> None:
+    where = config(diskimage(stable_name="newest", promote="all"), provider("north"), provider("south"))
+    served = [sent(OLD, to) for to in ("north", "south")]
+    named = [image(OLD, u, name="newest", properties={SERVING: u.external_id}) for u in served]
+    steps = plan({"north": [image(NEW), named[0]], "south": [named[1]]}, kept(OLD), kept(NEW), where=where)
+    taken = picked(u for u in uploads_of(steps) if u.provider == "north")
+    assert taken is not None and taken.build_id == OLD.id
 
 
 def test_an_old_image_that_was_hidden_is_on_record_again() -> None:

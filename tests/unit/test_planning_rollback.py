@@ -260,6 +260,22 @@ def test_a_quarantine_tells_what_serves_instead() -> None:
     assert fates(stuck) == {"north": (STUCK, "00000003"), "south": (STAYS, None)}
 
 
+GONE = config(provider("north", "other"))
+
+
+@pytest.mark.parametrize("config_", [GONE, config(diskimage(), provider("north", "other"))])
+def test_what_the_configuration_lets_go_nowhere_is_withheld_and_let_out_all_the_same(config_: Config) -> None:
+    """So that it does not go out when the image is configured again."""
+    everywhere = plan_quarantine(config_, WORLD, THREE, None, NOW, by="ann", why="")
+    assert (withheld(everywhere), everywhere.moves) == ([("00000003", None)], ())
+    here = plan_quarantine(config_, WORLD, THREE, ["south"], NOW, by="ann", why="")
+    assert (withheld(here), here.moves) == ([("00000003", "south")], ())
+    for word in (None, "south"):
+        bad = held(THREE, word)
+        released = plan_release(config_, known(bad, TWO, list(EVERYWHERE)), bad, word, NOW)
+        assert (released.withhold, released.moves) == ((), ())
+
+
 def test_what_failed_needs_no_quarantine() -> None:
     lost = failed(3, NOW)
     with pytest.raises(RefusedError, match="build 00000003 is failed: nothing of it goes out"):

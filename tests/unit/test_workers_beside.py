@@ -96,7 +96,35 @@ def test_a_disk_that_will_not_take_it_is_asked_again(stage: Stage, made: Build) 
     due = adopter.step().due
     assert due is not None and due > stage.now
     file(stage, made).rmdir()
+    stage.now = due
     assert adopter.step().due is None
+    assert told(stage, made) == (QUARANTINE,)
+
+
+def test_a_disk_that_will_not_take_it_is_not_asked_at_each_change(
+    stage: Stage, made: Build, caplog: pytest.LogCaptureFixture
+) -> None:
+    file(stage, made).mkdir()
+    stage.store.withhold("img", made.id, QUARANTINE)
+    adopter = Adopter(stage.world, "adopter")
+    due = adopter.step().due
+    for number in range(2, 6):
+        stage.store.put(build(number, builder_id="there"))
+        assert adopter.step().due == due
+    assert sum("can't be written" in each.message for each in caplog.records) == 1
+
+
+def test_what_a_build_said_is_forgotten_with_it(stage: Stage, made: Build) -> None:
+    """A build of the same id comes back with its records: what its file says is read, not remembered."""
+    adopter = Adopter(stage.world, "adopter")
+    stage.store.withhold("img", made.id, QUARANTINE)
+    adopter.step()
+    stage.store.delete_build(stage.store.get_build("img", made.id))
+    adopter.step()
+    file(stage, made).unlink()
+    stage.store.put(made)
+    stage.store.withhold("img", made.id, QUARANTINE)
+    adopter.step()
     assert told(stage, made) == (QUARANTINE,)
 
 

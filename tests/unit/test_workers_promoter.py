@@ -99,7 +99,7 @@ def behind(stage: Stage, of: Upload) -> Upload:
     """An upload as the uploader writes it: behind what nodepool's launcher takes."""
     records = stage.store.snapshot().image(of.image)
     others = replace(records, uploads=tuple(u for u in records.uploads if u.name != of.name))
-    waiting = replace(of, state_time=time_behind(others, of.provider, stage.now), ended=stage.now)
+    waiting = replace(of, state_time=time_behind(others, of, stage.now), ended=stage.now)
     stage.store.put(waiting)
     return waiting
 
@@ -171,7 +171,7 @@ class Dying(FakeStore):
         return super().update_upload(upload)
 
 
-@pytest.mark.parametrize("dies_at", [1, 2])
+@pytest.mark.parametrize("dies_at", [2, 3])
 def test_a_crash_before_a_write_is_made_good(tmp_path: Path, dies_at: int) -> None:
     store = Dying()
     stage = staged(tmp_path, store)
@@ -225,7 +225,7 @@ def test_what_was_promoted_without_a_record_and_superseded_since_loses_its_name(
     store = Dying()
     stage = staged(tmp_path, store)
     first = ready(stage, 1)
-    store.dies_at = 1
+    store.dies_at = 2
     work(stage)
     assert has_sign(stage, first) and current(stage, first).serving is None
     store.dies_at = None
@@ -282,6 +282,25 @@ def test_what_a_janitor_is_at_is_left_to_it(stage: Stage) -> None:
     stage.now += timedelta(seconds=2)
     work(stage)
     assert has_sign(stage, first)
+
+
+def test_as_long_as_a_janitor_is_at_what_served_the_cloud_is_not_asked_again_and_again(stage: Stage) -> None:
+    first = ready(stage, 1)
+    work(stage)
+    second = ready(stage, 2)
+    claim = stage.store.another_daemon().claim_upload(first)
+    assert claim is not None
+    promoter = Promoter(stage.world, "promoter")
+    promoter.step()
+    assert not promoter.drain()
+    asked, due = list(stage.clouds["one"].calls), promoter.step().due
+    assert not promoter.drain() and stage.clouds["one"].calls == asked
+    assert due is not None and stage.now < due <= stage.now + timedelta(seconds=1)
+    assert has_sign(stage, second) and current(stage, first).serving is not None
+    claim.release()
+    stage.now = due
+    work(stage)
+    assert not has_sign(stage, first) and current(stage, first).serving is None
 
 
 def test_an_upload_that_was_told_to_go_meanwhile_is_not_promoted(stage: Stage) -> None:
@@ -463,7 +482,7 @@ def test_what_has_an_old_name_without_a_record_loses_it(tmp_path: Path) -> None:
     store = Dying()
     stage = staged(tmp_path, store)
     first = ready(stage, 1)
-    store.dies_at = 1
+    store.dies_at = 2
     work(stage)
     assert has_sign(stage, first) and current(stage, first).serving is None
     store.dies_at = None
@@ -480,7 +499,7 @@ def test_what_has_an_old_tag_without_a_record_loses_it_with_the_one_on_record(tm
     first = ready(stage, 1)
     work(stage)
     second = ready(stage, 2)
-    store.dies_at, store.writes = 1, 0
+    store.dies_at, store.writes = 2, 0
     work(stage)
     assert has_sign(stage, first) and has_sign(stage, second)
     assert current(stage, second).serving is None

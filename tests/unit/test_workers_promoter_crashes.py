@@ -4,6 +4,7 @@ image to boot, and the next life makes record, cloud and nodepool's sense agree.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -176,3 +177,24 @@ def test_killed_at_any_moment_the_next_life_lets_one_serve_everywhere(
         heir, other = (region.first, region.second) if prepare is back else (region.second, region.first)
         region.check(heir, other, withheld=prepare is back)
     assert died == moments > 20
+
+
+def test_killed_in_a_rollback_that_is_taken_back_the_next_life_leaves_one_serving_as_before(
+    tmp_path: Path,
+) -> None:
+    """Else two images have the name, and who boots by it is refused, until the next build is ready."""
+    whole = Region(tmp_path / "whole", named=True)
+    back(whole)
+    moments = moments_of(whole)
+    for moment in range(1, moments + 1):
+        region = Region(tmp_path / str(moment), named=True)
+        back(region)
+        doomed = Fate()
+        stage = region.begin(doomed)
+        doomed.doom(moment)
+        with suppress(Killed):
+            work(stage)
+        FakeStore.close(stage.store)
+        region.outside.release("img", region.second.build_id, None)
+        work(region.begin(Fate()))
+        region.check(region.second, region.first, withheld=False)

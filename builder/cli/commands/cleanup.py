@@ -107,7 +107,7 @@ class Cleanup(Lister):
     def _do(self, store: Store, line: Line, why: str) -> Line:
         try:
             forget = line.action is Action.FORGET
-            outcome = self._forget(store, line) if forget else self._mark(store, line, why)
+            outcome = self._forget(store, line, why) if forget else self._mark(store, line, why)
         except NotFoundError:
             outcome = "is gone already"
         except (ConflictError, RefusedError) as error:
@@ -144,7 +144,7 @@ class Cleanup(Lister):
         store.update_build(current.become(BuildState.DELETING, self.context.now()))
         return "will be deleted"
 
-    def _forget(self, store: Store, line: Line) -> str:
+    def _forget(self, store: Store, line: Line, why: str) -> str:
         """Remove the record of an upload, unless somebody works on it."""
         upload = line.upload
         if upload is None:
@@ -153,7 +153,10 @@ class Cleanup(Lister):
         if claim is None:
             store.get_upload(upload.image, upload.build_id, upload.provider, upload.id)
             raise RefusedError("a janitor works on it just now")
+        ended_why = f"It was forgotten by {self.context.who()}" + (f": {why}" if why else ".")
         with claim:
+            # Before the record: who is broken off here comes again as long as there is one.
+            store.end_turn(upload.image, upload.provider, upload.name, self.context.now(), ended_why)
             store.delete_upload(upload)
         return "forgotten"
 

@@ -12,9 +12,9 @@ from builder.cli.commands.upload_change import listing_providers
 from builder.cli.commands.withholding import ChangeService, waiting_arguments, waits
 from builder.config.model import Config
 from builder.errors import RefusedError
-from builder.model import Build, ImageRecords
+from builder.model import Build, ImageRecords, Snapshot, UploadState
 from builder.planning.rollback import Rollback, plan_quarantine, plan_release, plan_rollback
-from builder.planning.words import at, short
+from builder.planning.words import at, listed, short
 
 
 class RollBack(ChangeService):
@@ -75,7 +75,8 @@ class RollBack(ChangeService):
         if not plan.withhold:
             self.note("no newer build is left to withhold")
             return
-        before = [b for b in records.ready_builds if b.began > target.began and b.withheld]
+        new = {build.id for build, _ in plan.withhold}
+        before = [b for b in records.ready_builds if b.began > target.began and b.id not in new]
         if before and options.to is None:
             said = f"build {short(before[0].id)} was {withheld.of_build(before[0])} before"
             self.note(f"this goes back further: {said}")
@@ -87,8 +88,9 @@ class QuarantineBuild(ChangeService):
     It is not uploaded, does not serve, and does not make others superfluous, until 'imagepool build
     unquarantine'; with --provider, in that provider alone. Where it serves, the newest other one takes
     over, and that is reported as by 'imagepool image rollback', with its exit codes. Where there is no
-    other, it goes on serving: a region is never left without any. One that is still being made can be
-    withheld as well. Who withheld it first stays on record.
+    other, it goes on serving: a region is never left without any. Where the configuration no longer lets
+    the image go, nothing moves, which is said. One that is still being made can be withheld as well. Who
+    withheld it first stays on record.
 
         imagepool build quarantine 5b1e --reason "no network"
         imagepool build quarantine 5b1e --provider devcloud-one --no-wait
@@ -107,9 +109,10 @@ class QuarantineBuild(ChangeService):
         with self.context.store(config, watch=waits(options)) as store:
             snapshot = self.noted(store.snapshot())
             build = lookup.build(snapshot, options.build)
-            providers = _listing(config, build, options.provider)
+            providers = _places(config, snapshot, build, options.provider)
             self._tell_what_is_said(build, providers)
             plan = plan_quarantine(config, snapshot, build, providers, now, by=self.context.who(), why=why)
+            self._tell_what_stays(plan, snapshot.image(build.image), build, providers)
             return self.carry_out(config, store, plan, options)
 
     def _tell_what_is_said(self, build: Build, providers: tuple[str, ...] | None) -> None:
@@ -118,6 +121,18 @@ class QuarantineBuild(ChangeService):
         for word in dict.fromkeys(word for word in words if word is not None):
             self.note(
                 f"build {short(build.id)} of {build.image} was {withheld.told(word)} already; that stays"
+            )
+
+    def _tell_what_stays(
+        self, plan: Rollback, records: ImageRecords, build: Build, providers: tuple[str, ...] | None
+    ) -> None:
+        """Say where the build is ready, or named, and nothing moves: the configuration has left it there."""
+        ready = (u.provider for u in records.uploads_of(build.id) if u.state is UploadState.READY)
+        left = sorted({*(ready if providers is None else providers)} - {move.provider for move in plan.moves})
+        if left:
+            self.note(
+                f"the configuration does not let {build.image} go to {listed(left)}, so nothing moves there;"
+                " 'imagepool cleanup' deletes what is left there"
             )
 
 
@@ -190,6 +205,10 @@ def _build_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("build", metavar="BUILD", help="the id of a build, or its beginning")
 
 
-def _listing(config: Config, build: Build, names: list[str]) -> tuple[str, ...] | None:
-    """The providers that were named, each once, None when none was; NotFoundError as `listing_providers`."""
-    return tuple(p.name for p in listing_providers(config, build.image, names)) if names else None
+def _places(config: Config, snapshot: Snapshot, build: Build, names: list[str]) -> tuple[str, ...] | None:
+    """The providers that were named, each once, None when none was; NotFoundError for one that neither lists
+    the image nor has anything of it."""
+    there = {upload.provider for upload in snapshot.image(build.image).uploads}
+    if strange := [name for name in names if name not in there]:
+        listing_providers(config, build.image, strange)
+    return tuple(dict.fromkeys(names)) or None

@@ -5,8 +5,10 @@ our marks, and is then verified like any other.
 
 What is adopted is deleted when the upload fails, so two kinds of images are left alone: those of an
 upload that has a record, which whoever cleans up after it may be deleting just now; and one that has
-its diskimage's stable name or tag, by which servers may be booted until there is another. A part is not
-adopted at all: the image that names it would lose it with the upload. What is adopted gets parts of its own.
+its diskimage's stable name or tag, by which servers may be booted until there is another. So is one that
+tells of a quarantine which is over: no record would say that it does, and a recovery would believe it. A part
+is not adopted at all: the image that names it would lose it with the upload. What is adopted gets parts of
+its own.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from builder.cloud.transfer.finishing import describe, finish
 from builder.cloud.transfer.run import CLOUD_FAILURES, Run
 from builder.cloud.transfer.verification import wrong_content
 from builder.cloud.transfer.waiting import wait_for_active
-from builder.cloudimage import BUILD_ID, PROVIDER, UPLOAD_ID, CloudImage, GlanceStatus
+from builder.cloudimage import BUILD_ID, PROVIDER, UPLOAD_ID, WITHHELD, CloudImage, GlanceStatus
 from builder.model import FailureClass, UploadPhase
 from builder.ways import Way
 
@@ -64,6 +66,7 @@ def _is_free(run: Run, image: CloudImage) -> bool:
     return (
         run.order.owned.isdisjoint((image.id, _maker(image)))
         and not image.serving
+        and not image.properties.get(WITHHELD)
         and image.status is GlanceStatus.ACTIVE
         and ownership.why_not_adoptable(image, run.order.upload) is None
         and next(wrong_content(run, image), None) is None

@@ -14,11 +14,11 @@ from builder.dib import preparing, tools
 from builder.dib.boot import ordering, program
 from builder.dib.isolation.workspace import Workspace
 from builder.dib.job import Job, render
-from builder.dib.limits import LOOK
-from builder.dib.logs.masking import Masker, masked
+from builder.dib.limits import LOOK, Limits
+from builder.dib.logs.masking import Masker
 from builder.dib.output import artifacts
 from builder.errors import ActionFailedError, NotFoundError
-from builder.model import Artifact, Build, Failure, FailureClass, ImageFormat
+from builder.model import Artifact, BootVerdict, Build, Failure, FailureClass, ImageFormat
 from builder.process.child import Child, attached, find_tool, wait_for
 
 #: Seconds that the machine gets to end.
@@ -44,8 +44,10 @@ def test(job: Job, build: Build, *, say: Callable[[str], None]) -> Answer:
     of the daemon takes the workspace away.
     """
     with _session(job, build, say=say, hold=False) as session:
-        while (code := session.child.wait(LOOK)) is None:
-            pass
+        try:
+            code = Limits(stop=program.overdue(session.order)).watch(session.child, grace=_GRACE)
+        except ActionFailedError as error:
+            return Answer(verdict=BootVerdict.BROKEN, problem=error.message, lines=session.told.lines)
         return program.answer(session.order, session.space, code, session.told)
 
 
@@ -68,7 +70,6 @@ def _session(job: Job, build: Build, *, say: Callable[[str], None], hold: bool) 
     tools.require()
     with preparing.work_directory(job) as space:
         rendered = render(job, output=space.output, work_dir=space.directory)
-        mask = Masker(rendered.secrets)
         ordering.check(job.image, job.limits)
         program.require(*ordering.machine_of(job.image, rendered.environment))
         checks = ordering.own_checks(job.image, rendered, job.config_dir)
@@ -83,7 +84,7 @@ def _session(job: Job, build: Build, *, say: Callable[[str], None], hold: bool) 
             place=place,
             hold=hold,
         )
-        told = program.Told(lambda line: say(masked(line, mask)))
+        told = program.Told(say, Masker(rendered.secrets))
         child = program.start(order, space, job.limits, on_line=told.take)
         try:
             yield Session(order=order, space=space, child=child, told=told)
@@ -94,8 +95,8 @@ def _session(job: Job, build: Build, *, say: Callable[[str], None], hold: bool) 
 def _files(job: Job, build: Build) -> tuple[tuple[ImageFormat, ...], Mapping[ImageFormat, Path], Artifact]:
     """The formats to boot, where the files are, and the first of them; NotFoundError when one is missing."""
     there = {artifact.format: artifact for artifact in build.artifacts if artifact.format not in build.pruned}
-    if not there:
-        raise NotFoundError(f"build {build.id} of {build.image} has no files")
+    if all(each.is_part for each in there):
+        raise NotFoundError(f"build {build.id} of {build.image} has no files that can be booted")
     wanted = ordering.to_boot(there)
     files = {each: artifacts.path(job.images_dir, build.image, build.id, each) for each in wanted}
     for each in wanted:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from builder.bootorder import Check, Order
+from builder.bootorder import ARCHITECTURES, Check, Order
 from builder.config.model import BuildLimits, DiskImage
 from builder.dib.command import Command
 from builder.dib.contents import inputs
@@ -52,8 +52,8 @@ def machine_of(image: DiskImage, environment: Mapping[str, str]) -> tuple[str, s
     architecture = environment.get("ARCH", "")
     if image.platform is not None:
         architecture = image.platform.architecture
-    known = {"amd64", "arm64"}
-    architecture = architecture or next(iter(sorted(architectures() & known)), "amd64")
+    ours = sorted(architectures().intersection(ARCHITECTURES))
+    architecture = architecture or next(iter(ours), ARCHITECTURES[0])
     made_for_uefi = _UEFI_ELEMENT in image.elements or image.metadata.get(_UEFI_PROPERTY) == "uefi"
     usual = "uefi" if made_for_uefi or architecture == "arm64" else "bios"
     return architecture, image.boot_test.firmware or usual

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 import builder
-from builder.bootorder import ANSWER, LIMIT, Answer, Order, answer_of
+from builder.bootorder import ANSWER, ARCHITECTURES, LIMIT, Answer, Order, answer_of
 from builder.config.model import BuildLimits
 from builder.dib.isolation import cgroups, sandbox
 from builder.dib.isolation.workspace import Workspace
+from builder.dib.limits import Stop
+from builder.dib.logs.masking import Masker, masked
 from builder.errors import ToolMissingError, UnavailableError
 from builder.host import architectures
-from builder.model import BootVerdict
+from builder.model import BootVerdict, BuildPhase, Failure, FailureClass
 from builder.process.child import Child, run
 
 #: What this Python is given to run it: as a module, and with nothing from the current directory.
@@ -27,13 +30,19 @@ _LOOK: Final = 60.0
 _MISSING: Final = 5
 #: Of what it printed, so many lines are kept.
 _LINES: Final = 20
+#: Seconds that it may take beyond the test's own time: whatever is tried then may end, and it says so.
+_BEYOND: Final = 120.0
 
 
 def require(architecture: str, firmware: str) -> None:
     """Return when such machines can be booted here.
 
-    Raises ToolMissingError, whose hint says what to install, and UnavailableError when nobody can say.
+    Raises ToolMissingError, whose hint says what to install, and UnavailableError for machines that nobody
+    can boot, and when nobody can say.
     """
+    if architecture not in ARCHITECTURES:
+        known = " and ".join(ARCHITECTURES)
+        raise UnavailableError(f"machines of the architecture {architecture} can't be booted, only {known}")
     argv = [sys.executable, *PROGRAM, "ready", architecture, firmware]
     try:
         done = run(argv, timeout=_LOOK, env=environment())
@@ -49,9 +58,9 @@ def require(architecture: str, firmware: str) -> None:
 
 def why_not() -> str | None:
     """Why this machine can't boot images made for its own architecture; None when it can."""
-    known = sorted(architectures() & {"amd64", "arm64"})
+    known = sorted(architectures().intersection(ARCHITECTURES))
     if not known:
-        return "only machines of the architectures amd64 and arm64 can be booted"
+        return f"only machines of the architectures {' and '.join(ARCHITECTURES)} can be booted"
     try:
         for firmware in ("bios", "uefi"):
             require(known[0], firmware)
@@ -77,18 +86,38 @@ def start(
     )
 
 
-class Told:
-    """The last lines of what it printed, for an answer that it did not give."""
+def overdue(order: Order) -> Stop:
+    """Tells, from now on, whether the program has had all the time that it may take for an order."""
+    began = time.monotonic()
 
-    def __init__(self, on_line: Callable[[str], None]) -> None:
+    def why_end() -> Failure | None:
+        limit = order.timeout + _BEYOND
+        if time.monotonic() - began <= limit:
+            return None
+        message = f"the boot test did not end within {limit:.0f} s"
+        return Failure(failure_class=FailureClass.TIMEOUT, message=message, phase=BuildPhase.TEST)
+
+    return why_end
+
+
+class Told:
+    """What it tells, without secrets; and the last lines, for an answer that it did not give."""
+
+    def __init__(self, on_line: Callable[[str], None], mask: Masker) -> None:
         """`on_line` gets every line."""
         self._on_line = on_line
+        self._mask = mask
         self._last: deque[str] = deque(maxlen=_LINES)
 
     def take(self, line: str) -> None:
         """Take the next line."""
-        self._last.append(line)
-        self._on_line(line)
+        clean = self.clean(line)
+        self._last.append(clean)
+        self._on_line(clean)
+
+    def clean(self, text: str) -> str:
+        """A text of its answer as it may be shown."""
+        return masked(text, self._mask)
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -97,10 +126,11 @@ class Told:
 
 
 def answer(order: Order, workspace: Workspace, code: int, told: Told) -> Answer:
-    """What came of an order, once the program has ended with `code`; never raises for what that left."""
+    """What came of an order, once the program has ended with `code`, without secrets; never raises for what
+    that left."""
     try:
         with Path(order.place, ANSWER).open("rb") as stream:
-            return answer_of(stream.read(LIMIT).decode())
+            return answer_of(stream.read(LIMIT).decode()).cleaned(told.clean)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         problem = f"the program that boots it ended with exit code {code}"
     if cgroups.ran_out_of_memory(workspace):

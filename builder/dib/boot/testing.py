@@ -12,16 +12,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from builder.bootorder import CONSOLE, Answer, Order
+from builder.bootorder import CONSOLE, Answer
 from builder.dib.boot import ordering, program
 from builder.dib.contents import manifest
+from builder.dib.failures import failure_of
 from builder.dib.job import Job
 from builder.dib.limits import LOOK, Limits
 from builder.dib.logs.log import LogFile
 from builder.dib.logs.masking import masked
 from builder.dib.output import artifacts
 from builder.dib.product import Work
-from builder.errors import ActionFailedError
+from builder.errors import ActionFailedError, ImagepoolError
 from builder.model import (
     Artifact,
     BootResult,
@@ -31,12 +32,12 @@ from builder.model import (
     FailureClass,
     ImageFormat,
 )
+from builder.shown import plain
 
 LOG = logging.getLogger(__name__)
 
-#: Seconds that the program gets to end, and those that it may take beyond the test's own time to say so.
+#: Seconds that the program gets to end.
 _GRACE: Final = 3.0
-_BEYOND: Final = 60.0
 #: Lines of the consoles that go into the log of a build whose image fails, and of a record.
 _CONSOLE_LINES: Final = 400
 _LINES: Final = 20
@@ -88,9 +89,10 @@ class BootTesting:
     def why_stop(self) -> Failure | None:
         """Why the rest of the build is of no use any more; asked from any thread."""
         future = self._answer
+        failure = None
         if future is not None and future.done() and self.decides and future.exception() is None:
-            return self._failure(future.result())
-        return self._limits.stop()
+            failure = self._failure(future.result())
+        return failure or self._limits.stop()
 
     def finish(self) -> None:
         """Wait for what comes of it; raises ActionFailedError when that ends the build."""
@@ -110,12 +112,10 @@ class BootTesting:
         """Write down all that came of it beside the manifests of the build; raises OSError."""
         if self._answer is None:
             return
-        (directory / manifest.TEST).write_text(masked(self._answer.result().text(), self._work.mask))
+        (directory / manifest.TEST).write_text(self._answer.result().text())
         if self._console.is_file():
-            # Whatever bytes a machine says on its console.
-            text = self._console.read_text(encoding="utf-8", errors="surrogateescape")
-            clean = masked(text, self._work.mask)
-            (directory / manifest.CONSOLE).write_text(clean, encoding="utf-8", errors="surrogateescape")
+            text = "".join(f"{masked(line, self._work.mask)}\n" for line in self._said())
+            (directory / manifest.CONSOLE).write_text(text, encoding="utf-8")
 
     @property
     def timings(self) -> Mapping[str, float]:
@@ -135,8 +135,25 @@ class BootTesting:
     # -- on its own thread -----------------------------------------------------------------------
 
     def _carry_out(self) -> Answer:
-        job, work = self._job, self._work
+        """What came of the test, also of one that can't be made, where that ends nothing."""
         began = time.monotonic()
+        try:
+            return self._boot()
+        except (ImagepoolError, OSError) as error:
+            # What ends the build itself is not the test's.
+            self._limits.check()
+            if self.decides or self._given_up.is_set():
+                raise
+            failure = failure_of(error)
+            return Answer(
+                verdict=BootVerdict.BROKEN,
+                problem=failure.message,
+                lines=failure.lines,
+                seconds=time.monotonic() - began,
+            )
+
+    def _boot(self) -> Answer:
+        job, work = self._job, self._work
         checks = ordering.own_checks(job.image, work.rendered, job.config_dir)
         for left_out in checks.left_out:
             self._say(f"left out: {left_out}")
@@ -145,18 +162,16 @@ class BootTesting:
         files = {each: self._file(each) for each in self._wanted}
         first = self._there[self._wanted[0]]
         order = ordering.order(job.image, work.rendered.environment, files, first, checks, place=self._place)
-        told = program.Told(self._say)
+        told = program.Told(self._write, work.mask)
         child = program.start(order, work.space, job.limits, on_line=told.take)
-        ends = Limits(stop=lambda: self._why_end(order, began))
+        overdue = program.overdue(order)
+        ends = Limits(stop=lambda: self._why_given_up() or overdue())
         code = ends.watch(child, grace=_GRACE, on_look=self._limits.check)
         return program.answer(order, work.space, code, told)
 
-    def _why_end(self, order: Order, began: float) -> Failure | None:
+    def _why_given_up(self) -> Failure | None:
         if self._given_up.is_set():
             return Failure(failure_class=FailureClass.CANCELLED, message="the build ended before its test")
-        if time.monotonic() - began > order.timeout + _BEYOND:
-            message = f"the boot test did not end within {order.timeout + _BEYOND:.0f} s"
-            return Failure(failure_class=FailureClass.TIMEOUT, message=message, phase=BuildPhase.TEST)
         return None
 
     @property
@@ -182,16 +197,16 @@ class BootTesting:
                 failure_class=FailureClass.UNKNOWN,
                 message=f"the boot test came to nothing: {answer.problem}",
                 phase=BuildPhase.TEST,
-                lines=self._shown(answer.lines),
+                lines=answer.lines[-_LINES:],
             )
         first, *others = answer.failed
         more = f"; also: {', '.join(proof.name for proof in others)}" if others else ""
         return Failure(
             failure_class=FailureClass.TEST,
-            message=f"{masked(first.sentence, self._work.mask)}{more}",
+            message=f"{first.sentence}{more}",
             phase=BuildPhase.TEST,
             step=f"proof {first.name}",
-            lines=self._shown(first.lines),
+            lines=first.lines[-_LINES:],
         )
 
     def _tell(self) -> None:
@@ -207,18 +222,17 @@ class BootTesting:
 
     def _log_console(self) -> None:
         if self._console.is_file():
-            text = self._console.read_text(encoding="utf-8", errors="replace")
             self._say("what the machines said on their consoles, the last of it:")
-            for line in text.splitlines()[-_CONSOLE_LINES:]:
-                self._say(f"| {_plain(line)}")
+            for line in self._said()[-_CONSOLE_LINES:]:
+                self._say(f"| {line}")
+
+    def _said(self) -> list[str]:
+        """The lines of the consoles, whatever bytes a machine says there."""
+        text = self._console.read_text(encoding="utf-8", errors="replace")
+        return [plain(line) for line in text.splitlines()]
 
     def _say(self, line: str) -> None:
-        self._log.write(f"boot test: {masked(line, self._work.mask)}")
+        self._write(masked(line, self._work.mask))
 
-    def _shown(self, lines: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(masked(line, self._work.mask) for line in lines[-_LINES:])
-
-
-def _plain(line: str) -> str:
-    """A line without what terminals obey."""
-    return "".join(character for character in line if character.isprintable() or character == "\t")
+    def _write(self, line: str) -> None:
+        self._log.write(f"boot test: {line}")

@@ -4,6 +4,7 @@ evidence.py   what one image tells, as far as it is to be believed
 trove.py      which upload each image is evidence of
 files.py      which files on this machine's disk are what they should be
 uploads.py    the record of an upload
+service.py    which of them is taken, and in which order they are written
 plan.py       builds, and all of it together
 """
 

@@ -18,6 +18,7 @@ from builder.config.model import Config
 from builder.model import Build, BuildState, Failure, FailureClass, Snapshot, Upload, UploadWish, Withholding
 from builder.planning.recovery.evidence import Evidence, checked_by, why_incomplete, why_unusable
 from builder.planning.recovery.files import Files, files_of
+from builder.planning.recovery.service import with_heirs_first
 from builder.planning.recovery.steps import Fate, KeptBuild, Step, Thing
 from builder.planning.recovery.trove import Found, Other, Trove
 from builder.planning.recovery.uploads import failed_upload, ready_upload
@@ -81,7 +82,7 @@ def plan_recovery(
     steps = [step for case in sorted(cases, key=_newest_first, reverse=True) for step in _steps(case)]
     steps += map(_on_other, haul.others)
     steps += [_on_provider(name, why) for name, why in unasked.items()]
-    return tuple(sorted(steps, key=lambda step: not step.writes))
+    return with_heirs_first(config, snapshot, steps, now)
 
 
 # -- one build ------------------------------------------------------------------------------------

@@ -63,6 +63,13 @@ def test_however_they_begin_one_lasts_and_none_ends_before_it_began(played: list
     assert len(there) <= TURNS
 
 
+def test_a_turn_that_goes_on_after_another_was_broken_off_begins_no_sooner_than_that() -> None:
+    serves, broken_off = a_turn(1), a_turn(2, hours=2)
+    again, other, first = begun(begun((serves,), broken_off), serves)
+    assert (other.since, other.until) == (broken_off.since, broken_off.since)
+    assert (again.since, again.until, first.until) == (broken_off.since, None, broken_off.since)
+
+
 def test_a_turn_of_another_upload_does_not_end() -> None:
     there = (a_turn(),)
     assert ended(there, a_turn(2).upload, NOON + timedelta(hours=1), "x") == there
