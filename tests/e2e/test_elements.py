@@ -96,10 +96,10 @@ def test_builds_with_our_elements_use_the_caches_and_the_image_is_the_same(place
     metrics = json.loads(done.stdout)
     assert metrics.keys() == {"warm", "cold", "peak_disk"}
     assert all(metric["ours"] > 0 and metric["baseline"] > 0 for metric in metrics.values())
-    # At most it is the tree and the raw image, in which the tree is again. The stock command's may be missed:
-    # on a busy machine the looks at the disk are too far apart for it.
+    # At most it is the tree and the raw image, in which the tree is again, and a little beside them, but no
+    # third copy. The stock command's may be missed: on a busy machine looks at the disk are too far apart.
     (raw,) = (builds / "cold" / "images").glob("*.raw")
-    assert metrics["peak_disk"]["ours"] <= 2 * raw.stat().st_blocks * 512
+    assert metrics["peak_disk"]["ours"] <= 2.2 * raw.stat().st_blocks * 512
     assert "base-cache: used" in (builds / "warm" / "build.log").read_text()
 
     (stock,) = (builds / "stock" / "images").glob("*.raw")
