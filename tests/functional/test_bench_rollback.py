@@ -29,7 +29,7 @@ def test_the_benchmark_rolls_back_and_cleans_up(
         [sys.executable, str(BENCH), "--json", "--rounds", "1", *where],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=500,
         check=False,
     )
 
