@@ -389,8 +389,9 @@ def carried_out(promotion: Promotion, image: DiskImage, upload: Upload) -> Uploa
         serves = replace(serves, serving=upload.serving or NOW, hidden=upload.hidden and not promotion.show)
         return serves if promotion.renewed is None else serves.renewed(promotion.renewed)
     hidden = upload.hidden or upload.name in {u.name for u in promotion.hide}
-    serving = None if upload.name in {u.name for u in promotion.predecessors} else upload.serving
-    return replace(upload, serving=serving, hidden=hidden)
+    if upload.name in {u.name for u in promotion.predecessors}:
+        upload = replace(upload, serving=None, stable_name=None, stable_tag=None)
+    return replace(upload, hidden=hidden)
 
 
 @unhurried
