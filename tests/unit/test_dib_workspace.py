@@ -190,7 +190,7 @@ def test_the_list_of_loop_devices_names_nothing_else(tmp_path: Path, attach: Cal
     subprocess.run(["losetup", "--detach", device], check=True)
     space.loops.write_bytes(f"/dev/loop1x\n..\n/dev/**\n\n/dev/sda\n{device}\n".encode() + b"\xff\n")
     released = workspace.release(space)
-    # Once detached, the device may be another test's, partitions and all; or it is this one's still, as long as
+    # Once detached, the device may be another test's, partitions and all; or this one's still, as long as
     # somebody else has it open.
     assert set(released.devices) <= {device, f"partitions of {device}"}
     assert released.problem == ""
