@@ -256,6 +256,16 @@ class Installation:
 
         return self.until(ask)
 
+    def serving_uploads(self, build: Build, count: int = 2) -> tuple[Upload, ...]:
+        """Wait until a build serves in so many providers, all that is ready of it; nothing more is to be done
+        about them then."""
+
+        def ask(snapshot: Snapshot) -> tuple[Upload, ...]:
+            ready = [u for u in snapshot.image("img").uploads_of(build.id) if u.state is UploadState.READY]
+            return tuple(ready) if len([u for u in ready if u.serving]) == len(ready) >= count else ()
+
+        return self.until(ask)
+
     def failed_build(self) -> Build:
         """Wait for a build to be recorded as failed."""
         return self.until(

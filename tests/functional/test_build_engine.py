@@ -213,7 +213,7 @@ def test_files_go_once_every_region_has_the_image_and_nothing_is_built_for_it(
     place.start()
     build = place.ready_build()
     place.until(lambda s: (known := s.image("img").build(build.id)) and known.pruned)
-    uploads = place.ready_uploads(build)
+    uploads = place.serving_uploads(build)
     assert place.failed_upload("two").build_id == build.id
     files = place.files()
     assert not [name for name in files if name.endswith(".qcow2")]

@@ -151,7 +151,7 @@ def test_a_private_zookeeper_that_lost_its_data_is_started_for_it(place: Install
     daemon = place.start()
     place.use_private_zookeeper()
     build = place.ready_build()
-    uploads = place.ready_uploads(build)
+    uploads = place.serving_uploads(build)
     assert daemon.stop() == 0
     installation = place.root / "state" / "installation"
     ours = installation.read_text().strip()
@@ -165,5 +165,5 @@ def test_a_private_zookeeper_that_lost_its_data_is_started_for_it(place: Install
     place.start()
     place.use_private_zookeeper()
     assert place.ready_build().id == build.id
-    assert sorted(map(essence, place.ready_uploads(build))) == sorted(map(essence, uploads))
+    assert sorted(map(essence, place.serving_uploads(build))) == sorted(map(essence, uploads))
     assert place.runs() == 1
