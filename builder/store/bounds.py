@@ -112,7 +112,8 @@ def _bounded_build(build: Build) -> Build:
     wishes = tuple(bounded_signed(wish) for wish in build.wishes)
     withheld = tuple(bounded_signed(word) for word in build.withheld)
     cleared = tuple(bounded_signed(word) for word in build.cleared)
-    if _size(*(word.why for word in (*wishes, *withheld, *cleared))) > _WISHES:
+    why = (*(wish.why for wish in wishes), *(word.why for word in withheld), *(word.why for word in cleared))
+    if _size(*why) > _WISHES:
         # That it was wished counts for more than why.
         wishes = tuple(replace(wish, why="") for wish in wishes)
         withheld = tuple(replace(word, why="") for word in withheld)
