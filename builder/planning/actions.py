@@ -129,6 +129,8 @@ class Promotion:
     show: bool = False  #: `upload` is hidden, and no longer shall be
     #: Somebody's word that what serves is withheld, from which this follows; None when nobody's does.
     word: Withholding | None = None
+    #: What the newest that is good there waits for, where that is somebody's word or the canaries.
+    waits: str | None = None
     #: The word that `upload` may serve, by which it takes over; None when it needs none.
     cleared: Clearance | None = None
     due: datetime | None = None  #: of LATER

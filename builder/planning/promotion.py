@@ -191,7 +191,13 @@ def _decide(line: _Line, provider: Provider, now: datetime) -> Promotion:
     heir = _heir(line, ready, in_service=bool(serving) or any(map(may_serve, going)))
     if heir is None:
         reason = _none_serves(line, provider, ready)
-        return Promotion(image=image.name, provider=provider.name, verdict=Verdict.NO, reason=reason)
+        return Promotion(
+            image=image.name,
+            provider=provider.name,
+            verdict=Verdict.NO,
+            reason=reason,
+            waits=_newest_waits(line, ready),
+        )
     promotion = Promotion(
         image=image.name,
         provider=provider.name,
@@ -204,6 +210,7 @@ def _decide(line: _Line, provider: Provider, now: datetime) -> Promotion:
         show=heir.hidden and not provider.images[image.name].sharing.hidden,
         word=_word(line, heir, [*serving, *everything]),
         cleared=line.cleared(heir) if heir.serving is None else None,
+        waits=_newest_waits(line, ready),
     )
     if heir.serving is not None and _has_its_marks(line, heir) and not _changes(promotion):
         return replace(promotion, reason=_as_it_should_be(line, provider, heir, ready))
@@ -226,6 +233,11 @@ def _heir(line: _Line, ready: tuple[Upload, ...], *, in_service: bool) -> Upload
         return good[0] if in_service else None
     serves = next((upload for upload in ready if upload.serving is not None), None)
     return serves or (ready[0] if ready and in_service else None)
+
+
+def _newest_waits(line: _Line, ready: tuple[Upload, ...]) -> str | None:
+    newest = next((upload for upload in ready if line.withheld(upload) is None), None)
+    return None if line.gate is None or newest is None else line.gate.waits(newest)
 
 
 def _has_its_marks(line: _Line, heir: Upload) -> bool:

@@ -154,7 +154,9 @@ class _Asking:
             message = "the claim was lost"
         elif not self._is_wanted():
             message = "nobody needs to know any more"
-        return message and Failure(failure_class=FailureClass.INTERRUPTED, message=message, step=STEP)
+        if message is None:
+            return None
+        return Failure(failure_class=FailureClass.INTERRUPTED, message=message, step=STEP)
 
     def _is_wanted(self) -> bool:
         config, name = self._world.config(), self._upload.image
