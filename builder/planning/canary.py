@@ -165,7 +165,8 @@ class Canaries(ByHand):
             for u in sorted(records.uploads, key=self.place)  # of two in one provider the newer counts
             if u.state is UploadState.READY and u.serving is not None and u.provider in self._names
         }
-        #: The build that soaks, or begins to; None when there is none, or it was let out or withheld.
+        #: The build that soaks, or begins to; None when there is none, or it was let out or withheld, or all
+        #: others serve it already.
         self.build = self._soaking()
 
     @property
@@ -178,7 +179,14 @@ class Canaries(ByHand):
         build = None if newest is None else self._builds.get(newest.build_id)
         if build is None or build.state is not BuildState.READY or _is_out(build):
             return None
-        return build if all(may_go_out(build, name) for name in self._names) else None
+        return (
+            build if all(may_go_out(build, name) for name in self._names) and self._has_aims(build) else None
+        )
+
+    def _has_aims(self, build: Build) -> bool:
+        """Whether it is to go on to others; where all are canaries, it is checked for themselves."""
+        alone = all(provider.name in self._names for provider in self._providers)
+        return alone or any(self._is_to_go_to(build, provider) for provider in self._providers)
 
     # -- the build that soaks -----------------------------------------------------------------
 

@@ -291,7 +291,7 @@ def test_what_is_taken_back_soaks_no_more(why: str) -> None:
 
 
 def test_frozen_nothing_is_let_out() -> None:
-    found = clearing(settings(), TODAY, soaking(NOW - 3 * HOUR), frozen=paused())
+    found = clearing(settings(), TODAY, YESTERDAY, soaking(NOW - 3 * HOUR), frozen=paused())
     assert found is not None and found.verdict is Verdict.NO and "frozen" in found.reason
 
 
@@ -378,13 +378,13 @@ def test_the_canaries_are_checked_while_it_soaks_and_the_others_are_not() -> Non
 
 def test_it_is_not_let_out_before_the_check_found_it_good_in_each_canary() -> None:
     late = soaking(NOW - 3 * HOUR)
-    found = clearing(settings(CHECKED), TODAY, late)
+    found = clearing(settings(CHECKED), TODAY, YESTERDAY, late)
     assert found is not None and found.verdict is Verdict.NO
     assert found.reason == f"Build {T} waits for the check in north: it is about to begin."
     one = [replace(u, checked=GOOD) if u.provider == "north" else u for u in late]
-    found = clearing(settings(CHECKED), TODAY, one)
+    found = clearing(settings(CHECKED), TODAY, YESTERDAY, one)
     assert found is not None and "the check in south" in found.reason
-    found = clearing(settings(CHECKED), TODAY, soaking(NOW - 3 * HOUR, GOOD))
+    found = clearing(settings(CHECKED), TODAY, YESTERDAY, soaking(NOW - 3 * HOUR, GOOD))
     assert found is not None and found.verdict is Verdict.NOW and "found it good" in found.reason
 
 
@@ -442,7 +442,9 @@ def test_a_check_is_asked_until_it_tells(
 
 
 def test_frozen_nothing_is_checked() -> None:
-    assert set(checkings(settings(CHECKED), TODAY, soaking(), frozen=paused()).values()) == {Verdict.NO}
+    assert set(checkings(settings(CHECKED), TODAY, YESTERDAY, soaking(), frozen=paused()).values()) == {
+        Verdict.NO
+    }
 
 
 def test_a_canary_speaks_for_all_and_another_for_itself() -> None:

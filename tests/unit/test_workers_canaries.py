@@ -1,14 +1,16 @@
-"""The promoter and the check of the canaries, which is a real program here: what it is told, what it says, and
-what becomes of the build."""
+"""The promoter and the check of the canaries, which is a real program here: what it is told, what it says,
+and what becomes of the build."""
 
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from builder.cloudimage import IMAGE
 from builder.config.model import Canary, ProviderImage
 from builder.model import Build, Checked, CheckVerdict, Clearance, Upload, UploadState, Withholding
 from builder.workers.promoter import Promoter
@@ -31,16 +33,16 @@ def program(root: Path, text: str, name: str = "check") -> tuple[str, ...]:
     return (str(file),)
 
 
-def staged(root: Path, check: str = "exit 0", **changes: object) -> Stage:
+def staged(root: Path, text: str = "exit 0", **changes: object) -> Stage:
     """Region `one` serves new builds first."""
     root.mkdir(exist_ok=True)
-    return arranged(Stage(root), check, **changes)
+    return arranged(Stage(root), text, **changes)
 
 
-def arranged(stage: Stage, check: str, **changes: object) -> Stage:
+def arranged(stage: Stage, text: str, **changes: object) -> Stage:
     policy: dict[str, object] = {"providers": ("one",), "soak": SOAK}
-    if check:
-        policy["check"] = program(stage.root, check)
+    if text:
+        policy["check"] = program(stage.root, text)
     stage.image(promote=Canary(**{**policy, **changes}))  # type: ignore[arg-type]
     return stage
 
@@ -56,9 +58,12 @@ def work(stage: Stage) -> Promoter:
 
 def begun(stage: Stage) -> tuple[Upload, Upload]:
     """The first build serves both regions; the second is ready in both. Its uploads."""
+    policy = stage.config.diskimages["img"].promote
+    stage.image(promote="each")
     for region in ("one", "two"):
         ready(stage, 1, region)
     work(stage)
+    stage.image(promote=policy)
     uploads = tuple(behind(stage, ready(stage, 2, region)) for region in ("one", "two"))
     return uploads[0], uploads[1]
 
@@ -101,7 +106,7 @@ def test_a_build_goes_through_the_canary_and_then_to_the_others(tmp_path: Path) 
 
 
 def test_the_promoter_wakes_up_when_the_soak_is_over(tmp_path: Path) -> None:
-    stage = staged(tmp_path, check="")
+    stage = staged(tmp_path, "")
     begun(stage)
     assert work(stage).step().due == NOW + SOAK
 
@@ -221,8 +226,6 @@ def test_a_check_that_was_cut_off_is_begun_anew(tmp_path: Path) -> None:
 
 
 def upload_with(stage: Stage, of: Upload, checked: Checked) -> Upload:
-    from dataclasses import replace
-
     return replace(current(stage, of), checked=checked)
 
 
@@ -248,7 +251,7 @@ class Hanging:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-        stage.until(lambda: (stage.root / f"hangs-{upload.image}").exists())
+        stage.until((stage.root / f"hangs-{upload.image}").exists)
 
     def _run(self) -> None:
         self.promoter.run()
@@ -270,6 +273,8 @@ def test_a_check_that_hangs_holds_up_no_other_image_and_ends_with_the_daemon(tmp
     stage.image("other", promote="each")
     stage.provider("one", images={n: ProviderImage(diskimage=n) for n in ("img", "other")})
     record = ready(stage, 9)
+    known = stage.clouds["one"].images[str(record.external_id)].properties
+    stage.clouds["one"].change(str(record.external_id), properties={**known, IMAGE: "other"})
     other = Upload(**{**vars(record), "image": "other", "version": -1, "serving": None})
     stage.store.put(Build(**{**vars(build_of(stage, record)), "image": "other"}))
     stage.store.put(other)
@@ -331,7 +336,7 @@ def test_killed_at_any_moment_the_next_life_brings_it_to_the_same_end(
 ) -> None:
     moment, died = 0, True
     while died:
-        moment += 7  # each of them takes a program's run; three primes meet every step in the end
+        moment += 5  # each of them takes the run of a program or two
         root = tmp_path / str(moment)
         root.mkdir()
         tree, clouds = FakeTree(), {"one": FakeCloud(), "two": FakeCloud()}
