@@ -26,6 +26,7 @@ from builder.model import (
     Snapshot,
     Upload,
     UploadState,
+    Withholding,
 )
 from builder.planning.actions import IMAGEPOOL, Verdict
 from builder.planning.records import Place, may_go_out, may_serve, newest_first, place, unwanted
@@ -34,6 +35,8 @@ from builder.planning.words import at, by_whom, failure, frozen, lasting, line, 
 
 #: After a check that could not tell, and at most.
 _FIRST, _LONGEST = timedelta(seconds=30), timedelta(hours=1)
+#: Who is on record for what a check refused, with the provider behind it.
+_CHECK: Final = "check in "
 #: By which a build gets to a provider, or has.
 _COMING: Final = frozenset({UploadState.READY, UploadState.UPLOADING})
 
@@ -109,6 +112,16 @@ def checkings_of(image: DiskImage, config: Config, snapshot: Snapshot, now: date
 def refused_where(canary: Canary, provider: str) -> str | None:
     """From where a build is withheld that the check refuses in a provider: a canary speaks for all."""
     return None if provider in canary.providers else provider
+
+
+def check_in(provider: str) -> str:
+    """Who is on record for what the check refuses in a provider."""
+    return f"{_CHECK}{provider}"
+
+
+def is_refusal(word: Withholding) -> bool:
+    """Whether a build is withheld because a check refused it."""
+    return word.by.startswith(_CHECK)
 
 
 def canaries_of(image: DiskImage, config: Config, records: ImageRecords) -> Canaries | None:

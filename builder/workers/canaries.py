@@ -31,7 +31,7 @@ from builder.model import (
     Withholding,
 )
 from builder.planning.actions import IMAGEPOOL, Verdict
-from builder.planning.canary import Checking, Clearing, canaries_of, refused_where, steps_of
+from builder.planning.canary import Checking, Clearing, canaries_of, check_in, refused_where, steps_of
 from builder.planning.records import may_go_out
 from builder.store.base import Claim
 from builder.workers import hook
@@ -176,8 +176,8 @@ class _Asking:
         upload, store = self._upload, self._world.store
         provider = refused_where(self._policy, upload.provider)
         if may_go_out(store.get_build(upload.image, upload.build_id), provider):
-            by = f"{STEP} in {upload.provider}"
-            word = Withholding(provider=provider, by=by, time=self._world.clock(), why=why)
+            by, now = check_in(upload.provider), self._world.clock()
+            word = Withholding(provider=provider, by=by, time=now, why=why)
             store.withhold(upload.image, upload.build_id, word)
 
     def _write(self, checked: Checked | None) -> None:
