@@ -336,7 +336,7 @@ def test_killed_at_any_moment_the_next_life_brings_it_to_the_same_end(
 ) -> None:
     moment, died = 0, True
     while died:
-        moment += 5  # each of them takes the run of a program or two
+        moment += 11  # each of them takes the run of a program or two
         root = tmp_path / str(moment)
         root.mkdir()
         tree, clouds = FakeTree(), {"one": FakeCloud(), "two": FakeCloud()}
