@@ -29,6 +29,7 @@ COMMANDS: Final = (
     Entry("image list", "image:ListImages", "List every image, its state and its next build"),
     Entry("image show", "image:ShowImage", "Show an image, where it is and what comes next"),
     Entry("image build", "image_build:BuildImage", "Ask for builds of images now"),
+    Entry("image promote", "promote:Promote", "Let a build serve now, whatever it would wait for"),
     Entry("image rollback", "rollback:RollBack", "Let every region serve an earlier build again"),
     Entry(
         "image history",

@@ -130,6 +130,7 @@ def build_details(build: Build, records: ImageRecords, now: datetime) -> Row:
         "work_bytes": Bytes(build.work_bytes),
         "inputs": pairs(build.inputs),
         "withheld": withheld.cell(build),
+        "cleared": withheld.cleared_cell(build),
         "test": boot_cell(build.test),
     }
 

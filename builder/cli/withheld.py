@@ -1,4 +1,4 @@
-"""Say which builds are withheld: from where, on whose word, since when and why; pure.
+"""Say which builds are withheld, or may serve: where, on whose word, since when and why; pure.
 
 A build that is withheld from everywhere is in quarantine.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from builder.cli import text
 from builder.cli.cells import Lines
-from builder.model import Build, ImageRecords, UploadState, Withholding
+from builder.model import Build, Clearance, ImageRecords, UploadState, Withholding
 from builder.planning import words
 from builder.planning.records import in_service, may_go_out
 
@@ -50,11 +50,19 @@ def misfit(records: ImageRecords, provider: str) -> str | None:
 def cell(build: Build) -> Lines:
     """Everything on record that withholds a build."""
     there = _ordered(build)
-    data = [
-        {"provider": word.provider, "by": word.by, "why": word.why, "time": text.iso(word.time)}
-        for word in there
+    return Lines([_data(word) for word in there], [told(word) for word in there])
+
+
+def cleared_cell(build: Build) -> Lines:
+    """Every word on record that a build may serve."""
+    lines = [
+        text.one_line(f"{word.provider or 'everywhere'}: {words.by_whom(word)}") for word in build.cleared
     ]
-    return Lines(data, [told(word) for word in there])
+    return Lines([_data(word) for word in build.cleared], lines)
+
+
+def _data(word: Withholding | Clearance) -> dict[str, str | None]:
+    return {"provider": word.provider, "by": word.by, "why": word.why, "time": text.iso(word.time)}
 
 
 def _ordered(build: Build) -> list[Withholding]:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from pydantic import BaseModel
+
 from builder.config.checking import Checked
 from builder.config.problems import KeyPath, Place, Problems, suggestion
 from builder.config.schema import DiskImageEntry, Library
@@ -52,7 +54,7 @@ def recipe_of(file: Checked[Library], position: int) -> Recipe:
         if value is None:
             continue
         places[(name,)] = file.place(*path)
-        if name in _OVERLAID_KEYS:
+        if isinstance(value, BaseModel):
             keys: dict[str | int, str | int] = {k: i.alias or k for k, i in type(value).model_fields.items()}
         else:
             keys = {key: key for key in _items_of(value)}

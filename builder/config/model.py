@@ -104,6 +104,17 @@ BOOT_TEST_LABEL: Final = "boot-test"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Canary:
+    """In which providers new builds serve first, and what they have to stand there before others serve
+    them."""
+
+    providers: tuple[str, ...]  #: the canaries, by name
+    soak: timedelta = timedelta(hours=1)  #: for so long all of them must have served it
+    check: tuple[str, ...] = ()  #: program and arguments that judge an image in a provider; () for none
+    check_timeout: timedelta = timedelta(minutes=15)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sharing:
     """Who finds an image in its cloud, and by what."""
 
@@ -156,8 +167,8 @@ class DiskImage:
     stable_name: str | None = None
     stable_tag: str | None = None  #: a tag that only the newest ready image in each provider has
     #: When a new build's images begin to serve: with "each", as soon as a provider has it; with "all", once
-    #: every provider has it; with a number, once so many have.
-    promote: Literal["each", "all"] | int = "each"
+    #: every provider has it; with a number, once so many have; with "manual", when somebody says so.
+    promote: Literal["each", "all", "manual"] | int | Canary = "each"
     hide_old: bool = False  #: images are hidden from lists in their clouds once newer ones serve
     format_options: Mapping[str, FormatOptions] = field(default_factory=_empty)  #: by ImageFormat
     #: Once every provider has it, a build's files go, but for those of `keep_formats`.

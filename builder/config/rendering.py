@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from builder.config.inheritance import Recipe
 from builder.config.problems import KeyPath, Place, Problems, text_problem
-from builder.config.schema import DiskImageEntry
+from builder.config.schema import DiskImageEntry, PromoteEntry
 from builder.config.template import TemplateTextError, check_syntax, render, render_items
 
 #: Not templates: the name is rendered before, parent and platform say what to render over, and the
@@ -35,6 +35,9 @@ def render_recipe(recipe: Recipe, names: Mapping[str, Any], problems: Problems) 
         value = getattr(recipe.entry, name)
         if isinstance(value, str):
             fields[name] = render_text(value, recipe.where(name), names, problems)
+        elif isinstance(value, PromoteEntry) and value.policy is not None:
+            text = render_text(value.policy, recipe.where(name), names, problems)
+            fields[name] = value.model_copy(update={"policy": text})
         elif isinstance(value, dict):
             items = {k: render_text(v, recipe.where(name, k), names, problems) for k, v in value.items()}
             fields[name] = {key: text for key, text in items.items() if text is not None}

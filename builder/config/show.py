@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from builder.config import boottests
+from builder.config import boottests, promotions
 from builder.config.model import (
     MASK,
     BreakerPolicy,
@@ -149,7 +149,7 @@ def _diskimage(image: DiskImage) -> dict[str, Any]:
         **_sharing(image.sharing),
         **_given("stable-name", image.stable_name),
         **_given("stable-tag", image.stable_tag),
-        "promote": image.promote,
+        "promote": promotions.as_data(image.promote),
         "hide-old": image.hide_old,
         **_given("format-options", {str(f): _options(o) for f, o in image.format_options.items()}),
         "delete-after-upload": image.delete_after_upload,

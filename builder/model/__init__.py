@@ -32,9 +32,10 @@ from builder.model.states import (
     layouts_conflict,
     parts_of,
 )
-from builder.model.uploads import Turn, Upload
+from builder.model.uploads import Checked, CheckVerdict, Turn, Upload
 from builder.model.wishes import (
     Cancellation,
+    Clearance,
     Daemon,
     Deletion,
     Pause,
@@ -57,6 +58,9 @@ __all__ = [
     "BuildPhase",
     "BuildState",
     "Cancellation",
+    "CheckVerdict",
+    "Checked",
+    "Clearance",
     "Daemon",
     "Deletion",
     "Failure",

@@ -11,7 +11,7 @@ from builder.model.boots import BootResult
 from builder.model.failures import Failure, FailureClass
 from builder.model.names import empty
 from builder.model.states import BUILD_TRANSITIONS, BuildState, ImageFormat
-from builder.model.wishes import Request, UploadWish, Withholding
+from builder.model.wishes import Clearance, Request, UploadWish, Withholding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +76,7 @@ class Build:
     raw_size: int | None = None  #: bytes
     wishes: tuple[UploadWish, ...] = ()  #: at most one for each provider
     withheld: tuple[Withholding, ...] = ()  #: at most one for each provider, and one for everywhere
+    cleared: tuple[Clearance, ...] = ()  #: at most one for each provider, and one for everywhere
     test: BootResult | None = None  #: what came of booting it; None when nobody did, or it is not done
 
     extra: Mapping[str, Any] = field(
@@ -120,6 +121,17 @@ class Build:
         kept = (word for word in self.withheld if provider is not None and word.provider != provider)
         return replace(self, withheld=tuple(kept))
 
+    def clearance(self, provider: str) -> Clearance | None:
+        """The word that it may serve in a provider, whoever gave it, that for this one before that for
+        everywhere; None when nobody did."""
+        here = next((each for each in self.cleared if each.provider == provider), None)
+        return here or next((each for each in self.cleared if each.provider is None), None)
+
+    def clear(self, word: Clearance) -> Build:
+        """The build with that word, in the place of an earlier one for that provider, or for everywhere."""
+        others = (other for other in self.cleared if other.provider != word.provider)
+        return replace(self, cleared=(*others, word))
+
     @property
     def quarantine(self) -> Withholding | None:
         """The word that it is to serve nowhere, None when nobody said so."""
@@ -159,5 +171,10 @@ class Build:
     def over(self, known: Build) -> Build:
         """This record, to be written over `known`: what people and other versions put on that stays."""
         return replace(
-            self, wishes=known.wishes, withheld=known.withheld, extra=known.extra, version=known.version
+            self,
+            wishes=known.wishes,
+            withheld=known.withheld,
+            cleared=known.cleared,
+            extra=known.extra,
+            version=known.version,
         )

@@ -113,6 +113,18 @@ class Withholding:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Clearance:
+    """The word that a build may serve in one provider, or everywhere, whatever `promote` has it wait for."""
+
+    provider: str | None  #: None: everywhere
+    by: str  #: "imagepool" when the canaries have served it as long as they had to
+    time: datetime
+    why: str = ""
+    #: Fields of the record that we don't know, and words in it that we don't; written back as they were.
+    extra: Mapping[str, Any] = field(default_factory=empty, compare=False, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Deletion:
     """Who wanted a record to go, when and why; `by` is "imagepool" for retention's own decisions."""
 

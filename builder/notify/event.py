@@ -1,4 +1,4 @@
-"""Words an event: what the end of a build is for those who are told of it; pure.
+"""Words an event: what the end of a build, or its refusal by a check, is for those who are told; pure.
 
 An event is one JSON object. `text` is for people, the rest for programs:
 
@@ -8,6 +8,9 @@ An event is one JSON object. `text` is for people, the rest for programs:
     builder, started, ended    the machine's name; ISO 8601, UTC
     changes                    how it differs from the build before it (its changes.json), null if unknown
     text                       one line
+
+Of a refusal, `event` is "refusal"; `provider` is from where the build is withheld, null for everywhere; `by`
+is which check it was, `time` when, and `why` the last line that it printed; the rest is not in it.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from builder.model import Build, Failure
+from builder.model import Build, Failure, Withholding
 
 SCHEMA: Final = 1
 #: Characters of a text for people.
@@ -51,6 +54,30 @@ def body_of(build: Build, changes: Mapping[str, Any] | None) -> str:
     return json.dumps(event)
 
 
+def id_of_refusal(build: Build, word: Withholding) -> str:
+    """What tells the refusal of a build from all others."""
+    return f"{build.id}.refused.{word.provider or '*'}.{word.time.timestamp():.3f}"
+
+
+def body_of_refusal(build: Build, word: Withholding) -> str:
+    """The event of a build that is withheld because a check refused it, as JSON."""
+    where = "in quarantine" if word.provider is None else f"withheld from {word.provider}"
+    why = f": {word.why}" if word.why else ""
+    event = {
+        "schema": SCHEMA,
+        "event": "refusal",
+        "id": id_of_refusal(build, word),
+        "image": build.image,
+        "build": build.id,
+        "provider": word.provider,
+        "by": word.by,
+        "time": _time(word.time),
+        "why": word.why,
+        "text": _one_line(f"{build.image}: build {build.id[:8]} is {where}, refused by the {word.by}{why}"),
+    }
+    return json.dumps(event)
+
+
 def text_of(build: Build, changes: Mapping[str, Any] | None) -> str:
     """One line for people; what is in it of an image or a log is without control characters."""
     name = f"{build.image}: build {build.id[:8]}"
@@ -60,6 +87,10 @@ def text_of(build: Build, changes: Mapping[str, Any] | None) -> str:
         took = "" if build.duration is None else f" after {_duration(build.duration)}"
         summary = changes.get("summary") if changes else None
         text = f"{name} is {build.state}{took}{f': {summary}' if isinstance(summary, str) else ''}"
+    return _one_line(text)
+
+
+def _one_line(text: str) -> str:
     text = _CONTROL.sub(" ", text)
     return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 3]}..."
 

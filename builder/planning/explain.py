@@ -12,6 +12,7 @@ from builder.model import Build, BuildState, Daemon, ImageRecords, Snapshot, Upl
 from builder.planning.actions import BuildDecision, CleanupAction, CleanupKind, Explanation, Verdict
 from builder.planning.assignment import BUILDER, Assignment, assign, running, why_nobody, why_not
 from builder.planning.builds import decide_builds
+from builder.planning.canary import Clearing, steps_of
 from builder.planning.cleanup import plan_cleanup
 from builder.planning.departed import why_departed
 from builder.planning.promotion import promotions_of
@@ -45,6 +46,7 @@ def explain(
         *_next_build(config, snapshot, now, image),
         *_next_uploads(config, snapshot, now, image),
         *_promotions(config, snapshot, now, image),
+        *_canaries(config, snapshot, now, image),
         *_builds(config, snapshot, records, plan),
         *_uploads(config, records, plan),
     )
@@ -115,6 +117,18 @@ def _promotions(config: Config, snapshot: Snapshot, now: datetime, name: str) ->
             due=promotion.due,
             reason=promotion.reason,
         )
+
+
+def _canaries(config: Config, snapshot: Snapshot, now: datetime, name: str) -> Iterator[Explanation]:
+    image = config.diskimages.get(name)
+    if image is None:
+        return
+    for step in steps_of(image, config, snapshot, now):
+        if isinstance(step, Clearing):
+            what = f"build {short(step.build.id)} in the canaries"
+        else:
+            what = f"check of build {short(step.upload.build_id)} in {step.upload.provider}"
+        yield Explanation(what=what, verdict=step.verdict, due=step.due, reason=step.reason)
 
 
 def _builds(

@@ -14,7 +14,17 @@ from enum import StrEnum
 
 from builder.config.model import Config, Provider
 from builder.errors import NotFoundError, RefusedError
-from builder.model import Build, BuildState, Daemon, ImageRecords, Snapshot, Upload, UploadState, Withholding
+from builder.model import (
+    Build,
+    BuildState,
+    Clearance,
+    Daemon,
+    ImageRecords,
+    Snapshot,
+    Upload,
+    UploadState,
+    Withholding,
+)
 from builder.planning.actions import Promotion, UploadDecision, Verdict
 from builder.planning.promotion import promotions_of
 from builder.planning.records import by_age, good_builds, has_file, in_service, is_there, may_go_out, picked
@@ -55,6 +65,7 @@ class Rollback:
     withhold: tuple[tuple[Build, Withholding], ...]  #: to be written in this order, the oldest first
     moves: tuple[Move, ...]
     running: Build | None  #: a build that is being made, which takes over when it is ready
+    clear: tuple[Clearance, ...] = ()  #: by which the target may serve
 
 
 def plan_rollback(
@@ -75,7 +86,7 @@ def plan_rollback(
     oldest first, so that none of them serves when the rest is never written. Raises NotFoundError when there
     is no such build, and RefusedError when it can't serve anywhere, with what could be taken instead.
     """
-    case = _Case(config, snapshot, image, providers)
+    case = Case(config, snapshot, image, providers)
     case.demand_listing()
     target = case.earlier() if to is None else case.named(to)
     words = [
@@ -102,7 +113,7 @@ def plan_quarantine(
     Where the configuration does not let it go, nothing moves; the word holds should it do so again. Raises
     RefusedError for a build of which nothing goes out anyway.
     """
-    case = _Case(config, snapshot, build.image, providers)
+    case = Case(config, snapshot, build.image, providers)
     if build.state not in (BuildState.READY, BuildState.BUILDING):
         raise RefusedError(f"build {short(build.id)} is {build.state}: nothing of it goes out")
     words = [
@@ -117,7 +128,7 @@ def plan_release(
     config: Config, snapshot: Snapshot, build: Build, provider: str | None, now: datetime
 ) -> Rollback:
     """What serves where, once a build is no longer withheld from a provider, or with None from anywhere."""
-    case = _Case(config, snapshot, build.image, None if provider is None else [provider])
+    case = Case(config, snapshot, build.image, None if provider is None else [provider])
     return case.result(None, (), case.with_builds({build.id: build.released(provider)}), now)
 
 
@@ -140,7 +151,7 @@ def too_old(snapshot: Snapshot) -> tuple[Daemon, ...]:
     return tuple(daemon for daemon in snapshot.daemons if not daemon.withholds)
 
 
-class _Case:
+class Case:
     """An image, the providers that are to go back, and what the records say of both."""
 
     def __init__(
@@ -190,7 +201,7 @@ class _Case:
         bad = next(iter(by_age(self.records, serving)), None)
         if bad is None:
             raise RefusedError(f"no image of {self.image} is in service", hint=self._instead())
-        ready = by_age(self.records, [u for p in self.providers for u in self._good(p)])
+        ready = by_age(self.records, [u for p in self.providers for u in self.good(p)])
         older = by_age(self.records, [*ready, bad])
         target = next((u for u in older[older.index(bad) :] if u.build_id != bad.build_id), None)
         build = self.records.build(target.build_id) if target is not None else None
@@ -207,7 +218,7 @@ class _Case:
         after = [b for b in ready if (b.began, b.id) > (target.began, target.id)]
         return sorted(after, key=lambda build: (build.began, build.id))
 
-    def _good(self, provider: Provider) -> Iterator[Upload]:
+    def good(self, provider: Provider) -> Iterator[Upload]:
         """The ready uploads to a provider of ready builds that are not withheld there."""
         good = {build.id for build in good_builds(self.records, provider.name)}
         for upload in self.records.uploads_to(provider.name):

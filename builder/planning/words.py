@@ -12,6 +12,7 @@ from typing import Final
 from builder.model import (
     Build,
     Cancellation,
+    Clearance,
     Deletion,
     Pause,
     Request,
@@ -63,7 +64,9 @@ def wish(request: Request) -> str:
     return f"asked by {line(request.by) or 'somebody'} at {at(request.time)}{why}"
 
 
-def by_whom(wish: Cancellation | UploadCancellation | UploadWish | Withholding | Deletion | Pause) -> str:
+def by_whom(
+    wish: Cancellation | UploadCancellation | UploadWish | Withholding | Clearance | Deletion | Pause,
+) -> str:
     """Whose wish it was, when and why: "by ann at 2026-11-21 14:14 UTC: it does not boot"."""
     why = f": {line(wish.why)}" if line(wish.why) else ""
     return f"by {line(wish.by) or 'somebody'} at {at(wish.time)}{why}"

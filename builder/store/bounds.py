@@ -15,6 +15,7 @@ from builder.model import (
     BootResult,
     Build,
     Cancellation,
+    Clearance,
     Deletion,
     Pause,
     Request,
@@ -27,7 +28,15 @@ from builder.store.fields import NOTHING, as_bytes
 
 Record = TypeVar("Record", Build, Upload)
 Signed = TypeVar(
-    "Signed", Cancellation, UploadCancellation, UploadWish, Withholding, Deletion, Request, Pause
+    "Signed",
+    Cancellation,
+    Clearance,
+    UploadCancellation,
+    UploadWish,
+    Withholding,
+    Deletion,
+    Request,
+    Pause,
 )
 
 #: Of a failure.
@@ -40,7 +49,9 @@ _INPUTS: Final = 200_000
 _NAMES, _NAME = 100, 255
 #: Characters of who wished something, and why.
 _BY, _WHY = 200, 1000
-#: Bytes that the reasons of all wishes on a build, and of why it is withheld, may take.
+#: Characters of what a check said.
+_SAID: Final = 1000
+#: Bytes that the reasons of all wishes on a build, and of why it is withheld or may serve, may take.
 _WISHES: Final = 100_000
 #: Of the ways that were tried in vain, and of what a hook said.
 _FALLBACKS, _FALLBACK = 10, 1000
@@ -100,12 +111,23 @@ def _bounded_build(build: Build) -> Build:
     inputs = build.inputs if len(as_bytes(dict(build.inputs))) <= _INPUTS else NOTHING
     wishes = tuple(bounded_signed(wish) for wish in build.wishes)
     withheld = tuple(bounded_signed(word) for word in build.withheld)
-    if _size(*(wish.why for wish in wishes), *(word.why for word in withheld)) > _WISHES:
+    cleared = tuple(bounded_signed(word) for word in build.cleared)
+    why = (*(wish.why for wish in wishes), *(word.why for word in withheld), *(word.why for word in cleared))
+    if _size(*why) > _WISHES:
         # That it was wished counts for more than why.
         wishes = tuple(replace(wish, why="") for wish in wishes)
         withheld = tuple(replace(word, why="") for word in withheld)
+        cleared = tuple(replace(word, why="") for word in cleared)
     test = None if build.test is None else _bounded_test(build.test)
-    return replace(build, changes=changes, inputs=inputs, wishes=wishes, withheld=withheld, test=test)
+    return replace(
+        build,
+        changes=changes,
+        inputs=inputs,
+        wishes=wishes,
+        withheld=withheld,
+        cleared=cleared,
+        test=test,
+    )
 
 
 def _bounded_test(test: BootResult) -> BootResult:
@@ -124,6 +146,7 @@ def _bounded_upload(upload: Upload) -> Upload:
         fallbacks=tuple(text[:_FALLBACK] for text in upload.fallbacks[-_FALLBACKS:]),
         hook_output=tuple(line[:_OUTPUT_LINE] for line in upload.hook_output[-_OUTPUT:]),
         deletion=None if upload.deletion is None else bounded_signed(upload.deletion),
+        checked=None if upload.checked is None else replace(upload.checked, why=upload.checked.why[:_SAID]),
     )
 
 

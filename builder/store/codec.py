@@ -24,14 +24,16 @@ from builder.model import (
     BootVerdict,
     Build,
     BuildState,
+    Clearance,
     Failure,
     FailureClass,
     ImageFormat,
     Request,
     Upload,
     UploadState,
+    Withholding,
 )
-from builder.store import notes
+from builder.store import checks, notes
 from builder.store.fields import (
     NOTHING,
     Fields,
@@ -91,7 +93,8 @@ def encode_build(build: Build) -> bytes:
             raw_sha256=build.raw_sha256,
             raw_size=build.raw_size,
             wishes=[*notes.wishes_fields(build.wishes), *build.extra.get("wishes", ())],
-            withheld=[*notes.withheld_fields(build.withheld), *build.extra.get("withheld", ())],
+            withheld=[*notes.words_fields(build.withheld), *build.extra.get("withheld", ())],
+            cleared=[*notes.words_fields(build.cleared), *build.extra.get("cleared", ())],
             test=_test_fields(build.test) or build.extra.get("test"),
         ),
     }
@@ -136,7 +139,8 @@ def decode_build(stored: Stored, *, image: str, build_id: str) -> Build:
         raw_sha256=fields.lenient("raw_sha256", a_text, None),
         raw_size=fields.lenient("raw_size", a_count, None),
         wishes=fields.lenient("wishes", notes.wishes_of(stored.modified), ()),
-        withheld=fields.lenient("withheld", notes.withheld_of(stored.modified), ()),
+        withheld=fields.lenient("withheld", notes.words_of(Withholding, stored.modified), ()),
+        cleared=fields.lenient("cleared", notes.words_of(Clearance, stored.modified), ()),
         test=fields.lenient("test", _test, None),
         extra=_extra_of_build(fields.all),
         version=stored.version,
@@ -185,6 +189,7 @@ def encode_upload(upload: Upload) -> bytes:
             hidden=upload.hidden or None,
             withheld=as_seconds(upload.withheld),
             deletion=notes.deletion_fields(upload.deletion),
+            checked=checks.fields_of(upload.checked) or upload.extra.get("checked"),
         ),
     }
     return as_bytes({**record, **unknown(upload.extra, _UPLOAD_FIELDS)})
@@ -231,7 +236,8 @@ def decode_upload(stored: Stored, *, image: str, build_id: str, provider: str, u
         hidden=fields.lenient("hidden", a_flag, False),
         withheld=fields.lenient("withheld", a_time, None),
         deletion=fields.lenient("deletion", notes.deletion_of(stored.modified), None),
-        extra=unknown(fields.all, _UPLOAD_FIELDS),
+        checked=fields.lenient("checked", checks.checked_of, None),
+        extra=_extra_of_upload(fields.all),
         version=stored.version,
     )
 
@@ -241,11 +247,12 @@ _BUILD_FIELDS = _NODEPOOL_FIELDS | {
     *("builder", "builder_id", "formats", "phase", "started", "ended", "timings", "artifacts", "elements"),
     *("tools", "log", "reason", "request", "bytes_done", "bytes_total", "next_try", "work_bytes"),
     *("pruned", "inputs", "checked", "changes", "raw_sha256", "raw_size", "wishes", "withheld", "test"),
+    "cleared",
 }
 _UPLOAD_FIELDS = _NODEPOOL_FIELDS | {
     *("external_id", "external_name", "format", "region", "uploader", "uploader_id", "phase", "started"),
     *("ended", "size", "sent", "timings", "reason", "cloud", "way", "fallbacks", "task", "hook_output"),
-    *("serving", "stable_name", "stable_tag", "hidden", "deletion", "parts", "withheld"),
+    *("serving", "stable_name", "stable_tag", "hidden", "deletion", "parts", "withheld", "checked"),
 }
 
 
@@ -263,10 +270,16 @@ def _extra_of_build(record: Mapping[str, Any]) -> Mapping[str, Any]:
     strange = present(
         artifacts=[item for item in artifacts if _is_strange(item)] if isinstance(artifacts, list) else [],
         wishes=notes.strange_wishes(record.get("wishes")),
-        withheld=notes.strange_withheld(record.get("withheld")),
+        withheld=notes.strange_words(record.get("withheld")),
+        cleared=notes.strange_words(record.get("cleared")),
         test=record.get("test") if _has_strange_test(record) else None,
     )
     return MappingProxyType({**unknown(record, _BUILD_FIELDS), **strange})
+
+
+def _extra_of_upload(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    strange = {"checked"} if checks.is_strange(record.get("checked")) else frozenset()
+    return unknown(record, _UPLOAD_FIELDS - strange)
 
 
 def _is_strange(artifact: Any) -> bool:

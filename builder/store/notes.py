@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from builder.cloudimage import Sighting
 from builder.model import (
     Cancellation,
+    Clearance,
     Daemon,
     Deletion,
     Pause,
@@ -40,6 +41,8 @@ from builder.store.fields import (
     unknown,
 )
 
+Word = TypeVar("Word", Withholding, Clearance)
+
 #: What an empty request node says: nodepool's CLI and web page make such.
 NODEPOOL_REQUEST: Final = ("nodepool", "asked through nodepool's request node")
 #: Who wished something when the node doesn't say.
@@ -50,7 +53,7 @@ _TICKS: Final = 500_000
 _UNFIT: Final = 1000
 _SIGNATURE: Final = frozenset({"by", "time", "why"})
 _WISH_FIELDS: Final = _SIGNATURE | {"provider", "wanted"}
-_WITHHOLDING_FIELDS: Final = _SIGNATURE | {"provider"}
+_WORD_FIELDS: Final = _SIGNATURE | {"provider"}
 _REQUEST_FIELDS: Final = _SIGNATURE | {"manual", "force", "urgent", "tick", "stamp"}
 
 
@@ -269,18 +272,18 @@ def strange_wishes(value: Any) -> list[Any]:
     return [item for item in items if isinstance(item, dict) and _what_is_wished(item) is None]
 
 
-def withheld_fields(words: Iterable[Withholding]) -> list[dict[str, Any]]:
-    """Words that a build is withheld as a list of objects; that for everywhere names no provider."""
+def words_fields(words: Iterable[Withholding | Clearance]) -> list[dict[str, Any]]:
+    """Words on a build as a list of objects; that for everywhere names no provider."""
     return [{**word.extra, **present(provider=word.provider), **_signature(word)} for word in words]
 
 
-def withheld_of(modified: datetime) -> Callable[[Any], tuple[Withholding, ...]]:
-    """Reads such a list in a node of that age, without what does not say in words where it is withheld
-    (`strange_withheld`)."""
+def words_of(kind: type[Word], modified: datetime) -> Callable[[Any], tuple[Word, ...]]:
+    """Reads such a list in a node of that age, without what does not say in words where it holds
+    (`strange_words`)."""
     return lambda value: tuple(
-        Withholding(
+        kind(
             provider=item.get("provider"),
-            extra=_more(item, _WITHHOLDING_FIELDS),
+            extra=_more(item, _WORD_FIELDS),
             **_signed(item, modified),
         )
         for item in value
@@ -288,8 +291,8 @@ def withheld_of(modified: datetime) -> Callable[[Any], tuple[Withholding, ...]]:
     )
 
 
-def strange_withheld(value: Any) -> list[Any]:
-    """Those objects in such a list that `withheld_of` leaves out, to be written back as they are."""
+def strange_words(value: Any) -> list[Any]:
+    """Those objects in such a list that `words_of` leaves out, to be written back as they are."""
     items = value if isinstance(value, list) else []
     return [item for item in items if isinstance(item, dict) and not _says_where(item)]
 
@@ -336,7 +339,9 @@ def _more(value: Any, known: frozenset[str]) -> Mapping[str, Any]:
     return unknown(value if isinstance(value, dict) else {}, known)
 
 
-def _signature(wish: UploadCancellation | UploadWish | Withholding | Deletion | Pause) -> dict[str, Any]:
+def _signature(
+    wish: UploadCancellation | UploadWish | Withholding | Clearance | Deletion | Pause,
+) -> dict[str, Any]:
     return {"by": wish.by, "time": wish.time.timestamp(), "why": wish.why}
 
 

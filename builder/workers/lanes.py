@@ -172,6 +172,10 @@ class PacedLanes:
         """The lanes that are at work."""
         return self._lanes.busy()
 
+    def wait_one(self, timeout: float) -> None:
+        """Wait until a busy lane is free, at most `timeout` seconds; not at all when none is busy."""
+        self._lanes.wait_one(timeout)
+
     def drain(self) -> bool:
         """Wait until no lane is busy; whether any did something since the last drain."""
         return self._lanes.drain()

@@ -1,4 +1,5 @@
-"""The promoter lets the newest good images serve, region by region, and tells images of withheld builds so.
+"""The promoter lets the newest good images serve, region by region, has them checked where that is asked for,
+and tells images of withheld builds so.
 
 What serves a provider is one fact in three places: in the record, in the cloud (a stable name, a tag) and in
 nodepool's own sense. What is to serve is planning's to say; how it moves is promoting.py's business.
@@ -6,21 +7,31 @@ nodepool's own sense. What is to serve is planning's to say; how it moves is pro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from typing import Final
 
 from builder.config.model import Config
 from builder.model import Snapshot, Upload
 from builder.planning.actions import Promotion, Verdict
+from builder.planning.canary import Checking, Clearing
 from builder.planning.planner import Planner
 from builder.planning.promotion import plan_promotions
 from builder.workers.base import Pass, Worker, World, earliest
+from builder.workers.canaries import check, let_out
+from builder.workers.hook import GRACE
 from builder.workers.lanes import Job, Lanes, PacedLanes
 from builder.workers.marking import mark
 from builder.workers.promoting import Promoting
 from builder.workers.reading import fresh_records
+
+#: What the names of the lanes begin with in which checks run.
+_CHECK: Final = "check of "
+#: Seconds for checks to end when the daemon stops.
+_LET_GO: Final = GRACE + 2.0
 
 
 class Promoter(Worker):
@@ -41,7 +52,17 @@ class Promoter(Worker):
         plan = self._planner.promotions(config, snapshot, now)
         # In each lane first what changes who serves: somebody may wait for that.
         jobs = [*self._promotions(config, plan), *self._markings(config, snapshot, now)]
-        return Pass(due=earliest([self._lanes.start(jobs, now), *(each.due for each in plan)]))
+        steps = self._planner.canaries(config, snapshot, now)
+        jobs += self._canaries(config, steps)
+        dues = (each.due for each in (*plan, *steps) if each.verdict is Verdict.LATER)
+        return Pass(due=earliest([self._lanes.start(jobs, now), *dues]))
+
+    def run(self) -> None:
+        """Pass after pass until the daemon is about to stop, and no check runs any more."""
+        super().run()
+        deadline = time.monotonic() + _LET_GO
+        while any(map(_is_check, self._lanes.busy())) and time.monotonic() < deadline:
+            self._lanes.wait_one(deadline - time.monotonic())
 
     def drain(self) -> bool:
         """Wait until no lane is busy; whether any of them did anything since the last drain."""
@@ -55,6 +76,26 @@ class Promoter(Worker):
                     key=f"promotion of {promotion.upload.name}",
                     reason=promotion.reason,
                     do=partial(self._do, config, promotion.upload),
+                )
+
+    def _canaries(self, config: Config, steps: Iterable[Clearing | Checking]) -> Iterator[Job]:
+        for step in steps:
+            if step.verdict is not Verdict.NOW:
+                continue
+            if isinstance(step, Clearing):
+                yield Job(
+                    lane=f"canaries of {step.image}",
+                    key=f"letting out of {step.build.id}",
+                    reason=step.reason,
+                    do=partial(let_out, self.world, config, step),
+                )
+            else:
+                # Of one image alone: the promotion of others there must not wait for a check that hangs.
+                yield Job(
+                    lane=f"{_CHECK}{step.upload.image} in {step.upload.provider}",
+                    key=f"check of {step.upload.name}",
+                    reason=step.reason,
+                    do=partial(check, self.world, config, step),
                 )
 
     def _markings(self, config: Config, snapshot: Snapshot, now: datetime) -> Iterator[Job]:
@@ -89,3 +130,7 @@ class Promoter(Worker):
             if same and again.verdict is Verdict.NOW:
                 return again
         return None
+
+
+def _is_check(lane: str) -> bool:
+    return lane.startswith(_CHECK)

@@ -12,6 +12,9 @@ from builder.model import (
     Build,
     BuildState,
     Cancellation,
+    Checked,
+    CheckVerdict,
+    Clearance,
     Daemon,
     Deletion,
     Failure,
@@ -71,6 +74,11 @@ LATER_BUILD = {
         {"by": "ann", "time": 1795178000.0, "why": "no SSH server", **_MORE},
         {"provider": ["all of", "them"], "until": "noon"},
     ],
+    "cleared": [
+        {"provider": "cloud-one", "by": "ann", "time": 1795178000.0, "why": "", **_MORE},
+        {"by": "imagepool", "time": 1795178000.0, "why": "it has soaked", **_MORE},
+        {"provider": ["all of", "them"], "until": "noon"},
+    ],
     "test": {"verdict": "flaky", "seconds": "many", **_MORE},
     "signature": {"by": "key one"},
 }
@@ -87,6 +95,7 @@ LATER_UPLOAD = {
     "way": "carrier pigeon",
     "reason": {"class": "signature", "message": "the key is gone", **_MORE},
     "deletion": {"by": "ann", "time": 1795178000.0, "why": "", **_MORE},
+    "checked": {"verdict": "half-good", "score": 0.5, **_MORE},
     "signature": {"by": "key one"},
 }
 
@@ -144,6 +153,7 @@ def a_full_build() -> Build:
         raw_size=10 * 2**30,
         wishes=(a_wish(), a_wish("cloud-two", wanted=True)),
         withheld=(a_withholding(), a_withholding("cloud-two")),
+        cleared=(a_clearance(), a_clearance("cloud-two")),
         extra={"theirs": {"deep": [1, None]}},
     )
 
@@ -193,6 +203,7 @@ def a_full_upload(build: Build) -> Upload:
         hidden=True,
         withheld=NOON + timedelta(hours=3),
         deletion=Deletion(by="ann", time=NOON + timedelta(hours=2), why="too big"),
+        checked=Checked(verdict=CheckVerdict.UNKNOWN, time=NOON, why="no quota", tries=2),
         extra={"theirs": 1},
     )
 
@@ -225,6 +236,12 @@ def a_withholding(provider: str | None = None, **changes: Any) -> Withholding:
     """The word of a person that a build is not to serve."""
     fields: dict[str, Any] = {"by": "ann", "time": NOON, "why": "it does not boot"}
     return Withholding(provider=provider, **{**fields, **changes})
+
+
+def a_clearance(provider: str | None = None, **changes: Any) -> Clearance:
+    """The word of a person that a build may serve."""
+    fields: dict[str, Any] = {"by": "ann", "time": NOON, "why": "it is urgent"}
+    return Clearance(provider=provider, **{**fields, **changes})
 
 
 def a_turn(number: int = 1, *, hours: int = 0, **changes: Any) -> Turn:

@@ -25,6 +25,7 @@ from tests.contract.records import (
     NOON,
     a_build,
     a_cancellation,
+    a_clearance,
     a_daemon,
     a_full_build,
     a_full_upload,
@@ -552,6 +553,23 @@ class TestWishes:
                 attempt()
         assert store.list_builds("debian") == ()
 
+    def test_a_build_may_serve_in_a_provider_or_everywhere(
+        self, world: World, store: Store, build: Build
+    ) -> None:
+        everywhere, there = a_clearance(by="imagepool"), a_clearance("cloud-one")
+        store.clear("debian", build.id, everywhere)
+        written = world.command().clear("debian", build.id, there)
+        assert written.cleared == (everywhere, there)
+        assert (written.clearance("cloud-one"), written.clearance("cloud-two")) == (there, everywhere)
+        again = a_clearance(by="bob")
+        assert set(store.clear("debian", build.id, again).cleared) == {again, there}
+        now = store.get_build("debian", build.id)
+        eventually(lambda: store.snapshot().image("debian").builds == (now,), "it is seen")
+        store.delete_build(now)
+        with pytest.raises(NotFoundError):
+            store.clear("debian", build.id, everywhere)
+        assert store.list_builds("debian") == ()
+
     def test_an_image_is_paused_and_unpaused(self, world: World) -> None:
         store = world.command()
         store.unpause("debian")
@@ -673,6 +691,8 @@ class TestNames:
             lambda: store.wish_upload("debian", build.id, a_wish(name)),
             lambda: store.withhold("debian", build.id, a_withholding(name)),
             lambda: store.withhold(name, build.id, a_withholding()),
+            lambda: store.clear("debian", build.id, a_clearance(name)),
+            lambda: store.clear(name, build.id, a_clearance()),
             lambda: store.history(name),
             lambda: store.begin_turn(name, "cloud-one", a_turn()),
             lambda: store.begin_turn("debian", name, a_turn()),

@@ -19,6 +19,7 @@ from builder.store.zookeeper import ZooKeeperStore
 from tests.contract.records import (
     NOON,
     a_build,
+    a_clearance,
     a_daemon,
     a_pause,
     a_request,
@@ -136,6 +137,9 @@ class Player:
 
     def withhold_build(self, store: Store, host: str, image: str, build_id: str, flag: bool) -> object:
         return store.withhold(image, build_id, a_withholding(None if flag else "one", by=host))
+
+    def clear_build(self, store: Store, host: str, image: str, build_id: str, flag: bool) -> object:
+        return store.clear(image, build_id, a_clearance(None if flag else "one", by=host))
 
     def release_build(self, store: Store, host: str, image: str, build_id: str, flag: bool) -> object:
         return store.release(image, build_id, None if flag else "one")

@@ -25,6 +25,7 @@ from builder.model import (
     NO_TICKS,
     Build,
     Cancellation,
+    Clearance,
     Daemon,
     Pause,
     Request,
@@ -494,6 +495,11 @@ class FakeStore(Store):
 
     def release(self, image: str, build_id: str, provider: str | None) -> Build:
         return self._change_build(image, build_id, lambda build: build.released(provider))
+
+    def clear(self, image: str, build_id: str, word: Clearance) -> Build:
+        if word.provider is not None:
+            paths.provider(image, build_id, word.provider)
+        return self._change_build(image, build_id, lambda build: build.clear(word))
 
     # -- who served what -----------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from builder.config.model import Canary
 from builder.errors import ImagepoolError
 from builder.model import (
     Build,
@@ -61,8 +62,14 @@ PAUSES = (0.0, 0.1, 2.0, 10.0, 40.0, 300.0, 900.0)
 class Installation(RuleBasedStateMachine):
     """Three machines, two clouds, two diskimages, and people."""
 
-    @initialize(seed=numbers, named=st.booleans(), keep=st.integers(1, 2), overlap=st.booleans())
-    def begin(self, seed: int, named: bool, keep: int, overlap: bool) -> None:
+    @initialize(
+        seed=numbers,
+        named=st.booleans(),
+        keep=st.integers(1, 2),
+        overlap=st.booleans(),
+        canary=st.booleans(),
+    )
+    def begin(self, seed: int, named: bool, keep: int, overlap: bool, canary: bool) -> None:
         self.stack = ExitStack()
         root = Path(tempfile.mkdtemp(prefix="simulation-"))
         self.stack.callback(shutil.rmtree, root, ignore_errors=True)
@@ -81,10 +88,16 @@ class Installation(RuleBasedStateMachine):
         self.word = Pause(by="ann", time=world.kernel.clock(), why="looking into it")
         for name in world.config.diskimages:
             self._image(name, keep=keep, stable_name=f"{name}-newest" if named else None, hide_old=named)
+        if canary:
+            first = next(iter(world.config.providers))
+            self._image(self._first(), promote=Canary(providers=(first,), soak=timedelta(hours=1)))
         self.base = world.config
         world.foreign_images()
         world.start()
         world.run(minutes=30)
+
+    def _first(self) -> str:
+        return next(iter(self.world.config.diskimages))
 
     def _image(self, name: str, **changes: object) -> None:
         config = self.world.config

@@ -15,9 +15,10 @@ import pytest
 
 from builder.config.model import NotifyTarget
 from builder.dib.output import artifacts
-from builder.model import Build, BuildState, Failure, FailureClass
+from builder.model import Build, BuildState, Failure, FailureClass, Withholding
 from builder.notify import outbox
 from builder.notify.pacing import TRIES
+from builder.planning.canary import check_in
 from builder.workers.notifier import Notifier
 from builder.workers.once import run_once
 from tests.fakes import receiver as fake
@@ -417,3 +418,28 @@ def test_a_daemon_that_runs_once_tells_what_it_can(stage: Stage, server: Receive
     server.answers = [204, 500]
     assert run_once([notifier], stage.world) == 0
     assert len(server.got) == 2 and waits(stage) == {"chat": 1}
+
+
+# -- what a check refuses ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("provider", "said"),
+    [(None, "is in quarantine, refused by the check in one"), ("two", "is withheld from two, refused by")],
+)
+def test_what_a_check_refuses_is_told_once_to_those_who_want_to_know_of_failures(
+    stage: Stage, server: Receiver, provider: str | None, said: str
+) -> None:
+    listens(stage, NotifyTarget(name="bad", webhook=server.url, events=frozenset({"failed"})))
+    notifier = started(stage)
+    made = ends(stage, 1)
+    over(notifier)
+    word = Withholding(provider=provider, by=check_in("one"), time=stage.now, why="no network\x1b[2J\nat all")
+    stage.store.withhold("img", made.id, word)
+    stage.store.withhold("img", made.id, replace(word, provider="three", by="ann"))
+    over(notifier)
+    over(started(stage))
+    (told,) = [json.loads(delivery.body) for delivery in server.got]
+    assert (told["event"], told["build"], told["provider"]) == ("refusal", made.id, provider)
+    assert (told["by"], told["why"]) == ("check in one", word.why)
+    assert said in told["text"] and "\x1b" not in told["text"] and "\n" not in told["text"]

@@ -20,6 +20,9 @@ from builder.model import (
     Build,
     BuildState,
     Cancellation,
+    Checked,
+    CheckVerdict,
+    Clearance,
     Deletion,
     Failure,
     FailureClass,
@@ -115,6 +118,7 @@ builds = st.builds(
     raw_size=st.none() | sizes,
     wishes=st.lists(wishes, max_size=3).map(tuple),
     withheld=st.lists(withholdings, max_size=3).map(tuple),
+    cleared=st.lists(st.builds(Clearance, provider=st.none() | texts, **signed), max_size=3).map(tuple),
     test=st.none() | tests,
     **nodepools,
     **ours,
@@ -145,6 +149,8 @@ uploads = st.builds(
     stable_tag=st.none() | texts,
     hidden=st.booleans(),
     withheld=st.none() | times,
+    checked=st.none()
+    | st.builds(Checked, verdict=st.sampled_from(CheckVerdict), time=times, why=texts, tries=sizes),
     parts=st.dictionaries(texts, texts, max_size=3),
     deletion=st.none() | st.builds(Deletion, **signed),
     **nodepools,
@@ -289,10 +295,10 @@ def test_a_cancellation_says_no_more_than_a_record_takes() -> None:
     assert len(wish.by) + len(wish.why) <= 2000
 
 
-NEW_OF_BUILDS = ["raw_sha256", "raw_size", "wishes", "withheld", "test"]
+NEW_OF_BUILDS = ["raw_sha256", "raw_size", "wishes", "withheld", "cleared", "test"]
 NEW_OF_UPLOADS = [
     *("cloud", "way", "fallbacks", "task", "hook_output", "serving", "stable_name", "stable_tag", "hidden"),
-    *("deletion", "withheld"),
+    *("deletion", "withheld", "checked"),
 ]
 
 
