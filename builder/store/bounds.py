@@ -13,10 +13,12 @@ from typing import Final, TypeVar
 
 from builder.model import (
     BootResult,
+    BudgetCheck,
     Build,
     Cancellation,
     Deletion,
     Pause,
+    Release,
     Request,
     Upload,
     UploadCancellation,
@@ -27,7 +29,7 @@ from builder.store.fields import NOTHING, as_bytes
 
 Record = TypeVar("Record", Build, Upload)
 Signed = TypeVar(
-    "Signed", Cancellation, UploadCancellation, UploadWish, Withholding, Deletion, Request, Pause
+    "Signed", Cancellation, UploadCancellation, UploadWish, Withholding, Release, Deletion, Request, Pause
 )
 
 #: Of a failure.
@@ -37,7 +39,9 @@ _CHANGES, _CHANGE = 25, 200
 #: Bytes that the digests of what went in may take; a build that has more is compared with nothing.
 _INPUTS: Final = 200_000
 #: Of a boot test: proofs that failed, ports, setuid files.
-_NAMES, _NAME = 100, 255
+_NAMES, _NAME = BootResult.MOST_NAMES, BootResult.LONGEST_NAME
+#: Of the budgets of a build; there are ten measures.
+_CHECKS, _SENTENCE = 20, 1000
 #: Characters of who wished something, and why.
 _BY, _WHY = 200, 1000
 #: Bytes that the reasons of all wishes on a build, and of why it is withheld, may take.
@@ -104,8 +108,20 @@ def _bounded_build(build: Build) -> Build:
         # That it was wished counts for more than why.
         wishes = tuple(replace(wish, why="") for wish in wishes)
         withheld = tuple(replace(word, why="") for word in withheld)
-    test = None if build.test is None else _bounded_test(build.test)
-    return replace(build, changes=changes, inputs=inputs, wishes=wishes, withheld=withheld, test=test)
+    return replace(
+        build,
+        changes=changes,
+        inputs=inputs,
+        wishes=wishes,
+        withheld=withheld,
+        release=None if build.release is None else bounded_signed(build.release),
+        test=None if build.test is None else _bounded_test(build.test),
+        budgets=tuple(_bounded_check(check) for check in build.budgets[:_CHECKS]),
+    )
+
+
+def _bounded_check(check: BudgetCheck) -> BudgetCheck:
+    return replace(check, sentence=check.sentence[:_SENTENCE])
 
 
 def _bounded_test(test: BootResult) -> BootResult:

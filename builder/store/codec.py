@@ -8,8 +8,8 @@ too.
 Daemons of several versions write the same records. A field that nobody here knows is kept in `extra`, of
 the record or of the object within it, and written back as it was; so is a word that nobody here knows,
 where there is a way to go on without it: a class of failure counts as unknown, an artifact of a strange
-format, a wish for something else or a build that is withheld from something else is as if it were not
-there.
+format, a wish for something else, a build that is withheld from something else or a budget from which
+something else follows is as if it were not there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from builder.model import (
     Upload,
     UploadState,
 )
-from builder.store import notes
+from builder.store import checks, notes
 from builder.store.fields import (
     NOTHING,
     Fields,
@@ -92,7 +92,11 @@ def encode_build(build: Build) -> bytes:
             raw_size=build.raw_size,
             wishes=[*notes.wishes_fields(build.wishes), *build.extra.get("wishes", ())],
             withheld=[*notes.withheld_fields(build.withheld), *build.extra.get("withheld", ())],
+            release=notes.signed_fields(build.release),
             test=_test_fields(build.test) or build.extra.get("test"),
+            measures=dict(build.measures),
+            budgets=[*checks.fields_of(build.budgets), *build.extra.get("budgets", ())],
+            kept=build.kept,
         ),
     }
     return as_bytes({**record, **unknown(build.extra, _BUILD_FIELDS)})
@@ -137,7 +141,11 @@ def decode_build(stored: Stored, *, image: str, build_id: str) -> Build:
         raw_size=fields.lenient("raw_size", a_count, None),
         wishes=fields.lenient("wishes", notes.wishes_of(stored.modified), ()),
         withheld=fields.lenient("withheld", notes.withheld_of(stored.modified), ()),
+        release=fields.lenient("release", notes.release_of(stored.modified), None),
         test=fields.lenient("test", _test, None),
+        measures=fields.lenient("measures", some_timings, NOTHING),
+        budgets=fields.lenient("budgets", checks.read, ()),
+        kept=fields.lenient("kept", a_text, None),
         extra=_extra_of_build(fields.all),
         version=stored.version,
     )
@@ -184,7 +192,7 @@ def encode_upload(upload: Upload) -> bytes:
             stable_tag=upload.stable_tag,
             hidden=upload.hidden or None,
             withheld=as_seconds(upload.withheld),
-            deletion=notes.deletion_fields(upload.deletion),
+            deletion=notes.signed_fields(upload.deletion),
         ),
     }
     return as_bytes({**record, **unknown(upload.extra, _UPLOAD_FIELDS)})
@@ -241,6 +249,7 @@ _BUILD_FIELDS = _NODEPOOL_FIELDS | {
     *("builder", "builder_id", "formats", "phase", "started", "ended", "timings", "artifacts", "elements"),
     *("tools", "log", "reason", "request", "bytes_done", "bytes_total", "next_try", "work_bytes"),
     *("pruned", "inputs", "checked", "changes", "raw_sha256", "raw_size", "wishes", "withheld", "test"),
+    *("release", "measures", "budgets", "kept"),
 }
 _UPLOAD_FIELDS = _NODEPOOL_FIELDS | {
     *("external_id", "external_name", "format", "region", "uploader", "uploader_id", "phase", "started"),
@@ -265,6 +274,7 @@ def _extra_of_build(record: Mapping[str, Any]) -> Mapping[str, Any]:
         wishes=notes.strange_wishes(record.get("wishes")),
         withheld=notes.strange_withheld(record.get("withheld")),
         test=record.get("test") if _has_strange_test(record) else None,
+        budgets=checks.strange(record.get("budgets")),
     )
     return MappingProxyType({**unknown(record, _BUILD_FIELDS), **strange})
 

@@ -17,6 +17,7 @@ from builder.model import (
     Daemon,
     Deletion,
     Pause,
+    Release,
     Request,
     UploadCancellation,
     UploadWish,
@@ -50,7 +51,7 @@ _TICKS: Final = 500_000
 _UNFIT: Final = 1000
 _SIGNATURE: Final = frozenset({"by", "time", "why"})
 _WISH_FIELDS: Final = _SIGNATURE | {"provider", "wanted"}
-_WITHHOLDING_FIELDS: Final = _SIGNATURE | {"provider"}
+_WITHHOLDING_FIELDS: Final = _SIGNATURE | {"provider", "held"}
 _REQUEST_FIELDS: Final = _SIGNATURE | {"manual", "force", "urgent", "tick", "stamp"}
 
 
@@ -271,7 +272,10 @@ def strange_wishes(value: Any) -> list[Any]:
 
 def withheld_fields(words: Iterable[Withholding]) -> list[dict[str, Any]]:
     """Words that a build is withheld as a list of objects; that for everywhere names no provider."""
-    return [{**word.extra, **present(provider=word.provider), **_signature(word)} for word in words]
+    return [
+        {**word.extra, **present(provider=word.provider, held=word.held or None), **_signature(word)}
+        for word in words
+    ]
 
 
 def withheld_of(modified: datetime) -> Callable[[Any], tuple[Withholding, ...]]:
@@ -280,6 +284,7 @@ def withheld_of(modified: datetime) -> Callable[[Any], tuple[Withholding, ...]]:
     return lambda value: tuple(
         Withholding(
             provider=item.get("provider"),
+            held=item.get("held") is True,
             extra=_more(item, _WITHHOLDING_FIELDS),
             **_signed(item, modified),
         )
@@ -294,20 +299,20 @@ def strange_withheld(value: Any) -> list[Any]:
     return [item for item in items if isinstance(item, dict) and not _says_where(item)]
 
 
-def deletion_fields(deletion: Deletion | None) -> dict[str, Any] | None:
-    """A deletion as an object."""
-    return None if deletion is None else {**deletion.extra, **_signature(deletion)}
+def signed_fields(word: Deletion | Release | None) -> dict[str, Any] | None:
+    """A deletion, or the word that ended a hold, as an object."""
+    return None if word is None else {**word.extra, **_signature(word)}
+
+
+def release_of(modified: datetime) -> Callable[[Any], Release]:
+    """Reads the word that ended a hold in a node of that age."""
+    return lambda value: Release(extra=_more(_object(value), _SIGNATURE), **_signed(value, modified))
 
 
 def deletion_of(modified: datetime) -> Callable[[Any], Deletion]:
     """Reads a deletion in a node of that age."""
 
-    def read(value: Any) -> Deletion:
-        if not isinstance(value, dict):
-            raise TypeError(f"{value!r} is no object")
-        return Deletion(extra=_more(value, _SIGNATURE), **_signed(value, modified))
-
-    return read
+    return lambda value: Deletion(extra=_more(_object(value), _SIGNATURE), **_signed(value, modified))
 
 
 def _wish(value: Any, modified: datetime) -> UploadWish | None:
@@ -328,6 +333,12 @@ def _what_is_wished(value: Any) -> tuple[str, bool] | None:
         return None
 
 
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r} is no object")
+    return value
+
+
 def _says_where(item: Any) -> bool:
     return isinstance(item, dict) and isinstance(item.get("provider"), str | None)
 
@@ -336,7 +347,9 @@ def _more(value: Any, known: frozenset[str]) -> Mapping[str, Any]:
     return unknown(value if isinstance(value, dict) else {}, known)
 
 
-def _signature(wish: UploadCancellation | UploadWish | Withholding | Deletion | Pause) -> dict[str, Any]:
+def _signature(
+    wish: UploadCancellation | UploadWish | Withholding | Deletion | Release | Pause,
+) -> dict[str, Any]:
     return {"by": wish.by, "time": wish.time.timestamp(), "why": wish.why}
 
 

@@ -17,6 +17,8 @@ from builder.model import (
     Artifact,
     BootResult,
     BootVerdict,
+    BudgetAction,
+    BudgetCheck,
     Build,
     BuildState,
     Cancellation,
@@ -24,6 +26,7 @@ from builder.model import (
     Failure,
     FailureClass,
     ImageFormat,
+    Release,
     Request,
     Upload,
     UploadCancellation,
@@ -52,7 +55,8 @@ failures = st.builds(
 )
 signed = {"by": texts, "why": texts, "time": times}
 wishes = st.builds(UploadWish, provider=texts, wanted=st.booleans(), **signed)
-withholdings = st.builds(Withholding, provider=st.none() | texts, **signed)
+withholdings = st.builds(Withholding, provider=st.none() | texts, held=st.booleans(), **signed)
+releases = st.builds(Release, **signed)
 upload_names = st.integers(0, 9).map(lambda number: f"{'a' * 32}/cloud-one/000000000{number}")
 requests = st.builds(Request, image=st.just("debian"), by=texts, why=texts, time=times, manual=st.booleans())
 artifacts = st.builds(
@@ -73,6 +77,16 @@ tests = st.builds(
     measures=st.dictionaries(texts, seconds, max_size=3),
     ports=st.lists(texts, max_size=2).map(tuple),
     setuid=st.lists(texts, max_size=2).map(tuple),
+)
+numbers = st.none() | st.floats(-1e15, 1e15)
+checks = st.builds(
+    BudgetCheck,
+    measure=texts,
+    sentence=texts,
+    over=st.none() | st.sampled_from(BudgetAction),
+    value=numbers,
+    limit=numbers,
+    baseline=numbers,
 )
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-1000, 1000) | texts,
@@ -116,6 +130,10 @@ builds = st.builds(
     wishes=st.lists(wishes, max_size=3).map(tuple),
     withheld=st.lists(withholdings, max_size=3).map(tuple),
     test=st.none() | tests,
+    release=st.none() | releases,
+    measures=st.dictionaries(texts, seconds, max_size=3),
+    budgets=st.lists(checks, max_size=3).map(tuple),
+    kept=st.none() | texts,
     **nodepools,
     **ours,
 )
