@@ -33,6 +33,7 @@ from builder.model import (
     Cancellation,
     Daemon,
     Pause,
+    Release,
     Request,
     Snapshot,
     Turn,
@@ -283,6 +284,11 @@ class Store(ABC):
     def release(self, image: str, build_id: str, provider: str | None) -> Build:
         """Take away the word that a build is withheld from a provider, or with None every such word; no error
         when there is none. NotFoundError, and repeated by itself, as above."""
+
+    @abstractmethod
+    def let_go(self, image: str, build_id: str, release: Release) -> Build:
+        """End the hold of a build, and put on its record whose word that was; no error when it is not held, and
+        nothing is written then. NotFoundError, and repeated by itself, as above."""
 
     @abstractmethod
     def pause(self, image: str, pause: Pause) -> None:

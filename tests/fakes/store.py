@@ -27,6 +27,7 @@ from builder.model import (
     Cancellation,
     Daemon,
     Pause,
+    Release,
     Request,
     Snapshot,
     Turn,
@@ -494,6 +495,9 @@ class FakeStore(Store):
 
     def release(self, image: str, build_id: str, provider: str | None) -> Build:
         return self._change_build(image, build_id, lambda build: build.released(provider))
+
+    def let_go(self, image: str, build_id: str, release: Release) -> Build:
+        return self._change_build(image, build_id, lambda build: build.let_go(release))
 
     # -- who served what -----------------------------------------------------------------------
 
