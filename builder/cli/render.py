@@ -25,6 +25,7 @@ from builder.cli.cells import (
     short,
 )
 from builder.cli.render_boot import boot_cell
+from builder.cli.render_budgets import budgets_cell, release_cell
 from builder.model import (
     Artifact,
     Build,
@@ -131,6 +132,9 @@ def build_details(build: Build, records: ImageRecords, now: datetime) -> Row:
         "inputs": pairs(build.inputs),
         "withheld": withheld.cell(build),
         "test": boot_cell(build.test),
+        "budgets": budgets_cell(build),
+        "release": release_cell(build.release),
+        "kept": Cell(build.kept),
     }
 
 

@@ -106,7 +106,8 @@ def plan_quarantine(
     words = [
         (build, Withholding(provider=provider, by=by, time=now, why=why))
         for provider in case.scope
-        if may_go_out(build, provider)
+        # Somebody's quarantine takes the place of a hold, which is nobody's yet.
+        if may_go_out(build, provider) or (provider is None and build.hold is not None)
     ]
     return case.plan(None, words, now)
 
@@ -114,9 +115,11 @@ def plan_quarantine(
 def plan_release(
     config: Config, snapshot: Snapshot, build: Build, provider: str | None, now: datetime
 ) -> Rollback:
-    """What serves where, once a build is no longer withheld from a provider, or with None from anywhere."""
+    """What serves where, once a build is no longer withheld from a provider, or with None from anywhere. One
+    that was held is nowhere yet: it is sent first."""
     case = _Case(config, snapshot, build.image, None if provider is None else [provider])
-    return case.result(None, (), case.with_builds({build.id: build.released(provider)}), now)
+    after = case.with_builds({build.id: build.released(provider)})
+    return case.result(None, (), after, now, held=build if build.hold is not None else None)
 
 
 def moved(move: Move, snapshot: Snapshot) -> bool:
@@ -171,8 +174,9 @@ class _Case:
         for provider in self.scope:
             word = build.quarantine if provider is None else build.withheld_from(provider)
             if word is not None:
-                again = f"`imagepool build unquarantine {short(build.id)}` takes that back."
-                raise RefusedError(withheld(build.id, word), hint=f"{again} {self._instead()}")
+                again = f"`imagepool build unquarantine {short(build.id)}` takes that back. "
+                hint = f"{'' if word.held else again}{self._instead()}"
+                raise RefusedError(withheld(build.id, word), hint=hint)
         if not self._can_serve(build):
             raise RefusedError(
                 f"build {short(build.id)} is ready in no provider that goes back, and has no files to send",
@@ -254,8 +258,10 @@ class _Case:
         words: tuple[tuple[Build, Withholding], ...],
         after: Snapshot,
         now: datetime,
+        *,
+        held: Build | None = None,
     ) -> Rollback:
-        """The whole plan, where `after` are the records as they will be."""
+        """The whole plan, where `after` are the records as they will be, and `held` is a build that was."""
         promotions = {
             promotion.provider: promotion
             for promotion in promotions_of(self.config.diskimages[self.image], self.config, after, now)
@@ -271,6 +277,7 @@ class _Case:
                     after.image(self.image),
                     promotions[provider.name],
                     decisions[provider.name],
+                    held,
                 )
                 for provider in self.providers
             ),
@@ -278,11 +285,17 @@ class _Case:
         )
 
 
-def _move(records: ImageRecords, after: ImageRecords, promotion: Promotion, decision: UploadDecision) -> Move:
+def _move(
+    records: ImageRecords,
+    after: ImageRecords,
+    promotion: Promotion,
+    decision: UploadDecision,
+    held: Build | None,
+) -> Move:
     """What becomes of a provider, by the promotion and the upload that are decided on `after`."""
     serving = in_service(records, promotion.provider)
     heir = serving if promotion.verdict is Verdict.NO else promotion.upload
-    fate, reason = _fate(after, serving, heir, decision)
+    fate, reason = _fate(after, serving, heir, decision, held)
     return Move(
         provider=promotion.provider,
         fate=fate,
@@ -294,13 +307,18 @@ def _move(records: ImageRecords, after: ImageRecords, promotion: Promotion, deci
 
 
 def _fate(
-    after: ImageRecords, serving: Upload | None, heir: Upload | None, decision: UploadDecision
+    after: ImageRecords,
+    serving: Upload | None,
+    heir: Upload | None,
+    decision: UploadDecision,
+    held: Build | None,
 ) -> tuple[MoveFate, str]:
     wanted, bad = decision.build, _is_withheld(after, serving)
     moves = heir is not None and (serving is None or heir.name != serving.name)
     meanwhile = f"{_build(heir)} serves until then" if heir is not None else "nothing serves until then"
     missing = wanted is not None and (heir is None or heir.build_id != wanted.id)
-    if wanted is not None and missing and (moves or bad) and decision.verdict in _COMING:
+    is_first = wanted is not None and held is not None and wanted.id == held.id
+    if wanted is not None and missing and (moves or bad or is_first) and decision.verdict in _COMING:
         return MoveFate.UPLOAD, f"Build {short(wanted.id)} is sent there first, and {meanwhile}."
     if moves:
         ends = f" from {_build(serving).lower()}" if serving is not None else ""

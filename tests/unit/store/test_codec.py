@@ -307,7 +307,9 @@ def test_a_cancellation_says_no_more_than_a_record_takes() -> None:
     assert len(wish.by) + len(wish.why) <= 2000
 
 
-NEW_OF_BUILDS = ["raw_sha256", "raw_size", "wishes", "withheld", "test"]
+NEW_OF_BUILDS = [
+    *("raw_sha256", "raw_size", "wishes", "withheld", "test", "release", "measures", "budgets", "kept"),
+]
 NEW_OF_UPLOADS = [
     *("cloud", "way", "fallbacks", "task", "hook_output", "serving", "stable_name", "stable_tag", "hidden"),
     *("deletion", "withheld"),
@@ -345,6 +347,13 @@ def test_a_word_that_a_build_is_withheld_counts_whatever_else_it_says() -> None:
     assert build.withheld == tuple(
         Withholding(provider=provider, by="somebody", time=MODIFIED) for provider in (None, "cloud-one")
     )
+
+
+def test_a_hold_is_one_only_where_that_is_said() -> None:
+    said = [{"provider": None, "held": held} for held in (True, False, "yes", 1, None)]
+    assert [word.held for word in read_build({"state": "ready", "withheld": said}).withheld] == [
+        *(True, False, False, False, False)
+    ]
 
 
 def test_a_deletion_that_does_not_say_whose_is_somebodys() -> None:
