@@ -28,7 +28,8 @@ class Judgement:
 
     #: Words to be written beside its files before anybody can take these for a finished build's.
     withheld: tuple[Withholding, ...] = ()
-    failure: Failure | None = None  #: why the build fails; its files stay, for whoever judged to keep or delete
+    #: Why the build fails; its files stay, for whoever judged to keep or to delete.
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ An event is one JSON object. `text` is for people, the rest for programs:
     image, build, state        names as on record; "ready" or "failed"
     reason                     of a failed build: class, message, phase, step, exit_code, lines; else null
     builder, started, ended    the machine's name; ISO 8601, UTC
-    budgets                    what came of each of its budgets: measure, over ("warn", "hold", "fail" or null),
-                               value, limit, baseline, sentence
+    budgets                    what came of each of its budgets: measure, over ("warn", "hold", "fail" or
+                               null), value, limit, baseline, sentence
     held                       why it goes nowhere until somebody releases it, null if it is not held
     changes                    how it differs from the build before it (its changes.json), null if unknown
     text                       one line

@@ -51,7 +51,7 @@ def worst(checks: Iterable[BudgetCheck]) -> BudgetAction | None:
 
 
 def sentence(checks: Iterable[BudgetCheck]) -> str:
-    """Why something follows, as one sentence without full stop: "over budget: size is ...; packages is ..."."""
+    """Why something follows, without full stop: "over budget: size is ...; packages is ..."."""
     return f"over budget: {'; '.join(check.sentence for check in checks if check.over is not None)}"
 
 

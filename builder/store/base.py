@@ -287,8 +287,8 @@ class Store(ABC):
 
     @abstractmethod
     def let_go(self, image: str, build_id: str, release: Release) -> Build:
-        """End the hold of a build, and put on its record whose word that was; no error when it is not held, and
-        nothing is written then. NotFoundError, and repeated by itself, as above."""
+        """End the hold of a build, and put on its record whose word that was; when it is not held, nothing is
+        written, and that is no error. NotFoundError, and repeated by itself, as above."""
 
     @abstractmethod
     def pause(self, image: str, pause: Pause) -> None:

@@ -56,6 +56,7 @@ class SimEngine:
         self.fails: Callable[[str], float] = lambda image: 0.0  #: how likely
         self.packages: Callable[[], float] = lambda: 300.0  #: how many an image has
         self.unchanged = 0.0  #: how likely a build would come out the same
+        self.held: set[str] = set()  #: ids of the builds that were over budget
         self.running: list[Running] = []
         self.made = 0
         self.on_begin: Callable[[Running], None] = lambda running: None
@@ -93,6 +94,7 @@ class SimEngine:
 
     def _judge(self, job: Job, judgement: Judgement) -> None:
         if judgement.withheld:
+            self.held.add(job.build_id)
             withheld.write(job.images_dir, job.image.name, job.build_id, judgement.withheld)
         if judgement.failure is not None:
             raise ActionFailedError(judgement.failure.message, judgement.failure)

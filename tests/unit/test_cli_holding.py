@@ -45,7 +45,9 @@ def world() -> World:
     world.store.put(ready(2, NOW - 5 * MINUTE, withheld=(HOLD,), budgets=CHECKS))
     for region in ("north", "south"):
         world.store.put(
-            upload(1, UploadState.READY, NOW - DAY, to=region, external_id=region, ended=NOW - DAY, serving=NOW)
+            upload(
+                1, UploadState.READY, NOW - DAY, to=region, external_id=region, ended=NOW - DAY, serving=NOW
+            )
         )
     return world
 

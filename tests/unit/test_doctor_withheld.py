@@ -54,7 +54,9 @@ def test_a_region_that_serves_it_for_want_of_another_is_a_warning() -> None:
 
 
 def test_a_held_build_waits_for_somebody_until_a_newer_one_is_good() -> None:
-    hold = Withholding(provider=None, by="imagepool", time=NOW - HOUR, why="over budget: it is fat", held=True)
+    hold = Withholding(
+        provider=None, by="imagepool", time=NOW - HOUR, why="over budget: it is fat", held=True
+    )
     fat = replace(BAD, withheld=(hold,))
     waits, fine = found(OLD, fat, serves(1, "north"), serves(1, "south"))
     assert waits.level is Level.WARNING and waits.text.endswith(

@@ -1,4 +1,5 @@
-"""What `image rollback`, `build quarantine` and `build reject` share: put a word on record, and see the regions move."""
+"""What `image rollback`, `build quarantine` and `build reject` share: put a word on record, and see the
+regions move."""
 
 from __future__ import annotations
 
