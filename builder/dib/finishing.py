@@ -107,6 +107,8 @@ class Finishing:
     def _judge(self, publication: Publication, finished: Finished) -> None:
         """Ask what becomes of what was made, and let its files go if it may."""
         job, judgement = self._job, self._told.judge(finished)
+        for word in judgement.withheld:
+            self._log.write(f"imagepool: {word.why}")
         with _publishing():
             # First of all: whoever finds the files after a crash must not take them for a good build's.
             if judgement.withheld:

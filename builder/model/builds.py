@@ -183,12 +183,13 @@ class Build:
     def over(self, known: Build) -> Build:
         """This record, to be written over `known`: what people and other versions put on that stays. A hold
         is its own, and gives way to their quarantine."""
-        decided = known.quarantine is not None or known.release is not None
+        said = tuple(word for word in known.withheld if not word.held)
+        decided = known.release is not None or any(word.provider is None for word in said)
         held = (word for word in self.withheld if word.held and not decided)
         return replace(
             self,
             wishes=known.wishes,
-            withheld=(*known.withheld, *held),
+            withheld=(*said, *held),
             release=known.release,
             extra=known.extra,
             version=known.version,

@@ -15,7 +15,7 @@ from builder.config.model import Budget
 from builder.model import BootResult, BudgetAction, BudgetCheck, Build, ImageRecords, Measure
 from builder.planning.records import ready_builds
 from builder.planning.words import short
-from builder.shown import size
+from builder.shown import size, visible
 
 #: What the boot test calls it.
 _BOOTED: Final = {
@@ -165,5 +165,6 @@ def _names(measure: Measure, test: BootResult | None) -> frozenset[str] | None:
 
 
 def _listed(names: list[str]) -> str:
+    # What files are called is up to whoever made the image.
     more = len(names) - _NAMED
-    return ", ".join([*names[:_NAMED], *([f"{more} more"] if more > 0 else [])])
+    return ", ".join([*map(visible, names[:_NAMED]), *([f"{more} more"] if more > 0 else [])])

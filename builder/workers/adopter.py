@@ -155,7 +155,7 @@ def _ready(record: Build, found: Found, config: Config, now: datetime) -> Build:
         bytes_total=0,
         inputs=known.digests if known else {},
         # What holds it was written beside its files before these counted as whole.
-        withheld=found.withheld,
+        withheld=found.withheld or record.withheld,
         artifacts=found.artifacts,
         formats=tuple(sorted(artifact.format for artifact in found.artifacts)),
         raw_sha256=found.raw_sha256,

@@ -70,6 +70,8 @@ class Judge:
         try:
             taken = sum(space.on_disk(images_dir, [build]).values())
             free = space.file_system(images_dir).free
+            if not taken:
+                return None  # what broke after it was judged has taken them away
             if free < taken + self._config.disk_reserve:
                 LOG.info("the files of build %s go: there is no room for as much again", build.id)
                 return None

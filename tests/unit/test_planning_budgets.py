@@ -164,6 +164,12 @@ def test_new_setuid_files_are_named() -> None:
     )
 
 
+def test_what_a_file_is_called_acts_on_no_terminal() -> None:
+    before = build(1, test=boot(setuid=("/usr/bin/sudo",)))
+    found = check(SETUID, build(test=boot(setuid=("/usr/bin/sudo", "/\x1b[2J\n"))), before)
+    assert ": /\\x1b[2J\\n; build" in found.sentence
+
+
 def test_new_ports_are_named() -> None:
     before = build(1, test=boot(ports=("tcp/22",)))
     found = check(

@@ -136,6 +136,8 @@ def test_the_last_word_on_a_build_brings_its_hold_along_unless_somebody_decided(
     bare = replace(fat(), withheld=(), version=7)
     assert fat().over(bare).hold == WORD
     assert fat().over(fat()).withheld == (WORD,)
+    # One that failed after all has nothing to be decided on.
+    assert bare.over(fat()).withheld == ()
     rejected = held(bare)
     assert fat().over(rejected).withheld == rejected.withheld
     freed = replace(bare, release=RELEASE)

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from builder.config.model import Budget
 from builder.dib import engine
 from builder.dib.checks import space
+from builder.dib.job import Job
 from builder.dib.output import withheld
+from builder.dib.product import Finished, Judgement, Product
+from builder.errors import ActionFailedError
 from builder.model import (
     BudgetAction,
     Build,
     BuildState,
+    Failure,
     FailureClass,
     Measure,
     Release,
@@ -138,6 +144,21 @@ def test_an_image_put_in_quarantine_while_it_is_made_stays_there(stage: Stage) -
         patch.setattr(engine, "run", meanwhile)
         made = built(stage)
     assert made.withheld == (word,)
+
+
+def test_what_breaks_after_it_was_judged_waits_for_nobody_and_keeps_no_files(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(job: Job, *, judge: Callable[[Finished], Judgement], **told: Any) -> Product:
+        judge(Finished(artifacts=(), measures={"packages": 300.0}))
+        raise ActionFailedError("full", Failure(failure_class=FailureClass.DISK, message="full"))
+
+    monkeypatch.setattr(engine, "run", breaks)
+    for over in (BudgetAction.HOLD, BudgetAction.FAIL):
+        budgets(stage, replace(FEW, over=over))
+        made = built(stage)
+        assert (made.state, made.withheld, made.kept) == (BuildState.FAILED, (), None)
+        assert made.reason is not None and made.reason.failure_class is FailureClass.DISK
 
 
 def test_what_fails_keeps_its_files_to_be_looked_at_until_the_next_build(stage: Stage) -> None:
