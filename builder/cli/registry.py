@@ -70,6 +70,8 @@ COMMANDS: Final = (
         "rollback:UnquarantineBuild",
         "Let a build serve again that was kept out of service",
     ),
+    Entry("build release", "holding:ReleaseBuild", "Let a build go out that is held over its budget"),
+    Entry("build reject", "holding:RejectBuild", "Keep a build that is held out of service"),
     Entry("build reproduce", "reproduce:ReproduceBuild", "Print a script that builds the same again"),
     Entry("build delete", "build:DeleteBuild", "Delete a build, its files and its uploads"),
     Entry("upload list", "upload:ListUploads", "List uploads"),

@@ -25,6 +25,7 @@ from builder.cli.cells import (
     short,
 )
 from builder.cli.render_boot import boot_cell
+from builder.cli.render_budgets import budgets_cell, release_cell
 from builder.model import (
     Artifact,
     Build,
@@ -132,6 +133,9 @@ def build_details(build: Build, records: ImageRecords, now: datetime) -> Row:
         "withheld": withheld.cell(build),
         "cleared": withheld.cleared_cell(build),
         "test": boot_cell(build.test),
+        "budgets": budgets_cell(build),
+        "release": release_cell(build.release),
+        "kept": Cell(build.kept),
     }
 
 

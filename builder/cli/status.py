@@ -32,6 +32,7 @@ from builder.planning.records import (
     is_there,
     newest_good,
     newest_ready,
+    undecided,
     unwanted,
 )
 from builder.planning.uploads import decide_uploads
@@ -203,6 +204,8 @@ def _reason(
         return text.summary(failed.reason) or "the build failed; its record doesn't say why"
     if bad := [place for place in places if place.misfit is not None]:
         return f"{', '.join(place.provider for place in bad)}: {bad[0].misfit}"
+    if (held := undecided(records)) is not None:
+        return withheld.waits(held)
     behind = [(place, why) for place in places if (why := _why_behind(snapshot, records, place))]
     where = ", ".join(place.provider for place, _ in behind)
     return f"{where}: {behind[0][1]}" if behind else None

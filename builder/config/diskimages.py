@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 
 from builder.config import schedules
 from builder.config.boottests import boot_test
+from builder.config.budgets import budgets
 from builder.config.checking import Checked
 from builder.config.inheritance import Recipe, merge_all
 from builder.config.model import (
@@ -206,6 +207,7 @@ def _diskimage(
     """A rendered recipe as the rest of the program knows it; what can't be used is a problem."""
     entry = recipe.entry
     environment = _environment(recipe, platform, problems)
+    tested = boot_test(recipe, platform, problems)
     return DiskImage(
         name=entry.name,
         platform=platform,
@@ -237,7 +239,8 @@ def _diskimage(
         catch_up=_either(_timedelta(entry.catch_up), defaults.catch_up),
         requires=_requires(recipe, platform, problems),
         notify=_notify(recipe, defaults, problems),
-        boot_test=boot_test(recipe, platform, problems),
+        boot_test=tested,
+        budgets=budgets(recipe, tested, problems),
     )
 
 

@@ -20,7 +20,7 @@ _NOT_INHERITED: Final = frozenset({"name", "abstract", "parent", "platforms"})
 #: What is laid over the same diskimage of an included file leaves all but its name as it is there.
 _NOT_LAID_OVER: Final = frozenset({"name", "platforms"})
 _ADDED_UP: Final = frozenset({"elements"})
-_OVERLAID: Final = frozenset({"env_vars", "metadata", "format_options"})
+_OVERLAID: Final = frozenset({"env_vars", "metadata", "format_options", "budgets"})
 #: Mappings whose keys are known; each is laid over by itself.
 _OVERLAID_KEYS: Final = frozenset({"boot_test"})
 

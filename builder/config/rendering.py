@@ -16,7 +16,7 @@ from builder.config.template import TemplateTextError, check_syntax, render, ren
 _PLAIN: Final = frozenset(
     {
         *("name", "parent", "platform", "platforms", "format_options", "if_unchanged", "visibility"),
-        "boot_test",
+        *("boot_test", "budgets"),
     }
 )
 #: Where the items of a list that an item comes to stand in its place.

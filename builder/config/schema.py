@@ -221,6 +221,14 @@ class PromoteEntry(Entry):
         )
 
 
+class BudgetEntry(Entry):
+    """`diskimages[].budgets`, for one measure; the numbers are read by `budgets`."""
+
+    most: Property | None = None
+    grows: Property | None = None
+    over: Literal["fail", "hold", "warn"] | None = None
+
+
 class MatrixRow(Entry):
     """`platforms[].matrix[]`: what is laid over the platform's own keys."""
 
@@ -307,6 +315,7 @@ class DiskImageEntry(Entry):
     if_unchanged: Literal["skip", "build"] | None = None
     max_age: Seconds | None = None
     boot_test: BootTestEntry | None = None
+    budgets: dict[str, BudgetEntry | None] | None = None
     requires: Texts | None = None
     notify: list[str] | None = None
 

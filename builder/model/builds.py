@@ -8,10 +8,11 @@ from datetime import datetime
 from typing import Any
 
 from builder.model.boots import BootResult
+from builder.model.budgets import BudgetAction, BudgetCheck
 from builder.model.failures import Failure, FailureClass
 from builder.model.names import empty
 from builder.model.states import BUILD_TRANSITIONS, BuildState, ImageFormat
-from builder.model.wishes import Clearance, Request, UploadWish, Withholding
+from builder.model.wishes import Clearance, Release, Request, UploadWish, Withholding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,14 @@ class Build:
     wishes: tuple[UploadWish, ...] = ()  #: at most one for each provider
     withheld: tuple[Withholding, ...] = ()  #: at most one for each provider, and one for everywhere
     cleared: tuple[Clearance, ...] = ()  #: at most one for each provider, and one for everywhere
+    release: Release | None = None  #: whose word it was that ended its hold
     test: BootResult | None = None  #: what came of booting it; None when nobody did, or it is not done
+    #: What was measured of it and is nowhere else on record, by `Measure`.
+    measures: Mapping[str, float] = field(default_factory=empty)
+    budgets: tuple[BudgetCheck, ...] = ()  #: what came of each of its budgets
+    #: Of a build that failed over budget: the directory, on its builder, beside which its files stay to be
+    #: looked at.
+    kept: str | None = None
 
     extra: Mapping[str, Any] = field(
         default_factory=empty
@@ -137,6 +145,22 @@ class Build:
         """The word that it is to serve nowhere, None when nobody said so."""
         return next((each for each in self.withheld if each.provider is None), None)
 
+    @property
+    def hold(self) -> Withholding | None:
+        """The word that it waits for somebody to release or reject it, None when it does not."""
+        word = self.quarantine
+        return word if word is not None and word.held else None
+
+    def let_go(self, release: Release) -> Build:
+        """The build without its hold, and with the word that ended it; the same when it is not held."""
+        if self.hold is None:
+            return self
+        return replace(self, withheld=tuple(w for w in self.withheld if not w.held), release=release)
+
+    def over_budget(self, action: BudgetAction) -> tuple[BudgetCheck, ...]:
+        """The checks of its budgets from which that follows."""
+        return tuple(check for check in self.budgets if check.over is action)
+
     def artifact(self, image_format: str) -> Artifact | None:
         """The file in that format, None if this build has none, or none yet."""
         return next((a for a in self.artifacts if a.format == image_format), None)
@@ -169,12 +193,17 @@ class Build:
         return ready.over(self)
 
     def over(self, known: Build) -> Build:
-        """This record, to be written over `known`: what people and other versions put on that stays."""
+        """This record, to be written over `known`: what people and other versions put on that stays. A hold
+        is its own, and gives way to their quarantine."""
+        said = tuple(word for word in known.withheld if not word.held)
+        decided = known.release is not None or any(word.provider is None for word in said)
+        held = (word for word in self.withheld if word.held and not decided)
         return replace(
             self,
             wishes=known.wishes,
-            withheld=known.withheld,
+            withheld=(*said, *held),
             cleared=known.cleared,
+            release=known.release,
             extra=known.extra,
             version=known.version,
         )

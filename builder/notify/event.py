@@ -6,6 +6,9 @@ An event is one JSON object. `text` is for people, the rest for programs:
     image, build, state        names as on record; "ready" or "failed"
     reason                     of a failed build: class, message, phase, step, exit_code, lines; else null
     builder, started, ended    the machine's name; ISO 8601, UTC
+    budgets                    what came of each of its budgets: measure, over ("warn", "hold", "fail" or
+                               null), value, limit, baseline, sentence
+    held                       why it goes nowhere until somebody releases it, null if it is not held
     changes                    how it differs from the build before it (its changes.json), null if unknown
     text                       one line
 
@@ -21,7 +24,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from builder.model import Build, Failure, Withholding
+from builder.model import BudgetAction, BudgetCheck, Build, Failure, Withholding
 
 SCHEMA: Final = 1
 #: Characters of a text for people.
@@ -48,6 +51,8 @@ def body_of(build: Build, changes: Mapping[str, Any] | None) -> str:
         "builder": build.builder,
         "started": _time(build.started),
         "ended": _time(build.ended or build.state_time),
+        "budgets": [_budget(check) for check in build.budgets],
+        "held": build.hold.why if build.hold is not None else None,
         "changes": changes,
         "text": text_of(build, changes),
     }
@@ -86,13 +91,35 @@ def text_of(build: Build, changes: Mapping[str, Any] | None) -> str:
     else:
         took = "" if build.duration is None else f" after {_duration(build.duration)}"
         summary = changes.get("summary") if changes else None
-        text = f"{name} is {build.state}{took}{f': {summary}' if isinstance(summary, str) else ''}"
+        more = [*filter(None, [_over(build)]), *([summary] if isinstance(summary, str) else [])]
+        state = "held" if build.hold is not None else build.state
+        text = ": ".join([f"{name} is {state}{took}", *(["; ".join(more)] if more else [])])
     return _one_line(text)
 
 
 def _one_line(text: str) -> str:
     text = _CONTROL.sub(" ", text)
     return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 3]}..."
+
+
+def _over(build: Build) -> str | None:
+    """What is over budget of a build that did not fail for it, and what is to be done; None when nothing
+    is."""
+    if build.hold is not None:
+        return f"{build.hold.why}; 'imagepool build release {build.id[:8]}' lets it go"
+    over = build.over_budget(BudgetAction.WARN)
+    return f"over budget: {', '.join(check.sentence for check in over)}" if over else None
+
+
+def _budget(check: BudgetCheck) -> dict[str, Any]:
+    return {
+        "measure": check.measure,
+        "over": None if check.over is None else str(check.over),
+        "value": check.value,
+        "limit": check.limit,
+        "baseline": check.baseline,
+        "sentence": check.sentence,
+    }
 
 
 def _duration(seconds: float) -> str:

@@ -153,6 +153,9 @@ def _build_stays(config: Config, records: ImageRecords, build: Build) -> str:
             "It stays: its image is not in the configuration, but it goes only when somebody says so,"
             " with `imagepool cleanup`."
         )
+    if build.hold is not None:
+        newer = f"{counted(kept(image), 'newer build')} {'is' if kept(image) == 1 else 'are'}"
+        return f"It stays until {newer} good, or held as well.{_said(build.withheld, build)}"
     if not may_go_out(build, None):
         return f"{_until_others(kept(image), 'build', '')}{_said(build.withheld, build)}{_pruned(build)}"
     stays = f"It stays: it is {_among(kept(image), 'build')}."

@@ -119,7 +119,8 @@ def plan_quarantine(
     words = [
         (build, Withholding(provider=provider, by=by, time=now, why=why))
         for provider in case.scope
-        if may_go_out(build, provider)
+        # Somebody's quarantine takes the place of a hold, which is nobody's yet.
+        if may_go_out(build, provider) or (provider is None and build.hold is not None)
     ]
     return case.plan(None, words, now)
 
@@ -127,9 +128,11 @@ def plan_quarantine(
 def plan_release(
     config: Config, snapshot: Snapshot, build: Build, provider: str | None, now: datetime
 ) -> Rollback:
-    """What serves where, once a build is no longer withheld from a provider, or with None from anywhere."""
+    """What serves where, once a build is no longer withheld from a provider, or with None from anywhere. One
+    that was held is nowhere yet: it is sent first."""
     case = Case(config, snapshot, build.image, None if provider is None else [provider])
-    return case.result(None, (), case.with_builds({build.id: build.released(provider)}), now)
+    after = case.with_builds({build.id: build.released(provider)})
+    return case.result(None, (), after, now, held=build if build.hold is not None else None)
 
 
 def moved(move: Move, snapshot: Snapshot) -> bool:
@@ -186,8 +189,9 @@ class Case:
         for provider in self.scope:
             word = build.quarantine if provider is None else build.withheld_from(provider)
             if word is not None:
-                again = f"`imagepool build unquarantine {short(build.id)}` takes that back."
-                raise RefusedError(withheld(build.id, word), hint=f"{again} {self._instead()}")
+                again = f"`imagepool build unquarantine {short(build.id)}` takes that back. "
+                hint = f"{'' if word.held else again}{self._instead()}"
+                raise RefusedError(withheld(build.id, word), hint=hint)
         if not self._can_serve(build):
             raise RefusedError(
                 f"build {short(build.id)} is ready in no provider that goes back, and has no files to send",
@@ -269,8 +273,10 @@ class Case:
         words: tuple[tuple[Build, Withholding], ...],
         after: Snapshot,
         now: datetime,
+        *,
+        held: Build | None = None,
     ) -> Rollback:
-        """The whole plan, where `after` are the records as they will be."""
+        """The whole plan, where `after` are the records as they will be, and `held` is a build that was."""
         image = self.config.diskimages.get(self.image)
         planned = promotions_of(image, self.config, after, now) if image is not None else ()
         promotions = {promotion.provider: promotion for promotion in planned}
@@ -285,6 +291,7 @@ class Case:
                     after.image(self.image),
                     promotions[provider.name],
                     decisions[provider.name],
+                    held,
                 )
                 for provider in self.providers
             ),
@@ -292,11 +299,17 @@ class Case:
         )
 
 
-def _move(records: ImageRecords, after: ImageRecords, promotion: Promotion, decision: UploadDecision) -> Move:
+def _move(
+    records: ImageRecords,
+    after: ImageRecords,
+    promotion: Promotion,
+    decision: UploadDecision,
+    held: Build | None,
+) -> Move:
     """What becomes of a provider, by the promotion and the upload that are decided on `after`."""
     serving = in_service(records, promotion.provider)
     heir = serving if promotion.verdict is Verdict.NO else promotion.upload
-    fate, reason = _fate(after, serving, heir, decision)
+    fate, reason = _fate(after, serving, heir, decision, held)
     return Move(
         provider=promotion.provider,
         fate=fate,
@@ -308,13 +321,18 @@ def _move(records: ImageRecords, after: ImageRecords, promotion: Promotion, deci
 
 
 def _fate(
-    after: ImageRecords, serving: Upload | None, heir: Upload | None, decision: UploadDecision
+    after: ImageRecords,
+    serving: Upload | None,
+    heir: Upload | None,
+    decision: UploadDecision,
+    held: Build | None,
 ) -> tuple[MoveFate, str]:
     wanted, bad = decision.build, _is_withheld(after, serving)
     moves = heir is not None and (serving is None or heir.name != serving.name)
     meanwhile = f"{_build(heir)} serves until then" if heir is not None else "nothing serves until then"
     missing = wanted is not None and (heir is None or heir.build_id != wanted.id)
-    if wanted is not None and missing and (moves or bad) and decision.verdict in _COMING:
+    is_first = wanted is not None and held is not None and wanted.id == held.id
+    if wanted is not None and missing and (moves or bad or is_first) and decision.verdict in _COMING:
         return MoveFate.UPLOAD, f"Build {short(wanted.id)} is sent there first, and {meanwhile}."
     if moves:
         ends = f" from {_build(serving).lower()}" if serving is not None else ""

@@ -34,6 +34,7 @@ from builder.model import (
     Clearance,
     Daemon,
     Pause,
+    Release,
     Request,
     Snapshot,
     Turn,
@@ -289,6 +290,11 @@ class Store(ABC):
     def clear(self, image: str, build_id: str, word: Clearance) -> Build:
         """Put on a build's record that it may serve, in the place of an earlier word for that provider, or
         for everywhere; NotFoundError, and repeated by itself, as above."""
+
+    @abstractmethod
+    def let_go(self, image: str, build_id: str, release: Release) -> Build:
+        """End the hold of a build, and put on its record whose word that was; when it is not held, nothing is
+        written, and that is no error. NotFoundError, and repeated by itself, as above."""
 
     @abstractmethod
     def pause(self, image: str, pause: Pause) -> None:

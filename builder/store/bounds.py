@@ -13,11 +13,13 @@ from typing import Final, TypeVar
 
 from builder.model import (
     BootResult,
+    BudgetCheck,
     Build,
     Cancellation,
     Clearance,
     Deletion,
     Pause,
+    Release,
     Request,
     Upload,
     UploadCancellation,
@@ -31,6 +33,7 @@ Signed = TypeVar(
     "Signed",
     Cancellation,
     Clearance,
+    Release,
     UploadCancellation,
     UploadWish,
     Withholding,
@@ -46,7 +49,9 @@ _CHANGES, _CHANGE = 25, 200
 #: Bytes that the digests of what went in may take; a build that has more is compared with nothing.
 _INPUTS: Final = 200_000
 #: Of a boot test: proofs that failed, ports, setuid files.
-_NAMES, _NAME = 100, 255
+_NAMES, _NAME = BootResult.MOST_NAMES, BootResult.LONGEST_NAME
+#: Of the budgets of a build; there are ten measures.
+_CHECKS, _SENTENCE = 20, 1000
 #: Characters of who wished something, and why.
 _BY, _WHY = 200, 1000
 #: Characters of what a check said.
@@ -118,7 +123,6 @@ def _bounded_build(build: Build) -> Build:
         wishes = tuple(replace(wish, why="") for wish in wishes)
         withheld = tuple(replace(word, why="") for word in withheld)
         cleared = tuple(replace(word, why="") for word in cleared)
-    test = None if build.test is None else _bounded_test(build.test)
     return replace(
         build,
         changes=changes,
@@ -126,8 +130,14 @@ def _bounded_build(build: Build) -> Build:
         wishes=wishes,
         withheld=withheld,
         cleared=cleared,
-        test=test,
+        release=None if build.release is None else bounded_signed(build.release),
+        test=None if build.test is None else _bounded_test(build.test),
+        budgets=tuple(_bounded_check(check) for check in build.budgets[:_CHECKS]),
     )
+
+
+def _bounded_check(check: BudgetCheck) -> BudgetCheck:
+    return replace(check, sentence=check.sentence[:_SENTENCE])
 
 
 def _bounded_test(test: BootResult) -> BootResult:

@@ -8,8 +8,8 @@ too.
 Daemons of several versions write the same records. A field that nobody here knows is kept in `extra`, of
 the record or of the object within it, and written back as it was; so is a word that nobody here knows,
 where there is a way to go on without it: a class of failure counts as unknown, an artifact of a strange
-format, a wish for something else or a build that is withheld from something else is as if it were not
-there.
+format, a wish for something else, a build that is withheld from something else or a budget from which
+something else follows is as if it were not there.
 """
 
 from __future__ import annotations
@@ -24,16 +24,14 @@ from builder.model import (
     BootVerdict,
     Build,
     BuildState,
-    Clearance,
     Failure,
     FailureClass,
     ImageFormat,
     Request,
     Upload,
     UploadState,
-    Withholding,
 )
-from builder.store import checks, notes
+from builder.store import budgets, checks, notes
 from builder.store.fields import (
     NOTHING,
     Fields,
@@ -95,7 +93,11 @@ def encode_build(build: Build) -> bytes:
             wishes=[*notes.wishes_fields(build.wishes), *build.extra.get("wishes", ())],
             withheld=[*notes.words_fields(build.withheld), *build.extra.get("withheld", ())],
             cleared=[*notes.words_fields(build.cleared), *build.extra.get("cleared", ())],
+            release=notes.signed_fields(build.release),
             test=_test_fields(build.test) or build.extra.get("test"),
+            measures=dict(build.measures),
+            budgets=[*budgets.fields_of(build.budgets), *build.extra.get("budgets", ())],
+            kept=build.kept,
         ),
     }
     return as_bytes({**record, **unknown(build.extra, _BUILD_FIELDS)})
@@ -139,9 +141,13 @@ def decode_build(stored: Stored, *, image: str, build_id: str) -> Build:
         raw_sha256=fields.lenient("raw_sha256", a_text, None),
         raw_size=fields.lenient("raw_size", a_count, None),
         wishes=fields.lenient("wishes", notes.wishes_of(stored.modified), ()),
-        withheld=fields.lenient("withheld", notes.words_of(Withholding, stored.modified), ()),
-        cleared=fields.lenient("cleared", notes.words_of(Clearance, stored.modified), ()),
+        withheld=fields.lenient("withheld", notes.withheld_of(stored.modified), ()),
+        cleared=fields.lenient("cleared", notes.cleared_of(stored.modified), ()),
+        release=fields.lenient("release", notes.release_of(stored.modified), None),
         test=fields.lenient("test", _test, None),
+        measures=fields.lenient("measures", some_timings, NOTHING),
+        budgets=fields.lenient("budgets", budgets.read, ()),
+        kept=fields.lenient("kept", a_text, None),
         extra=_extra_of_build(fields.all),
         version=stored.version,
     )
@@ -188,7 +194,7 @@ def encode_upload(upload: Upload) -> bytes:
             stable_tag=upload.stable_tag,
             hidden=upload.hidden or None,
             withheld=as_seconds(upload.withheld),
-            deletion=notes.deletion_fields(upload.deletion),
+            deletion=notes.signed_fields(upload.deletion),
             checked=checks.fields_of(upload.checked) or upload.extra.get("checked"),
         ),
     }
@@ -247,7 +253,7 @@ _BUILD_FIELDS = _NODEPOOL_FIELDS | {
     *("builder", "builder_id", "formats", "phase", "started", "ended", "timings", "artifacts", "elements"),
     *("tools", "log", "reason", "request", "bytes_done", "bytes_total", "next_try", "work_bytes"),
     *("pruned", "inputs", "checked", "changes", "raw_sha256", "raw_size", "wishes", "withheld", "test"),
-    "cleared",
+    *("cleared", "release", "measures", "budgets", "kept"),
 }
 _UPLOAD_FIELDS = _NODEPOOL_FIELDS | {
     *("external_id", "external_name", "format", "region", "uploader", "uploader_id", "phase", "started"),
@@ -273,6 +279,7 @@ def _extra_of_build(record: Mapping[str, Any]) -> Mapping[str, Any]:
         withheld=notes.strange_words(record.get("withheld")),
         cleared=notes.strange_words(record.get("cleared")),
         test=record.get("test") if _has_strange_test(record) else None,
+        budgets=budgets.strange(record.get("budgets")),
     )
     return MappingProxyType({**unknown(record, _BUILD_FIELDS), **strange})
 

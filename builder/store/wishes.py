@@ -6,7 +6,15 @@ import logging
 from collections.abc import Callable
 
 from builder.errors import ConflictError, NotFoundError
-from builder.model import Build, Cancellation, Clearance, UploadCancellation, UploadWish, Withholding
+from builder.model import (
+    Build,
+    Cancellation,
+    Clearance,
+    Release,
+    UploadCancellation,
+    UploadWish,
+    Withholding,
+)
 from builder.store import notes, paths
 from builder.store.base import wished
 from builder.store.bounds import bounded_cancellations, bounded_signed
@@ -61,6 +69,9 @@ class Wishes(Part):
         if word.provider is not None:
             paths.provider(image, build_id, word.provider)
         return self._change_build(image, build_id, lambda build: build.clear(word))
+
+    def let_go(self, image: str, build_id: str, release: Release) -> Build:
+        return self._change_build(image, build_id, lambda build: build.let_go(bounded_signed(release)))
 
     def _change_build(self, image: str, build_id: str, change: Callable[[Build], Build]) -> Build:
         for _ in range(ATTEMPTS):

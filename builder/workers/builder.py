@@ -27,7 +27,7 @@ from builder.planning.planner import Planner
 from builder.planning.records import newest_good
 from builder.store.base import Claim, builds_newest_first
 from builder.workers.base import PROMPT_REST, Pass, Worker, World, earliest
-from builder.workers.building import Task, build, delete_files, job_for
+from builder.workers.building import Task, build, delete_files, job_for, make_room
 from builder.workers.fitness import FRESH
 from builder.workers.settle import Settler
 from builder.workers.stopping import abandoned, interrupted
@@ -115,6 +115,7 @@ class Builder(Worker):
             task = replace(task, changes=(*found.changes, *filter(None, [found.unknown])))
         if not claim.valid:
             return False
+        make_room(self.world, config, records)
         LOG.info("%s: building: %s", image.name, decision.reason)
         self._count(build(self.world, self._settler, task))
         return True

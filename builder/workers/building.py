@@ -20,6 +20,7 @@ from builder.errors import (
     ActionFailedError,
     ConflictError,
     ImagepoolError,
+    NotFoundError,
     RefusedError,
     StoreUnavailableError,
 )
@@ -27,6 +28,7 @@ from builder.model import Build, BuildPhase, BuildState, Failure, ImageRecords, 
 from builder.planning.builds import next_try, served
 from builder.store.base import Claim
 from builder.workers.base import World, unforeseen
+from builder.workers.judging import Judge
 from builder.workers.progress import BuildProgress
 from builder.workers.settle import Ending, Settler
 from builder.workers.stopping import BuildStop, severity
@@ -150,6 +152,19 @@ def delete_files(world: World, config: Config, build: Build) -> None:
         LOG.warning("files of the failed build %s stay until the next start: %s", build.id, error)
 
 
+def make_room(world: World, config: Config, records: ImageRecords) -> None:
+    """Take away the files that stayed on this machine of the image's builds that failed over budget: there
+    are those of one at most, for as long as it is the last."""
+    for build in records.builds:
+        if build.kept is None or build.builder_id != world.identity.builder_id:
+            continue
+        delete_files(world, config, build)
+        try:
+            world.store.update_build(replace(build, kept=None))
+        except (ConflictError, NotFoundError) as error:
+            LOG.info("build %s still says that its files stay: %s", build.id, error.message)
+
+
 def _new_record(world: World, task: Task) -> Build:
     now, build_id, image = world.clock(), uuid.uuid4().hex, task.image
     return Build(
@@ -175,6 +190,7 @@ def _run(world: World, task: Task, progress: BuildProgress) -> Build:
     """Run the build to its end; the last word on its record, whatever happens."""
     record = progress.record
     job = job_for(world, task, record.id)
+    judge = Judge(world, task.config, task.image, task.records, progress)
     try:
         stop = BuildStop(world, lambda: progress.record, task.records)
         product = engine.run(
@@ -184,16 +200,19 @@ def _run(world: World, task: Task, progress: BuildProgress) -> Build:
             on_disk=progress.disk,
             on_artifact=progress.artifact,
             on_test=progress.tested,
+            judge=judge,
             stop=stop,
         )
     except ActionFailedError as error:
-        return _failed(world, task, progress, error.failure or unforeseen(error, progress.record.phase))
+        failed = _failed(world, task, progress, error.failure or unforeseen(error, progress.record.phase))
+        return _with_files(world, task, judge, failed) if judge.has_failed else failed
     except Exception as error:
         # A bug or a broken disk: the record must say so all the same, or nobody ever learns.
         LOG.exception("build %s of %s broke", record.id, record.image)
         return _failed(world, task, progress, unforeseen(error, progress.record.phase))
-    LOG.info("build %s of %s is ready", record.id, record.image)
-    return _ready(world, progress, product)
+    ready = _ready(world, progress, product)
+    LOG.info("build %s of %s is %s", record.id, record.image, "held" if ready.hold else "ready")
+    return ready
 
 
 def _ready(world: World, progress: BuildProgress, product: Product) -> Build:
@@ -219,10 +238,19 @@ def _ready(world: World, progress: BuildProgress, product: Product) -> Build:
 def _failed(world: World, task: Task, progress: BuildProgress, failure: Failure) -> Build:
     now, record = world.clock(), progress.timed()
     LOG.log(severity(failure), "build %s of %s failed: %s", record.id, record.image, failure.summary)
-    # Files that were there before the end are not any more.
-    failed = record.become(BuildState.FAILED, now, ended=now, reason=failure, artifacts=())
+    # Files that were there before the end are not any more, and there is nothing to decide on.
+    words = tuple(word for word in record.withheld if not word.held)
+    failed = record.become(BuildState.FAILED, now, ended=now, reason=failure, artifacts=(), withheld=words)
     snapshot = world.store.snapshot().with_image(task.records)
     return replace(failed, next_try=next_try(task.image, snapshot, failed, task.config, now))
+
+
+def _with_files(world: World, task: Task, judge: Judge, failed: Build) -> Build:
+    """A build that failed over budget, and where its files stay; else they go."""
+    kept = judge.kept()
+    if kept is None:
+        delete_files(world, task.config, failed)
+    return replace(failed, kept=kept)
 
 
 def _forget_cancellation(world: World, build: Build) -> None:

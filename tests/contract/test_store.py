@@ -30,6 +30,7 @@ from tests.contract.records import (
     a_full_build,
     a_full_upload,
     a_pause,
+    a_release,
     a_request,
     a_sighting,
     a_turn,
@@ -532,6 +533,22 @@ class TestWishes:
         assert store.release("debian", build.id, None).withheld == ()
         assert store.release("debian", build.id, None) == store.get_build("debian", build.id)
 
+    def test_a_hold_ends_with_the_word_of_who_let_it_go(
+        self, world: World, store: Store, build: Build
+    ) -> None:
+        assert store.let_go("debian", build.id, a_release()) == store.get_build("debian", build.id)
+        hold, there = a_withholding(held=True), a_withholding("cloud-one")
+        store.withhold("debian", build.id, hold)
+        store.withhold("debian", build.id, there)
+        assert store.get_build("debian", build.id).hold == hold
+        freed = world.command().let_go("debian", build.id, a_release())
+        assert (freed.withheld, freed.release) == ((there,), a_release())
+        assert store.let_go("debian", build.id, a_release(by="bob")) == freed
+        # Whatever people say at once, a quarantine is no hold.
+        store.withhold("debian", build.id, a_withholding())
+        rejected = store.let_go("debian", build.id, a_release(by="bob"))
+        assert (rejected.quarantine, rejected.release) == (a_withholding(), a_release())
+
     def test_of_those_who_withhold_a_build_at_once_none_is_lost(self, world: World, build: Build) -> None:
         people = [world.command() for _ in range(4)]
 
@@ -548,6 +565,7 @@ class TestWishes:
         for attempt in (
             lambda: store.withhold("debian", build.id, a_withholding()),
             lambda: store.release("debian", build.id, None),
+            lambda: store.let_go("debian", build.id, a_release()),
         ):
             with pytest.raises(NotFoundError):
                 attempt()

@@ -28,6 +28,7 @@ from builder.model import (
     Clearance,
     Daemon,
     Pause,
+    Release,
     Request,
     Snapshot,
     Turn,
@@ -500,6 +501,9 @@ class FakeStore(Store):
         if word.provider is not None:
             paths.provider(image, build_id, word.provider)
         return self._change_build(image, build_id, lambda build: build.clear(word))
+
+    def let_go(self, image: str, build_id: str, release: Release) -> Build:
+        return self._change_build(image, build_id, lambda build: build.let_go(release))
 
     # -- who served what -----------------------------------------------------------------------
 

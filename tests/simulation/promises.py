@@ -152,10 +152,15 @@ class Promises:
         if after.state is BuildState.FAILED and after.reason is None:
             self.breaks(f"build {after.id} failed without a reason")
         if after.state is BuildState.READY and (before is None or before.state is not BuildState.READY):
-            self.built += 1
-            self._ready_since[after.id] = self._world.kernel.now
-            for wrong in self._wrong_files(after):
-                self.breaks(f"build {after.id} becomes ready, but {wrong}")
+            self._on_ready_build(after)
+
+    def _on_ready_build(self, build: Build) -> None:
+        self.built += 1
+        self._ready_since[build.id] = self._world.kernel.now
+        for wrong in self._wrong_files(build):
+            self.breaks(f"build {build.id} becomes ready, but {wrong}")
+        if build.id in self._world.engine.held and build.quarantine is None:
+            self.breaks(f"build {build.id} becomes ready over its budget, and is not held")
 
     def _runs_elsewhere(self, build: Build) -> bool:
         """Whether another one's daemon has it running, and has not lost its claim."""
@@ -274,6 +279,10 @@ class Promises:
             self.breaks(f"upload {upload.name} begins while {upload.provider} is paused")
         if self._is_withheld(upload, WORD_OF_MOUTH):
             self.breaks(f"upload {upload.name} begins although its build is withheld from there")
+        build = self._find_build(upload.build_id)
+        if build is not None and build.hold is not None:
+            # Nobody has ever seen it without.
+            self.breaks(f"upload {upload.name} begins although its build is held")
 
     def _on_new_state(self, before: Upload, after: Upload) -> None:
         if after.state not in UPLOAD_TRANSITIONS[before.state]:

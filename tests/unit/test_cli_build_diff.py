@@ -101,6 +101,13 @@ def test_a_build_without_one_before_it_says_so(here: Installation) -> None:
     assert "no ready build from before" in refused.err
 
 
+def test_a_build_that_failed_over_budget_and_kept_its_files_can_be_compared(here: Installation) -> None:
+    one = here.build(1)
+    here.world.store.put(failed(9, NOW, builder=host_name(), kept=str(here.images / "img.d")))
+    Made(build_id=build_id(9), image=IMAGE).publish(here.images)
+    assert here.compared(build_id(9)) == (one.id, build_id(9))
+
+
 @pytest.mark.parametrize(
     ("record", "says"), [(failed(9, NOW), "made no image"), (building(9, NOW), "in progress")]
 )

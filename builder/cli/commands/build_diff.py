@@ -125,7 +125,7 @@ def _before(snapshot: Snapshot, later: Build) -> Build:
 
 def _contents(config: Config, build: Build) -> Contents:
     """What the build's files say; RefusedError when it has none, NotFoundError when they are not here."""
-    if build.state in _NO_FILES:
+    if build.state in _NO_FILES and build.kept is None:
         raise RefusedError(f"there is nothing to compare: build {build.id} {_NO_FILES[build.state]}")
     directory = artifacts.directory(config.images_dir, build.image, build.id)
     try:

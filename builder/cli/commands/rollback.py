@@ -9,7 +9,13 @@ from functools import partial
 from builder.cli import lookup, render, withheld
 from builder.cli.base import words_on_record
 from builder.cli.commands.upload_change import listing_providers
-from builder.cli.commands.withholding import ChangeService, waiting_arguments, waits
+from builder.cli.commands.withholding import (
+    ChangeService,
+    build_argument,
+    reason_argument,
+    waiting_arguments,
+    waits,
+)
 from builder.config.model import Config
 from builder.errors import RefusedError
 from builder.model import Build, ImageRecords, Snapshot, UploadState
@@ -98,7 +104,7 @@ class QuarantineBuild(ChangeService):
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Which build, where, why, and whether to wait."""
-        _build_argument(parser)
+        build_argument(parser)
         _where_and_why(parser)
         waiting_arguments(parser)
 
@@ -118,7 +124,9 @@ class QuarantineBuild(ChangeService):
     def _tell_what_is_said(self, build: Build, providers: tuple[str, ...] | None) -> None:
         """Say who withheld it before from where."""
         words = [build.quarantine] if providers is None else [build.withheld_from(name) for name in providers]
-        for word in dict.fromkeys(word for word in words if word is not None):
+        # A hold gives way to a quarantine.
+        kept = [word for word in words if word is not None and (providers is not None or not word.held)]
+        for word in dict.fromkeys(kept):
             self.note(
                 f"build {short(build.id)} of {build.image} was {withheld.told(word)} already; that stays"
             )
@@ -147,7 +155,7 @@ class UnquarantineBuild(ChangeService):
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Which build, where, and whether to wait."""
-        _build_argument(parser)
+        build_argument(parser)
         parser.add_argument("--provider", metavar="PROVIDER", help="there alone")
         waiting_arguments(parser)
 
@@ -168,6 +176,11 @@ class UnquarantineBuild(ChangeService):
         """Say what is taken back, or that there is nothing to take back; RefusedError when it would go on to
         hold all the same."""
         name, word = f"build {short(build.id)} of {build.image}", build.quarantine
+        if build.hold is not None:
+            raise RefusedError(
+                f"{name} is not in quarantine: it was {withheld.told(build.hold)}",
+                hint=f"'imagepool build release {short(build.id)}' lets it go, for good and on record.",
+            )
         if provider is None:
             self.note(f"{name} {f'was {withheld.of_build(build)}' if build.withheld else 'was not withheld'}")
             return
@@ -193,16 +206,7 @@ def _where_and_why(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="only there; may be given several times",
     )
-    parser.add_argument(
-        "--reason",
-        metavar="TEXT",
-        default="",
-        help="the reason to put on record; who may use the images can read it in their properties",
-    )
-
-
-def _build_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("build", metavar="BUILD", help="the id of a build, or its beginning")
+    reason_argument(parser)
 
 
 def _places(config: Config, snapshot: Snapshot, build: Build, names: list[str]) -> tuple[str, ...] | None:

@@ -115,8 +115,8 @@ class Publication:
         _bring(file, final, limits, stays=stays)
         _sync(self._images_dir)
 
-    def finish(self, manifests: Path, disk: Disk | None, files: tuple[Artifact, ...], now: datetime) -> None:
-        """The manifests, if there are any, appear beside the proof, which tells what the files are."""
+    def describe(self, manifests: Path) -> None:
+        """The manifests, if there are any, appear beside the proof."""
         if manifests.is_dir():
             draft = self._home / ".manifests.partial"
             _copy_tree(manifests, draft)
@@ -124,6 +124,10 @@ class Publication:
             for each in sorted(draft.iterdir()):
                 each.rename(self._home / each.name)
             draft.rmdir()
+
+    def finish(self, manifests: Path, disk: Disk | None, files: tuple[Artifact, ...], now: datetime) -> None:
+        """The build is described, and the proof tells what its files are: from here on it counts as whole."""
+        self.describe(manifests)
         renewed = _partial(self._home / PROOF)
         _write_proof(renewed, replace(self._proof, disk=disk, artifacts=files, finished=now))
         _sync(renewed)
