@@ -33,9 +33,11 @@ def plan_promote(
     with None everywhere, whatever `promote` has it wait for.
 
     With None that is the newest that is ready there and not withheld. Raises NotFoundError when there is no
-    such build, and RefusedError when it is withheld, ready nowhere there, or older than all that serves.
+    such build, and RefusedError when it is withheld, ready nowhere there, or older than all that serves, and
+    where the configuration does not let the image go.
     """
     case = _ByHand(config, snapshot, image, providers)
+    case.demand_listing()
     build = case.newest() if build_id is None else case.promotable(build_id)
     words = tuple(
         Clearance(provider=provider, by=by, time=now, why=why)
@@ -106,8 +108,9 @@ class _ByHand(Case):
         for provider in self.scope:
             word = build.quarantine if provider is None else build.withheld_from(provider)
             if word is not None:
-                hint = f"`imagepool build unquarantine {short(build.id)}` takes that back."
-                raise RefusedError(withheld(build.id, word), hint=hint)
+                ends = f"`imagepool build unquarantine {short(build.id)}` takes that back."
+                keeps = f"`imagepool build reject {short(build.id)}` keeps it out."
+                raise RefusedError(withheld(build.id, word), hint=keeps if word.held else ends)
 
     def _newer_good(self, build: Build, provider: str) -> Upload | None:
         """What serves a provider, if it is newer than a build and not withheld there."""

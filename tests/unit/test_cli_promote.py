@@ -136,6 +136,20 @@ def test_what_is_withheld_is_refused_and_how_that_ends_is_said(world: World) -> 
     refused(world.run("image", "promote", IMAGE, "--build", THREE), 4, "put in quarantine by ann")
 
 
+def test_what_is_held_is_refused_and_who_decides_is_said(world: World) -> None:
+    hold = Withholding(provider=None, by="imagepool", time=NOW, why="over budget: it is fat", held=True)
+    world.store.put(ready(4, NOW - MINUTE, withheld=(hold,)))
+    for where in ((), ("--provider", "north")):
+        done = world.run("image", "promote", IMAGE, "--build", FOUR, *where)
+        refused(done, 4, f"`imagepool build release {FOUR}` lets it go")
+        assert f"`imagepool build reject {FOUR}` keeps it out" in done.err
+        assert "unquarantine" not in done.err and words(world) == {}
+    newest = world.run("image", "promote", IMAGE, "--dry-run")
+    assert newest.code == 0 and f"build {FOUR} is held: over budget: it is fat; " in newest.err
+    assert f"build {THREE} of {IMAGE} would be promoted everywhere" in newest.err
+    assert image_row(world)["reason"].startswith(f"build {FOUR} is held: over budget: it is fat; ")
+
+
 @pytest.mark.parametrize(
     ("argv", "code", "said"),
     [

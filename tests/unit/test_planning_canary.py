@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from builder.config.model import Canary, Config
+from builder.errors import RefusedError
 from builder.model import (
     Build,
     Checked,
@@ -19,10 +20,12 @@ from builder.model import (
     Withholding,
 )
 from builder.planning.actions import IMAGEPOOL, Promotion, Verdict
+from builder.planning.byhand import plan_promote
 from builder.planning.canary import Checking, Clearing, refused_where, steps_of
 from builder.planning.planner import Planner
 from builder.planning.promotion import plan_promotions
 from builder.planning.retention import superseded_uploads
+from builder.planning.rollback import MoveFate, plan_quarantine
 from tests.unit.planning_world import (
     DAY,
     HOUR,
@@ -469,6 +472,36 @@ def test_of_several_that_were_let_out_the_newest_is_checked() -> None:
     assert [each.upload.build_id for each in found if isinstance(each, Checking)] == [NEXT.id]
     older = there(NEXT, "west", serving=NOW - HOUR, checked=GOOD)
     assert checkings(settings(CHECKED), both[0], both[1], older, both[3]) == {}
+
+
+def test_what_is_held_neither_soaks_nor_is_checked_nor_is_let_out_by_a_word() -> None:
+    """Whatever stands on record of it besides: somebody decides on it first."""
+    hold = Withholding(provider=None, by=IMAGEPOOL, time=NOW - MINUTE, why="over budget", held=True)
+    for build in (NEXT, cleared(NEXT), cleared(NEXT, by="ann")):
+        for promote in (SOAK, CHECKED, "manual", "each"):
+            alone = (build.withhold(hold), YESTERDAY, OLD, there(build, *CLOUDS))
+            assert moves(settings(promote), *alone) == {}
+            assert steps(settings(promote), known(*alone)) == []
+            assert not [p.waits for p in plan(settings(promote), known(*alone)).values() if p.waits]
+
+
+def test_what_soaks_goes_on_while_a_newer_one_is_held_or_rejected() -> None:
+    hold = Withholding(provider=None, by=IMAGEPOOL, time=NOW - MINUTE, why="over budget", held=True)
+    fat, parts = NEXT.withhold(hold), (TODAY, YESTERDAY, soaking())
+    rejected = fat.withhold(Withholding(provider=None, by="ann", time=NOW))
+    for config_ in (settings(), settings(CHECKED)):
+        for newer in (fat, rejected):
+            assert steps(config_, known(newer, *parts)) == steps(config_, known(*parts))
+            assert moves(config_, newer, *parts) == moves(config_, *parts)
+    went = plan_quarantine(settings(), known(fat, *parts), fat, None, NOW, by="ann", why="")
+    assert {move.fate for move in went.moves} == {MoveFate.STAYS}
+
+
+def test_what_left_the_configuration_is_not_promoted_by_hand() -> None:
+    world = known(TODAY, there(TODAY, "north"))
+    for image in (diskimage("other"), diskimage()):
+        with pytest.raises(RefusedError, match=f"does not have {IMAGE}"):
+            plan_promote(config(image), world, IMAGE, TODAY.id, ["north"], NOW, by="ann", why="")
 
 
 # -- as a worker remembers it -----------------------------------------------------------------------

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from builder.cli import lookup, render
+from builder.cli import lookup, render, withheld
 from builder.cli.base import words_on_record
 from builder.cli.commands.upload_change import listing_providers
 from builder.cli.commands.withholding import ChangeService, waiting_arguments, waits
-from builder.model import Build
+from builder.model import Build, ImageRecords
 from builder.planning.byhand import plan_promote
+from builder.planning.records import undecided
 from builder.planning.rollback import Rollback
 from builder.planning.words import listed, short
 from builder.store.base import Store
@@ -20,8 +21,9 @@ class Promote(ChangeService):
 
     Without --build, the newest that is ready. It takes over where it is ready, and elsewhere when it is: with
     'promote: manual' nothing new does so by itself, and with canaries it waits neither for them nor for the
-    check. What is withheld is refused. Each change is reported on stderr until every region has moved; then a
-    row for each is listed, as by 'imagepool image rollback', with its exit codes.
+    check. What is withheld, or held over its budget, is refused. Each change is reported on stderr until
+    every region has moved; then a row for each is listed, as by 'imagepool image rollback', with its exit
+    codes.
 
         imagepool image promote debian-bookworm --dry-run
         imagepool image promote debian-bookworm --reason "a fix that can't wait"
@@ -52,6 +54,8 @@ class Promote(ChangeService):
             listing = tuple(p.name for p in listing_providers(config, image, options.provider))
             wanted = options.build
             build_id = None if wanted is None else lookup.build(snapshot, wanted, image=image).id
+            if wanted is None:
+                self._tell_what_is_held(snapshot.image(image))
             plan = plan_promote(
                 config,
                 snapshot,
@@ -64,6 +68,12 @@ class Promote(ChangeService):
             )
             self._tell_what_serves(plan, dry=options.dry_run)
             return self.carry_out(config, store, plan, options, write=lambda: _write(store, plan))
+
+    def _tell_what_is_held(self, records: ImageRecords) -> None:
+        """Say that a newer build is held: whoever asks for the newest may mean that one."""
+        held = undecided(records)
+        if held is not None and (told := withheld.waits(held)) is not None:
+            self.note(told)
 
     def _tell_what_serves(self, plan: Rollback, *, dry: bool) -> None:
         target = plan.target
