@@ -331,9 +331,12 @@ def _fate(
     moves = heir is not None and (serving is None or heir.name != serving.name)
     meanwhile = f"{_build(heir)} serves until then" if heir is not None else "nothing serves until then"
     missing = wanted is not None and (heir is None or heir.build_id != wanted.id)
-    is_first = wanted is not None and held is not None and wanted.id == held.id
-    if wanted is not None and missing and (moves or bad or is_first) and decision.verdict in _COMING:
-        return MoveFate.UPLOAD, f"Build {short(wanted.id)} is sent there first, and {meanwhile}."
+    if wanted is not None and missing and decision.verdict in _COMING:
+        if moves or bad:
+            return MoveFate.UPLOAD, f"Build {short(wanted.id)} is sent there first, and {meanwhile}."
+        if held is not None and wanted.id == held.id:
+            sent = f"Build {short(wanted.id)} is sent there; it serves as `promote` says"
+            return MoveFate.UPLOAD, f"{sent}, and {meanwhile}."
     if moves:
         ends = f" from {_build(serving).lower()}" if serving is not None else ""
         return MoveFate.MOVES, f"{_build(heir)}, which is ready there, takes over{ends}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from builder.config.model import Canary
 from builder.model import BudgetAction, BudgetCheck, Build, Release, UploadState, Withholding
 from tests.unit.cli_world import World
 from tests.unit.planning_world import (
@@ -14,8 +15,11 @@ from tests.unit.planning_world import (
     NOW,
     build_id,
     building,
+    config,
     daemon,
+    diskimage,
     failed,
+    provider,
     ready,
     upload,
 )
@@ -137,6 +141,24 @@ def test_a_dry_run_changes_nothing(world: World) -> None:
     assert world.store.snapshot() == before
 
 
+def test_released_it_takes_its_turn_among_the_canaries(world: World) -> None:
+    canary = Canary(providers=("north",))
+    world.config = config(diskimage(promote=canary), provider("north"), provider("south"))
+    world.store.another_daemon().register(daemon())
+    done = world.run("build", "release", TWO, "--dry-run", "-f", "json")
+    assert {row["reason"] for row in done.json} == {
+        f"Build {TWO} is sent there; it serves as `promote` says, and Build {ONE} serves until then."
+    }
+
+
+def test_released_where_the_configuration_lets_it_go_nowhere_it_is_said(world: World) -> None:
+    gone = World(config=config(provider("north", "other")), store=world.store)
+    done = gone.run("build", "release", TWO, "-f", "json")
+    assert (done.code, done.json) == (0, []), done.err
+    assert f"the configuration lets {IMAGE} go to no provider, so nothing of it is sent" in done.err
+    assert there(world).hold is None
+
+
 # -- reject -----------------------------------------------------------------------------------------
 
 
@@ -170,6 +192,17 @@ def test_a_quarantine_takes_the_place_of_a_hold(world: World) -> None:
 def test_a_hold_is_no_quarantine_to_be_ended(world: World) -> None:
     refused(world, 4, "is not in quarantine: it was held", "build", "unquarantine", TWO)
     assert there(world).hold == HOLD
+
+
+def test_a_rollback_says_nothing_of_what_is_held(world: World) -> None:
+    world.store.put(ready(9, NOW - 5 * DAY))
+    image = upload(9, UploadState.READY, NOW - 5 * DAY, external_id="old", ended=NOW - 5 * DAY)
+    world.store.put(image)
+    done = world.run("image", "rollback", IMAGE, "--dry-run")
+    assert done.code == 0, done.err
+    assert f"would go back to build {build_id(9)[:8]}" in done.err and "further" not in done.err
+    assert f"build {ONE} of {IMAGE} would be in quarantine" in done.err
+    assert f"build {TWO} of {IMAGE} would be" not in done.err
 
 
 # -- what can't be decided on -----------------------------------------------------------------------

@@ -104,7 +104,9 @@ def test_released_it_is_sent_first_where_nothing_of_it_is_yet() -> None:
     plan = plan_release(SETTINGS, known, fat(), None, NOW)
     (move,) = plan.moves
     assert (move.fate, move.build) == (MoveFate.UPLOAD, fat().released(None))
-    assert move.reason == "Build 00000002 is sent there first, and Build 00000001 serves until then."
+    assert move.reason == (
+        "Build 00000002 is sent there; it serves as `promote` says, and Build 00000001 serves until then."
+    )
     # Whatever is newer and good has taken its place.
     newer = ready(8, NOW - MINUTE)
     plan = plan_release(SETTINGS, snapshot(records(newer, fat(), GOOD, SERVES)), fat(), None, NOW)

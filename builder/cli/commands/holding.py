@@ -47,6 +47,8 @@ class ReleaseBuild(ChangeService):
             build = lookup.build(snapshot, options.build)
             self._check(build)
             plan = plan_release(config, snapshot, build, None, now)
+            if not plan.moves:
+                self.note(f"the configuration lets {build.image} go to no provider, so nothing of it is sent")
             release = Release(by=self.context.who(), time=now, why=why)
             write = partial(store.let_go, build.image, build.id, release)
             return self.carry_out(config, store, plan, options, write=write)

@@ -82,7 +82,9 @@ class RollBack(ChangeService):
             self.note("no newer build is left to withhold")
             return
         new = {build.id for build, _ in plan.withhold}
-        before = [b for b in records.ready_builds if b.began > target.began and b.id not in new]
+        # What is held never served: nobody went back from it.
+        newer = [b for b in records.ready_builds if b.began > target.began and b.hold is None]
+        before = [b for b in newer if b.id not in new]
         if before and options.to is None:
             said = f"build {short(before[0].id)} was {withheld.of_build(before[0])} before"
             self.note(f"this goes back further: {said}")
