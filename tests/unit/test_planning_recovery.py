@@ -611,6 +611,16 @@ def test_the_file_beside_the_artifacts_tells_it_when_no_cloud_does() -> None:
     assert [word.why for word in build.withheld] == ["nor a kernel"]
 
 
+def test_what_was_held_still_waits_for_somebody() -> None:
+    proof, hold = kept(NEW), replace(BAD, by="imagepool", why="over budget", held=True)
+    disk = replace(proof, build=replace(proof.build, withheld=(hold,)))
+    steps = plan({"north": [image(OLD)]}, disk)
+    assert next(build for build in builds_of(steps) if build.id == NEW.id).hold == hold
+    assert ", and stays held; its " in next(s.reason for s in steps if s.build and s.build.id == NEW.id)
+    due = {d.provider: d.build for d in decide_uploads(world.two_regions(), snapshot_of(steps), NOW)}
+    assert NEW.id not in {build.id for build in due.values() if build}
+
+
 def test_a_record_made_of_images_alone_learns_what_the_disk_knows() -> None:
     steps = plan({"north": [image(NEW)]})
     proof = kept(NEW)

@@ -182,7 +182,9 @@ def _ready_build(case: _Case, ready: datetime, files: Files) -> tuple[Build | No
         return None, _on_build(case, Fate.LEFT, reason)
     build = _ready_record(case, ready, files)
     where = f"It was ready at {at(ready)}"
-    if build.withheld:
+    if build.hold is not None:
+        where += ", and stays held"
+    elif build.withheld:
         scopes = listed("everywhere" if word.provider is None else word.provider for word in build.withheld)
         where += f", and stays withheld from {scopes}"
     if files.present:
