@@ -22,6 +22,7 @@ from tests.contract.records import (
     a_clearance,
     a_daemon,
     a_pause,
+    a_release,
     a_request,
     a_turn,
     a_withholding,
@@ -143,6 +144,11 @@ class Player:
 
     def release_build(self, store: Store, host: str, image: str, build_id: str, flag: bool) -> object:
         return store.release(image, build_id, None if flag else "one")
+
+    def hold_build(self, store: Store, host: str, image: str, build_id: str, flag: bool) -> object:
+        if flag:
+            return store.let_go(image, build_id, a_release(by=host))
+        return store.withhold(image, build_id, a_withholding(by=host, held=True))
 
     def serve(self, store: Store, host: str, image: str, build_id: str, flag: bool) -> object:
         number = 1 + IDS.index(build_id)

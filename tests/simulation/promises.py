@@ -247,6 +247,8 @@ class Promises:
         said = before.cleared if before is not None else ()
         if build.cleared == said or image is None or not isinstance(image.promote, Canary):
             return
+        if build.hold is not None:
+            self.breaks(f"build {build.id} is let out, although it is held")
         serving = {
             u.provider
             for u in self._world.tree.uploads.values()

@@ -363,6 +363,13 @@ def test_a_hold_is_one_only_where_that_is_said() -> None:
     ]
 
 
+def test_a_word_that_a_build_may_serve_is_never_held_and_keeps_what_says_so() -> None:
+    said = [{"provider": "cloud-one", "held": True, "by": "ann", "time": MODIFIED.timestamp(), "why": ""}]
+    build = read_build({"state": "ready", "cleared": said})
+    assert build.cleared == (Clearance(provider="cloud-one", by="ann", time=MODIFIED),)
+    assert json.loads(codec.encode_build(build))["cleared"] == said
+
+
 def test_a_deletion_that_does_not_say_whose_is_somebodys() -> None:
     upload = read_upload({"state": "deleting", "deletion": {"by": [], "time": "noon"}})
     assert upload.deletion == Deletion(by="somebody", time=MODIFIED)

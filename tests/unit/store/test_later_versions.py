@@ -61,7 +61,9 @@ def test_what_we_do_not_understand_of_it_is_as_if_it_were_not_there() -> None:
     assert [artifact.format for artifact in build.artifacts] == [ImageFormat.QCOW2]
     assert [wish.provider for wish in build.wishes] == ["cloud-one"]
     assert [word.provider for word in build.withheld] == ["cloud-one", None]
+    assert [word.held for word in build.withheld] == [False, True]
     assert [word.provider for word in build.cleared] == ["cloud-one", None]
+    assert [check.measure for check in build.budgets] == ["kernels", "size"]
     assert build.reason == Failure(
         failure_class=FailureClass.UNKNOWN, message="the key is gone", phase="sign"
     )
