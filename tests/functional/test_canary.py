@@ -146,3 +146,24 @@ def test_promote_that_is_changed_takes_nothing_back(place: Installation) -> None
     canary(place)
     place.start("--once").wait()
     assert serves(place, second) and asked(place) == []
+
+
+def test_a_held_build_takes_its_turn_once_it_is_released(place: Installation) -> None:
+    place.start()
+    first = place.ready_build()
+    place.until(lambda _: serves(place, first))
+    assert place.daemons[-1].stop() == 0
+    place.image["budgets"] = {"size": {"most": 1}}  # no file is that small
+    canary(place)
+    place.start()
+    assert place.cli("image", "build", "img").returncode == 0
+    second = place.ready_build(after=first.id)
+    refused = place.cli("image", "promote", "img", "--build", second.id)
+    assert refused.returncode == 4
+    assert all(f"imagepool build {word} {second.id[:8]}" in refused.stderr for word in ("release", "reject"))
+    assert serves(place, first) and asked(place) == []
+    done(place, "build", "release", second.id)
+    place.until(lambda _: serves(place, second))
+    one, two = (the_upload(place, second, name).serving for name in ("one", "two"))
+    assert one is not None and two is not None and (two - one).total_seconds() >= SOAK
+    assert [each[0] for each in asked(place)] == ["one", "two"]
