@@ -298,7 +298,7 @@ def cleared_of(modified: datetime) -> Callable[[Any], tuple[Clearance, ...]]:
 
 
 def strange_words(value: Any) -> list[Any]:
-    """Those objects in such a list that both leave out, to be written back as they are."""
+    """Those objects in such a list that neither of these reads, to be written back as they are."""
     items = value if isinstance(value, list) else []
     return [item for item in items if isinstance(item, dict) and not _says_where(item)]
 

@@ -6,15 +6,7 @@ import logging
 from collections.abc import Callable
 
 from builder.errors import ConflictError, NotFoundError
-from builder.model import (
-    Build,
-    Cancellation,
-    Clearance,
-    Release,
-    UploadCancellation,
-    UploadWish,
-    Withholding,
-)
+from builder.model import Build, Cancellation, Clearance, Release, UploadCancellation, UploadWish, Withholding
 from builder.store import notes, paths
 from builder.store.base import wished
 from builder.store.bounds import bounded_cancellations, bounded_signed
