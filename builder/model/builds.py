@@ -147,15 +147,19 @@ class Build:
 
     @property
     def hold(self) -> Withholding | None:
-        """The word that it waits for somebody to release or reject it, None when it does not."""
+        """The word that it waits for somebody to release or reject it, None when it does not: on one that was
+        cut off after it was judged, or is to go, there is nothing to decide."""
         word = self.quarantine
-        return word if word is not None and word.held else None
+        waits = self.state in (BuildState.BUILDING, BuildState.READY)
+        return word if word is not None and word.held and waits else None
+
+    def without_hold(self) -> Build:
+        """The build without the word that holds it; who else withholds it from where stays."""
+        return replace(self, withheld=tuple(word for word in self.withheld if not word.held))
 
     def let_go(self, release: Release) -> Build:
         """The build without its hold, and with the word that ended it; the same when it is not held."""
-        if self.hold is None:
-            return self
-        return replace(self, withheld=tuple(w for w in self.withheld if not w.held), release=release)
+        return self if self.hold is None else replace(self.without_hold(), release=release)
 
     def over_budget(self, action: BudgetAction) -> tuple[BudgetCheck, ...]:
         """The checks of its budgets from which that follows."""

@@ -119,8 +119,8 @@ def plan_quarantine(
     words = [
         (build, Withholding(provider=provider, by=by, time=now, why=why))
         for provider in case.scope
-        # Somebody's quarantine takes the place of a hold, which is nobody's yet.
-        if may_go_out(build, provider) or (provider is None and build.hold is not None)
+        # A hold is nobody's word yet: a quarantine takes its place, and it says nothing of who releases it.
+        if may_go_out(build.without_hold(), provider)
     ]
     return case.plan(None, words, now)
 
@@ -128,11 +128,12 @@ def plan_quarantine(
 def plan_release(
     config: Config, snapshot: Snapshot, build: Build, provider: str | None, now: datetime
 ) -> Rollback:
-    """What serves where, once a build is no longer withheld from a provider, or with None from anywhere. One
-    that was held is nowhere yet: it is sent first."""
+    """What serves where, once a build is no longer withheld from a provider, or with None from anywhere. Of
+    one that is held, None ends the hold alone; it is nowhere yet, and is sent first."""
     case = Case(config, snapshot, build.image, None if provider is None else [provider])
-    after = case.with_builds({build.id: build.released(provider)})
-    return case.result(None, (), after, now, held=build if build.hold is not None else None)
+    held = build if provider is None and build.hold is not None else None
+    freed = build.released(provider) if held is None else build.without_hold()
+    return case.result(None, (), case.with_builds({build.id: freed}), now, held=held)
 
 
 def moved(move: Move, snapshot: Snapshot) -> bool:

@@ -239,8 +239,8 @@ def _failed(world: World, task: Task, progress: BuildProgress, failure: Failure)
     now, record = world.clock(), progress.timed()
     LOG.log(severity(failure), "build %s of %s failed: %s", record.id, record.image, failure.summary)
     # Files that were there before the end are not any more, and there is nothing to decide on.
-    words = tuple(word for word in record.withheld if not word.held)
-    failed = record.become(BuildState.FAILED, now, ended=now, reason=failure, artifacts=(), withheld=words)
+    undecided = record.without_hold()
+    failed = undecided.become(BuildState.FAILED, now, ended=now, reason=failure, artifacts=())
     snapshot = world.store.snapshot().with_image(task.records)
     return replace(failed, next_try=next_try(task.image, snapshot, failed, task.config, now))
 

@@ -194,6 +194,26 @@ def test_a_hold_is_no_quarantine_to_be_ended(world: World) -> None:
     assert there(world).hold == HOLD
 
 
+def test_what_is_said_of_one_region_outlives_the_hold(world: World) -> None:
+    argv = ("build", "quarantine", TWO, "--provider", "north", "--reason", "no driver", "--no-wait")
+    done = world.run(*argv)
+    assert done.code == 0 and "already" not in done.err
+    assert [(word.provider, word.held) for word in there(world).withheld] == [(None, True), ("north", False)]
+    assert "was withheld from north by" in world.run(*argv).err
+    freed = world.run("build", "release", TWO, "-f", "json")
+    assert {row["provider"]: row["fate"] for row in freed.json} == {"north": "stays", "south": "upload"}
+    assert [word.provider for word in there(world).withheld] == ["north"]
+
+
+def test_what_is_said_of_one_region_ends_without_the_hold(world: World) -> None:
+    world.store.withhold(IMAGE, build_id(2), Withholding(provider="north", by="ann", time=NOW))
+    argv = ("build", "unquarantine", TWO, "--provider", "north", "--no-wait")
+    done = world.run(*argv)
+    assert done.code == 0 and f"build {TWO} of {IMAGE} stays held: it was {TOLD}" in done.err
+    assert there(world).withheld == (HOLD,)
+    refused(world, 4, "is not in quarantine: it was held", *argv)
+
+
 def test_a_rollback_says_nothing_of_what_is_held(world: World) -> None:
     world.store.put(ready(9, NOW - 5 * DAY))
     image = upload(9, UploadState.READY, NOW - 5 * DAY, external_id="old", ended=NOW - 5 * DAY)

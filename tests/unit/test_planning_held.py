@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from builder.config.model import DiskImage
-from builder.model import Build, Release, UploadState, Withholding
+from builder.model import Build, BuildState, Release, UploadState, Withholding
 from builder.planning.actions import CleanupKind, Verdict
 from builder.planning.builds import decide_builds
 from builder.planning.cleanup import plan_cleanup
@@ -119,8 +119,28 @@ def test_a_quarantine_takes_the_place_of_the_hold() -> None:
     word = Withholding(provider=None, by="ann", time=NOW, why="a compiler")
     assert plan.withhold == ((fat(), word),)
     assert fat().withhold(word).withheld == (word,)
-    # That of one provider says nothing that the hold does not.
-    assert plan_quarantine(SETTINGS, known, fat(), ["north"], NOW, by="ann", why="").withhold == ()
+
+
+def test_what_is_said_of_one_provider_outlives_the_hold() -> None:
+    known = snapshot(records(fat(), GOOD, SERVES))
+    plan = plan_quarantine(SETTINGS, known, fat(), ["north"], NOW, by="ann", why="no driver")
+    ((_, word),) = plan.withhold
+    assert word == Withholding(provider="north", by="ann", time=NOW, why="no driver")
+    both = fat().withhold(word)
+    assert plan_quarantine(SETTINGS, known, both, ["north"], NOW, by="bob", why="").withhold == ()
+    (move,) = plan_release(SETTINGS, snapshot(records(both, GOOD, SERVES)), both, None, NOW).moves
+    assert (move.fate, move.build) == (MoveFate.STAYS, GOOD)
+    # That of the provider ends by itself, and nothing of what is held goes out for that.
+    (move,) = plan_release(SETTINGS, snapshot(records(both, GOOD, SERVES)), both, "north", NOW).moves
+    assert (move.fate, move.build) == (MoveFate.STAYS, GOOD)
+
+
+def test_nobody_decides_on_what_was_cut_off_after_it_was_judged() -> None:
+    """Its word stays on record, for it may be whole after all."""
+    lost = fat(state=BuildState.FAILED)
+    assert (lost.hold, lost.withheld) == (None, (WORD,))
+    assert fat(state=BuildState.DELETING).hold is None
+    assert fat(state=BuildState.BUILDING).hold == WORD
 
 
 RELEASE = Release(by="ann", time=NOW, why="it is meant")

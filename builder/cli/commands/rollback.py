@@ -124,11 +124,10 @@ class QuarantineBuild(ChangeService):
             return self.carry_out(config, store, plan, options)
 
     def _tell_what_is_said(self, build: Build, providers: tuple[str, ...] | None) -> None:
-        """Say who withheld it before from where."""
-        words = [build.quarantine] if providers is None else [build.withheld_from(name) for name in providers]
-        # A hold gives way to a quarantine.
-        kept = [word for word in words if word is not None and (providers is not None or not word.held)]
-        for word in dict.fromkeys(kept):
+        """Say who withheld it before from where; a hold is nobody's word."""
+        said = build.without_hold()
+        words = [said.quarantine] if providers is None else [said.withheld_from(name) for name in providers]
+        for word in dict.fromkeys(filter(None, words)):
             self.note(
                 f"build {short(build.id)} of {build.image} was {withheld.told(word)} already; that stays"
             )
@@ -178,7 +177,8 @@ class UnquarantineBuild(ChangeService):
         """Say what is taken back, or that there is nothing to take back; RefusedError when it would go on to
         hold all the same."""
         name, word = f"build {short(build.id)} of {build.image}", build.quarantine
-        if build.hold is not None:
+        there = next((each for each in build.withheld if provider and each.provider == provider), None)
+        if build.hold is not None and there is None:
             raise RefusedError(
                 f"{name} is not in quarantine: it was {withheld.told(build.hold)}",
                 hint=f"'imagepool build release {short(build.id)}' lets it go, for good and on record.",
@@ -186,7 +186,6 @@ class UnquarantineBuild(ChangeService):
         if provider is None:
             self.note(f"{name} {f'was {withheld.of_build(build)}' if build.withheld else 'was not withheld'}")
             return
-        there = next((each for each in build.withheld if each.provider == provider), None)
         if there is None and word is not None:
             raise RefusedError(
                 f"{name} is not withheld from {provider} alone: it was {withheld.told(word)}",
@@ -197,7 +196,8 @@ class UnquarantineBuild(ChangeService):
             f"{name} was {withheld.told(there) if there is not None else f'not withheld from {provider}'}"
         )
         if word is not None:
-            self.note(f"{name} stays in quarantine: it was {withheld.told(word)}")
+            state = "held" if word.held else "in quarantine"
+            self.note(f"{name} stays {state}: it was {withheld.told(word)}")
 
 
 def _where_and_why(parser: argparse.ArgumentParser) -> None:
