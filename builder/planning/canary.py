@@ -13,30 +13,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from builder.config.model import Canary, Config, DiskImage, Provider
 from builder.model import (
     Build,
     BuildState,
-    Checked,
     CheckVerdict,
+    Clearance,
     ImageRecords,
     Snapshot,
     Upload,
     UploadState,
-    Withholding,
 )
 from builder.planning.actions import IMAGEPOOL, Verdict
+from builder.planning.checking import Checking, checking_of, told
 from builder.planning.records import Place, may_go_out, may_serve, newest_first, place, unwanted
-from builder.planning.retry import backoff
 from builder.planning.words import at, by_whom, failure, frozen, lasting, line, listed, short
 
-#: After a check that could not tell, and at most.
-_FIRST, _LONGEST = timedelta(seconds=30), timedelta(hours=1)
-#: Who is on record for what a check refused, with the provider behind it.
-_CHECK: Final = "check in "
 #: By which a build gets to a provider, or has.
 _COMING: Final = frozenset({UploadState.READY, UploadState.UPLOADING})
 
@@ -50,17 +45,6 @@ class Clearing:
 
     image: str
     build: Build
-    verdict: Verdict
-    reason: str
-    due: datetime | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checking:
-    """Whether an upload's image is to be checked. NOW: it is; RUNNING: it is being checked; LATER: again, at
-    `due`."""
-
-    upload: Upload
     verdict: Verdict
     reason: str
     due: datetime | None = None
@@ -102,33 +86,33 @@ def checkings_of(image: DiskImage, config: Config, snapshot: Snapshot, now: date
     for provider in config.providers_of(image.name):
         upload = canaries.to_check(provider.name)
         if upload is not None:
-            checking = _checking(upload, records, now)
+            checking = checking_of(upload, records, now)
             if snapshot.frozen is not None and checking.verdict is not Verdict.RUNNING:
                 reason = f"{checking.reason} {frozen(snapshot.frozen)}"
                 checking = Checking(upload=upload, verdict=Verdict.NO, reason=reason)
             yield checking
 
 
-def refused_where(canary: Canary, provider: str) -> str | None:
-    """From where a build is withheld that the check refuses in a provider: a canary speaks for all."""
-    return None if provider in canary.providers else provider
-
-
-def check_in(provider: str) -> str:
-    """Who is on record for what the check refuses in a provider."""
-    return f"{_CHECK}{provider}"
-
-
-def is_refusal(word: Withholding) -> bool:
-    """Whether a build is withheld because a check refused it."""
-    return word.by.startswith(_CHECK)
+def gate_of(image: DiskImage, records: ImageRecords, providers: tuple[Provider, ...]) -> ByHand | None:
+    """Who tells what waits for somebody's word or the canaries; None where nothing does. `providers`: those
+    that list the image."""
+    if isinstance(image.promote, Canary):
+        return Canaries(image.promote, records, providers)
+    return ByHand(records) if image.promote == "manual" else None
 
 
 def canaries_of(image: DiskImage, config: Config, records: ImageRecords) -> Canaries | None:
     """The canaries of a diskimage; None when it has none."""
-    if not isinstance(image.promote, Canary):
-        return None
-    return Canaries(image.promote, records, config.providers_of(image.name))
+    gate = gate_of(image, records, config.providers_of(image.name))
+    return gate if isinstance(gate, Canaries) else None
+
+
+def why_out(word: Clearance) -> str:
+    """Why a build may serve, as the end of a sentence."""
+    if word.by != IMAGEPOOL:
+        return f"it was promoted {by_whom(word)}"
+    why = line(word.why)
+    return f"{why[:1].lower()}{why[1:]}"
 
 
 class ByHand:
@@ -154,6 +138,20 @@ class ByHand:
             return None
         command = f"imagepool image promote {upload.image} --build {short(build.id)}"
         return f"Build {short(build.id)} waits for `{command}` (`promote: manual`)."
+
+    def is_awaited(self, upload: Upload) -> bool:
+        """Whether an upload is to take over where it is, however much is newer: it was let out last there."""
+        there = filter(self._is_cleared, self._records.uploads_to(upload.provider))
+        last = max(there, key=self.place, default=None)
+        served = self.served(upload.provider)
+        return upload == last and upload.serving is None and (served is None or self.place(upload) > served)
+
+    def _is_cleared(self, upload: Upload) -> bool:
+        """Whether it is ready, and there is a word that it may serve, and none that it may not."""
+        build = self._builds.get(upload.build_id)
+        if build is None or build.state is not BuildState.READY or upload.state is not UploadState.READY:
+            return False
+        return may_go_out(build, upload.provider) and build.clearance(upload.provider) is not None
 
     def otherwise(self, good: list[Upload], *, in_service: bool) -> Upload | None:
         """Which of the good uploads to a provider serves when none may take over: where nothing does, that
@@ -235,7 +233,7 @@ class Canaries(ByHand):
             return f"Build {short(self.build.id)} waits for {where}."
         for name in self._names:
             if (upload := self._unchecked(name)) is not None:
-                return f"Build {short(self.build.id)} waits for the check in {name}: {_told(upload)}."
+                return f"Build {short(self.build.id)} waits for the check in {name}: {told(upload)}."
         return None
 
     def _mine(self, name: str) -> Upload | None:
@@ -261,6 +259,12 @@ class Canaries(ByHand):
 
     # -- who waits for it ---------------------------------------------------------------------
 
+    def is_awaited(self, upload: Upload) -> bool:
+        """Whether an upload is to take over where it is, however much is newer: it soaks, or was let out last
+        there."""
+        soaks = self.build is not None and upload.build_id == self.build.id
+        return (soaks and upload.state is UploadState.READY) or super().is_awaited(upload)
+
     def waits(self, upload: Upload) -> str | None:
         """What a ready upload waits for, as a sentence; None when it may take over, or serves."""
         build = self._builds.get(upload.build_id)
@@ -275,7 +279,7 @@ class Canaries(ByHand):
         return self._for_the_canaries(upload, build)
 
     def _for_the_check(self, upload: Upload) -> str:
-        return f"Build {short(upload.build_id)} waits for the check there: {_told(upload)}."
+        return f"Build {short(upload.build_id)} waits for the check there: {told(upload)}."
 
     def _for_its_turn(self, upload: Upload) -> str:
         assert self.build is not None  # which blocks it
@@ -350,10 +354,8 @@ class Canaries(ByHand):
     def _is_let_out(self, upload: Upload) -> bool:
         """Whether it is ready, and its build came out of the canaries by itself."""
         build = self._builds.get(upload.build_id)
-        if build is None or upload.state is not UploadState.READY or not may_go_out(build, upload.provider):
-            return False
-        word = build.clearance(upload.provider)
-        return build.state is BuildState.READY and word is not None and word.by == IMAGEPOOL
+        word = build.clearance(upload.provider) if build is not None and self._is_cleared(upload) else None
+        return word is not None and word.by == IMAGEPOOL
 
     def _is_unchecked(self, upload: Upload) -> bool:
         """Whether the check has still to come to a verdict on it."""
@@ -363,41 +365,3 @@ class Canaries(ByHand):
 
 def _is_out(build: Build) -> bool:
     return any(word.provider is None for word in build.cleared)
-
-
-# -- one check --------------------------------------------------------------------------------------
-
-
-def _checking(upload: Upload, records: ImageRecords, now: datetime) -> Checking:
-    checked = upload.checked
-    if checked is None:
-        return Checking(upload=upload, verdict=Verdict.NOW, reason=_sentence(upload))
-    if checked.verdict is CheckVerdict.RUNNING:
-        alive = (upload.build_id, upload.provider) in records.uploads_claimed
-        verdict = Verdict.RUNNING if alive else Verdict.NOW
-        cut = "" if alive else " It was cut off, and is begun anew."
-        return Checking(upload=upload, verdict=verdict, reason=f"{_sentence(upload)}{cut}")
-    due = again(upload, checked)
-    verdict = Verdict.NOW if due <= now else Verdict.LATER
-    return Checking(upload=upload, verdict=verdict, due=due, reason=_sentence(upload))
-
-
-def again(upload: Upload, checked: Checked) -> datetime:
-    """When a check that could not tell is asked again."""
-    return checked.time + backoff(_FIRST, _LONGEST, max(1, checked.tries), upload.name)
-
-
-def _sentence(upload: Upload) -> str:
-    told = _told(upload)
-    return f"The check of build {short(upload.build_id)} in {upload.provider}: {told}."
-
-
-def _told(upload: Upload) -> str:
-    """How far the check of an upload's image is, as part of a sentence."""
-    checked = upload.checked
-    if checked is None:
-        return "it is about to begin"
-    if checked.verdict is CheckVerdict.RUNNING:
-        return f"it runs since {at(checked.time)}"
-    why = f": {line(checked.why)}" if checked.why else ""
-    return f"it could not tell at {at(checked.time)}{why}; it is asked again at {at(again(upload, checked))}"

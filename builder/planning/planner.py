@@ -25,7 +25,8 @@ from builder.planning.actions import (
     Promotion,
     Verdict,
 )
-from builder.planning.canary import Checking, Clearing, steps_of
+from builder.planning.canary import Clearing, steps_of
+from builder.planning.checking import Checking
 from builder.planning.marking import Marking, markings_of
 from builder.planning.promotion import promotions_of
 from builder.planning.remembered import Circumstances, RememberedBreakers, RememberedUploads, UploadPlan

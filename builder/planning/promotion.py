@@ -28,7 +28,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from builder.config.model import Canary, Config, DiskImage, Provider
+from builder.config.model import Config, DiskImage, Provider
 from builder.model import (
     Build,
     BuildState,
@@ -41,7 +41,7 @@ from builder.model import (
     Withholding,
 )
 from builder.planning.actions import IMAGEPOOL, Promotion, Verdict
-from builder.planning.canary import ByHand, Canaries
+from builder.planning.canary import gate_of, why_out
 from builder.planning.records import (
     Place,
     by_age,
@@ -54,8 +54,7 @@ from builder.planning.records import (
     unwanted,
 )
 from builder.planning.retention import marks_of
-from builder.planning.words import at, by_whom, frozen, listed, short, withheld
-from builder.planning.words import line as one_line
+from builder.planning.words import at, frozen, listed, short, withheld
 
 #: So long an image keeps what it was given, whatever the configuration says meanwhile: daemons whose
 #: configurations differ, while a new one is rolled out, would rename it in turns as fast as they can.
@@ -131,11 +130,8 @@ class _Line:
         self._served = max(served, default=None)
         ready = (upload for upload in records.uploads if upload.state is UploadState.READY)
         self._there = frozenset((upload.build_id, upload.provider) for upload in ready)
-        policy = image.promote
         #: Who tells what waits, where that is not told by who has it.
-        self.gate: ByHand | None = ByHand(records) if policy == "manual" else None
-        if isinstance(policy, Canary):
-            self.gate = Canaries(policy, records, providers)
+        self.gate = gate_of(image, records, providers)
 
     def place(self, upload: Upload) -> Place:
         """What is newer has the greater place."""
@@ -360,24 +356,14 @@ def _takes_over(line: _Line, promotion: Promotion, heir: Upload, serving: tuple[
         back = f"takes the {line.marks} {where} back" if line.marks else f"is in service {where} again"
         return f"{what} {back}: build {short(going[0].build_id)} is to go."
     if promotion.cleared is not None:
-        return f"{what} {_gets(line)} {where}: {_let_out(promotion.cleared)}."
+        return f"{what} {_gets(line)} {where}: {why_out(promotion.cleared)}."
     if not line.marks:
         return f"{what} is the newest ready one {where} that may serve, and goes into service."
     return f"{what} is the newest ready one {where} that may have the {line.marks}, and gets it."
 
 
-def _lower(text: str) -> str:
-    text = one_line(text)
-    return f"{text[:1].lower()}{text[1:]}"
-
-
 def _gets(line: _Line) -> str:
     return f"gets the {line.marks}" if line.marks else "goes into service"
-
-
-def _let_out(word: Clearance) -> str:
-    """Why a build may serve, as the end of a sentence."""
-    return _lower(word.why) if word.by == IMAGEPOOL else f"it was promoted {by_whom(word)}"
 
 
 def _gets_others(line: _Line, heir: Upload, where: str) -> str:

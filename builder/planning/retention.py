@@ -18,7 +18,7 @@ from typing import TypeVar
 from builder.config.model import Config, DiskImage, ProviderImage
 from builder.model import Build, BuildState, ImageRecords, Upload, UploadState
 from builder.planning.actions import CleanupAction, CleanupKind, Verdict
-from builder.planning.canary import canaries_of
+from builder.planning.canary import gate_of
 from builder.planning.records import (
     by_age,
     may_go_out,
@@ -64,21 +64,17 @@ def superseded_uploads(config: Config, records: ImageRecords, now: datetime) -> 
     if image is None:
         return
     failures = _Failures(config, records, now)
-    canaries = canaries_of(image, config, records)
-    soaking = canaries.build if canaries is not None else None
+    gate = gate_of(image, records, config.providers_of(image.name))
     for provider in config.providers_of(image.name):
         uploads = failures.lasting.get(provider.name, ())
         keep = provider.images[image.name]
         ready = by_age(records, ready_uploads(uploads))
         # By another machine's clock it may look old; but the newest build would be uploaded again.
         newest = newest_good(records, provider.name)
-        # What soaks in the canaries is to serve here, however many are newer by then.
-        awaited = [
-            next((u for u in ready if build is not None and u.build_id == build.id), None)
-            for build in (newest, soaking)
-        ]
+        current = next((u for u in ready if newest is not None and u.build_id == newest.id), None)
         for upload in _beyond(ready, kept(keep), _good_uploads(records, provider.name)):
-            if upload not in awaited:
+            # What soaks in the canaries, or came out of them, is to serve, however many are newer by then.
+            if upload is not current and not (gate is not None and gate.is_awaited(upload)):
                 yield _old_upload(image, records, upload, keep, now)
         for upload in uploads:
             until = failures.seen_until(upload)

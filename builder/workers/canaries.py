@@ -31,7 +31,8 @@ from builder.model import (
     Withholding,
 )
 from builder.planning.actions import IMAGEPOOL, Verdict
-from builder.planning.canary import Checking, Clearing, canaries_of, check_in, refused_where, steps_of
+from builder.planning.canary import Clearing, canaries_of, steps_of
+from builder.planning.checking import Checking, check_in, refused_where
 from builder.planning.records import may_go_out
 from builder.store.base import Claim
 from builder.workers import hook

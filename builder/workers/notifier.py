@@ -23,7 +23,7 @@ from builder.errors import RefusedError
 from builder.model import Build, BuildState, ImageRecords, Snapshot, Withholding
 from builder.notify import delivery, event, outbox, pacing
 from builder.notify.outbox import Notice, Outbox
-from builder.planning.canary import is_refusal
+from builder.planning.checking import is_refusal
 from builder.planning.retry import backoff
 from builder.workers.base import Pass, Worker, World, earliest
 from builder.workers.lanes import Lanes

@@ -17,7 +17,8 @@ from typing import Final
 from builder.config.model import Config
 from builder.model import Snapshot, Upload
 from builder.planning.actions import Promotion, Verdict
-from builder.planning.canary import Checking, Clearing
+from builder.planning.canary import Clearing
+from builder.planning.checking import Checking
 from builder.planning.planner import Planner
 from builder.planning.promotion import plan_promotions
 from builder.workers.base import Pass, Worker, World, earliest

@@ -21,7 +21,8 @@ from builder.model import (
 )
 from builder.planning.actions import IMAGEPOOL, Promotion, Verdict
 from builder.planning.byhand import plan_promote
-from builder.planning.canary import Checking, Clearing, refused_where, steps_of
+from builder.planning.canary import Clearing, steps_of
+from builder.planning.checking import Checking, refused_where
 from builder.planning.planner import Planner
 from builder.planning.promotion import plan_promotions
 from builder.planning.retention import superseded_uploads
@@ -366,6 +367,25 @@ def test_what_soaks_is_kept_where_it_is_to_serve_however_many_are_newer() -> Non
     assert not {(T, name) for name in CLOUDS} & going
 
 
+@pytest.mark.parametrize(("promote", "by"), [(SOAK, IMAGEPOOL), (CHECKED, IMAGEPOOL), ("manual", "ann")])
+def test_what_was_let_out_is_kept_until_it_serves_however_many_are_newer(promote: object, by: str) -> None:
+    """A build a day that soaks for a week: without that, the janitor comes before the check has told."""
+    newer = [ready(n, NOW - HOUR + n * MINUTE) for n in range(5, 9)]
+    rest = [YESTERDAY, *soaking(), *(u for build in newer for u in there(build, *CLOUDS))]
+
+    def going(*builds: Build) -> set[str]:
+        plan = superseded_uploads(settings(promote), records(*builds, *rest), NOW)
+        return {
+            a.upload.build_id[:8]
+            for a in plan
+            if a.upload is not None and a.upload.provider == "west" and a.verdict is Verdict.NOW
+        }
+
+    assert going(*newer, cleared(TODAY, by=by)) == {"00000005", "00000006"}
+    assert T in going(*newer[:-1], cleared(newer[-1], by=by), cleared(TODAY, by=by))
+    assert T in going(*newer, held(cleared(TODAY, by=by)))
+
+
 # -- the check --------------------------------------------------------------------------------------
 
 
@@ -429,6 +449,8 @@ STANDS = {
     "asked again": (said(CheckVerdict.UNKNOWN, MINUTE, 1), False, Verdict.NOW, "UTC."),
     "asked ever more seldom": (said(CheckVerdict.UNKNOWN, MINUTE, 3), False, Verdict.LATER, "UTC."),
     "asked once an hour": (said(CheckVerdict.UNKNOWN, 2 * HOUR, 10**6), False, Verdict.NOW, "UTC."),
+    "another machine's clock": (said(CheckVerdict.UNKNOWN, -MINUTE, 1), False, Verdict.LATER, "UTC."),
+    "a clock that was wrong": (said(CheckVerdict.UNKNOWN, -9 * DAY, 1), False, Verdict.NOW, "UTC."),
 }
 
 

@@ -18,7 +18,7 @@ from builder.dib.output import artifacts
 from builder.model import Build, BuildState, Failure, FailureClass, Withholding
 from builder.notify import outbox
 from builder.notify.pacing import TRIES
-from builder.planning.canary import check_in
+from builder.planning.checking import check_in
 from builder.workers.notifier import Notifier
 from builder.workers.once import run_once
 from tests.fakes import receiver as fake
