@@ -61,7 +61,8 @@ def run(
     failure calls it; it finds `more` in its environment.
 
     Raises ActionFailedError, whose failure has those lines, when the hook is missing, does not end with 0
-    or not within `timeout` seconds, or when `stop` says so; it has then been killed with its whole group.
+    or not within `timeout` seconds, or when `stop` says so. However it ends, what it has started has been
+    killed by then, unless it left its process group.
     """
     lines: deque[str] = deque(maxlen=LINES)
 
@@ -94,6 +95,7 @@ def run(
             if time.monotonic() >= deadline:
                 message = f"the {step} {hook} did not end within {timeout:.0f} s"
                 raise failed(FailureClass.TIMEOUT, message, child.stop(GRACE))
+        child.sweep()
     finally:
         child.stop(GRACE)
     if code:
