@@ -41,7 +41,8 @@ def as_data(found: tuple[Budget, ...]) -> dict[str, Any]:
 
 
 def _keys(budget: Budget) -> dict[str, Any]:
-    grows = f"{budget.grows:g}%" if budget.relative and budget.grows is not None else budget.grows
+    # All digits that a percentage may have.
+    grows = f"{budget.grows:.9g}%" if budget.relative and budget.grows is not None else budget.grows
     limits = {"most": budget.most, "grows": grows}
     return {**{key: limit for key, limit in limits.items() if limit is not None}, "over": str(budget.over)}
 

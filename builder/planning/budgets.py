@@ -25,6 +25,8 @@ _BOOTED: Final = {
     Measure.MEMORY: "memory_used",
 }
 _OF_THE_MACHINE: Final = frozenset({Measure.BOOT_SECONDS, Measure.SSH_SECONDS})
+#: Decimals of what is compared and shown, as many as a budget may have: what nobody can see is not over.
+_DECIMALS: Final = 3
 #: How many new files or ports a sentence names.
 _NAMED: Final = 5
 _NO_BASELINE: Final = "nothing to compare with"
@@ -75,7 +77,7 @@ def _judge(budget: Budget, build: Build, last: Build | None) -> BudgetCheck:
         text = f"{name} is {_shown(measure, value)}: {_NO_BASELINE}"
         return BudgetCheck(measure=name, sentence=text, value=value)
     limit = min(limits, key=lambda each: each.value)
-    over = value > limit.value
+    over = _rounded(measure, value) > limit.value
     allowed = f"{_shown(measure, limit.value)}{limit.why}"
     if over:
         text = f"{name} is {_shown(measure, value)}, {_shown(measure, value - limit.value)} over {allowed}"
@@ -98,9 +100,10 @@ def _limits(budget: Budget, baseline: float | None, last: Build | None) -> Itera
         yield _Limit(value=budget.most)
     if budget.grows is not None and baseline is not None and last is not None:
         grows = baseline * budget.grows / 100 if budget.relative else budget.grows
-        more = f"{budget.grows:g} %" if budget.relative else _shown(budget.measure, budget.grows)
+        more = f"{_plain(budget.grows)} %" if budget.relative else _shown(budget.measure, budget.grows)
         than = f"the {_shown(budget.measure, baseline)} of build {short(last.id)}"
-        yield _Limit(value=baseline + grows, why=f" ({more} more than {than})")
+        most = _rounded(budget.measure, baseline + grows)
+        yield _Limit(value=most, why=f" ({more} more than {than})")
 
 
 def value_of(build: Build, measure: Measure) -> float | None:
@@ -131,7 +134,16 @@ def _accelerator(build: Build) -> str | None:
 def _shown(measure: Measure, value: float) -> str:
     if measure.is_bytes:
         return size(round(value))
-    return f"{round(value, 1):g} s" if measure.is_seconds else f"{round(value, 1):g}"
+    return f"{_plain(value)} s" if measure.is_seconds else _plain(value)
+
+
+def _rounded(measure: Measure, value: float) -> float:
+    return round(value) if measure.is_bytes else round(value, _DECIMALS)
+
+
+def _plain(value: float) -> str:
+    """A number with the decimals it has, and no exponent."""
+    return f"{value:.{_DECIMALS}f}".rstrip("0").rstrip(".")
 
 
 # -- what is new ----------------------------------------------------------------------------------
@@ -149,15 +161,15 @@ def _judge_new(budget: Budget, build: Build, last: Build | None) -> BudgetCheck:
     new = sorted(there - before)
     count, than = len(new), f"build {short(last.id)} did not have them"
     over = limit is not None and count > limit
-    text = f"{name} is {count} of at most {limit or 0:g}" + (f": {_listed(new)}; {than}" if new else "")
+    text = f"{name} is {count} of at most {_plain(limit or 0)}" + (f": {_listed(new)}; {than}" if new else "")
     return BudgetCheck(
         measure=name, sentence=text, over=budget.over if over else None, value=count, limit=limit
     )
 
 
 def _names(measure: Measure, test: BootResult | None) -> frozenset[str] | None:
-    """The files or ports that were found, cut as on record; None when nobody looked: a machine that nobody
-    can log in to, or where nobody becomes root, is none that was measured."""
+    """The files or ports that were found, cut as on record; None when there are none: whoever can log in to
+    look found a port at least, and whoever becomes root a setuid file."""
     if test is None:
         return None
     found = test.setuid if measure is Measure.NEW_SETUID_FILES else test.ports

@@ -76,7 +76,11 @@ def test_a_budget_takes_the_place_of_the_parents_and_nothing_takes_it_back(files
 
 
 def test_what_is_shown_can_be_loaded_again(files: Files) -> None:
-    text = one("{size: {most: 1G, grows: 5%, over: fail}, boot-seconds: {most: 90}, new-ports: {most: 0}}")
+    more = "packages: {grows: 123456.789%}, memory: {grows: 0.125%}, build-seconds: {grows: 999999999.999}"
+    text = one(
+        "{size: {most: 1G, grows: 5%, over: fail}, boot-seconds: {most: 90}, new-ports: {most: 0}, "
+        f"{more}}}"
+    )
     image = files.load(text).diskimages["one"]
     shown = diskimage_data(image)
     assert shown["budgets"]["size"] == {"most": 1 << 30, "grows": "5%", "over": "fail"}

@@ -146,6 +146,32 @@ def test_seconds_of_an_emulated_machine_are_not_compared_with_those_of_a_real_on
     assert check(budget, build(test=boot(measures={"ssh_seconds": 12})), fast).over is BudgetAction.HOLD
 
 
+@pytest.mark.parametrize(
+    ("measure", "grows", "before", "now", "is_over", "said"),
+    [
+        # Of floats, 0.7 and 0.1 are less than 0.8.
+        (Measure.SSH_SECONDS, 0.1, 0.7, 0.8, False, "is 0.8 s of at most 0.8 s (0.1 s more than the 0.7 s"),
+        (Measure.SSH_SECONDS, "10", 70.7, 77.8, True, "is 77.8 s, 0.03 s over 77.77 s (10 % more than"),
+        (Measure.MEMORY, "0.1", 500.0, 500.0, False, "is 500 B of at most 500 B (0.1 % more than the 500 B"),
+        (Measure.MEMORY, "0.1", 500.0, 501.0, True, "is 501 B, 1 B over 500 B (0.1 % more than the 500 B"),
+    ],
+)
+def test_what_is_over_can_be_seen(
+    measure: Measure, grows: float | str, before: float, now: float, is_over: bool, said: str
+) -> None:
+    names = {Measure.SSH_SECONDS: "ssh_seconds", Measure.MEMORY: "memory_used"}
+    last, made = (build(n, test=boot(measures={names[measure]: v})) for n, v in ((1, before), (2, now)))
+    budget = Budget(measure=measure, grows=float(grows), relative=isinstance(grows, str))
+    found = check(budget, made, last)
+    assert (found.over is not None) == is_over
+    assert said in found.sentence
+
+
+def test_large_numbers_are_written_out() -> None:
+    found = check(Budget(measure=Measure.PACKAGES, most=1_000_000), build(measures={"packages": 1234567.0}))
+    assert found.sentence == "packages is 1234567, 234567 over 1000000"
+
+
 SETUID = Budget(measure=Measure.NEW_SETUID_FILES, most=0, over=BudgetAction.FAIL)
 
 
