@@ -18,6 +18,7 @@ is which check it was, `time` when, and `why` the last line that it printed; the
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -60,8 +61,10 @@ def body_of(build: Build, changes: Mapping[str, Any] | None) -> str:
 
 
 def id_of_refusal(build: Build, word: Withholding) -> str:
-    """What tells the refusal of a build from all others."""
-    return f"{build.id}.refused.{word.provider or '*'}.{word.time.timestamp():.3f}"
+    """What tells the refusal of a build from all others; with one dot, as the id of every event."""
+    # A name may have dots, and it may be anything: a record says it.
+    name = "" if word.provider is None else hashlib.sha256(word.provider.encode(errors="replace")).hexdigest()
+    return f"{build.id}.refused-{name[:8] or 'all'}-{round(word.time.timestamp() * 1000)}"
 
 
 def body_of_refusal(build: Build, word: Withholding) -> str:

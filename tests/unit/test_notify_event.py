@@ -8,6 +8,8 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from builder.model import BudgetAction, BudgetCheck, BuildState, Failure, FailureClass, Withholding
 from builder.notify import event
 from tests.unit.worker_world import build
@@ -94,6 +96,18 @@ def test_a_build_that_failed() -> None:
         "lines": list(REASON.lines),
     }
     assert (said["state"], said["changes"]) == ("failed", None)
+
+
+@pytest.mark.parametrize("provider", [None, "cloud.example-one", "../../etc/x", "\ud800"])
+def test_the_id_of_a_refusal_can_be_part_of_a_file_s_name(provider: str | None) -> None:
+    word = Withholding(provider=provider, by="check in one", time=READY.state_time)
+    said = event.id_of_refusal(READY, word)
+    assert re.fullmatch(rf"{READY.id}\.[a-z0-9-]+", said)
+    others = [
+        replace(word, provider="another"),
+        replace(word, time=word.time + timedelta(milliseconds=1)),
+    ]
+    assert said not in {event.id_of_refusal(READY, other) for other in others}
 
 
 def test_the_text_is_one_line_that_no_terminal_obeys() -> None:

@@ -443,3 +443,14 @@ def test_what_a_check_refuses_is_told_once_to_those_who_want_to_know_of_failures
     assert (told["event"], told["build"], told["provider"]) == ("refusal", made.id, provider)
     assert (told["by"], told["why"]) == ("check in one", word.why)
     assert said in told["text"] and "\x1b" not in told["text"] and "\n" not in told["text"]
+
+
+def test_a_refusal_that_waits_is_counted_for_its_target(stage: Stage, server: Receiver) -> None:
+    notifier = started(stage)
+    made = ends(stage, 1)
+    over(notifier)
+    server.answers = [500]
+    word = Withholding(provider="two.example", by=check_in("two.example"), time=stage.now, why="no network")
+    stage.store.withhold("img", made.id, word)
+    over(notifier)
+    assert waits(stage) == {"chat": 1}
