@@ -11,7 +11,7 @@ What it said is written in this order, so that a crash between loses nothing:
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +34,7 @@ from builder.planning.actions import IMAGEPOOL, Verdict
 from builder.planning.canary import Clearing, canaries_of, steps_of
 from builder.planning.checking import Checking, check_in, refused_where
 from builder.planning.records import may_go_out
+from builder.planning.words import short, withheld
 from builder.store.base import Claim
 from builder.workers import hook
 from builder.workers.base import World
@@ -47,6 +48,8 @@ STEP: Final = "check"
 #: is the shell's for what a signal ended.
 _CAN_NOT_TELL: Final = frozenset({75, 126, 127})
 _SIGNALS: Final = 128
+#: Why a check is ended that is to say nothing any more.
+_NEEDLESS: Final = "nobody needs to know any more"
 #: How often a record is read again that somebody else writes meanwhile.
 _ATTEMPTS: Final = 10
 
@@ -58,7 +61,8 @@ def let_out(world: World, config: Config, clearing: Clearing) -> bool:
     for step in again:
         if isinstance(step, Clearing) and step.build.id == clearing.build.id and step.verdict is Verdict.NOW:
             word = Clearance(provider=None, by=IMAGEPOOL, time=now, why=step.reason)
-            world.store.clear(clearing.image, clearing.build.id, word)
+            # On the very record that it was decided on: somebody's word that comes meanwhile stays.
+            world.store.update_build(step.build.clear(word))
             return True
     return False
 
@@ -103,7 +107,7 @@ class _Asking:
         self._policy = policy
         self._upload = upload
         self._claim = claim
-        self._seen: ImageRecords | None = None
+        self._seen: tuple[Config, ImageRecords] | None = None  #: by which somebody needs to know
 
     def ask(self) -> bool:
         """Ask, and write what it said; whether it said anything."""
@@ -111,6 +115,8 @@ class _Asking:
         tries = before.tries if before is not None else 0
         self._write(Checked(verdict=CheckVerdict.RUNNING, time=self._world.clock(), tries=tries))
         verdict, why = self._answer()
+        if verdict is CheckVerdict.REFUSED and not self._is_next(self._fresh()):
+            verdict, why = None, _NEEDLESS  # who said so a moment ago has the last word
         if verdict is None:
             LOG.info("the check of %s was ended: %s", self._upload.name, why)
             # As if it had not been asked. The store may be away as well: then the next one begins anew.
@@ -123,7 +129,8 @@ class _Asking:
         if verdict is CheckVerdict.REFUSED:
             self._refuse(why)
         self._write(Checked(verdict=verdict, time=self._world.clock(), why=why, tries=tries + 1))
-        LOG.info("the check of %s: %s%s", self._upload.name, verdict, f": {why}" if why else "")
+        level = logging.INFO if verdict is CheckVerdict.GOOD else logging.WARNING
+        LOG.log(level, "the check of %s: %s%s", self._upload.name, verdict, f": {why}" if why else "")
         return True
 
     def _answer(self) -> tuple[CheckVerdict | None, str]:
@@ -143,8 +150,8 @@ class _Asking:
         except ActionFailedError as error:
             failure = error.failure
             assert isinstance(failure, Failure)  # as a hook's always is
-            return _verdict(failure), next(filter(str.strip, reversed(failure.lines)), failure.message)
-        return CheckVerdict.GOOD, next(filter(str.strip, reversed(lines)), "")
+            return _verdict(failure), _why(failure)
+        return CheckVerdict.GOOD, _last(lines)
 
     def _why_stop(self) -> Failure | None:
         """Why nobody needs to know any more."""
@@ -153,24 +160,35 @@ class _Asking:
             message = "the daemon stops"
         elif not self._claim.valid:
             message = "the claim was lost"
-        elif not self._is_wanted():
-            message = "nobody needs to know any more"
+        elif not self._is_needed():
+            message = _NEEDLESS
         if message is None:
             return None
         return Failure(failure_class=FailureClass.INTERRUPTED, message=message, step=STEP)
 
-    def _is_wanted(self) -> bool:
-        config, name = self._world.config(), self._upload.image
-        records = self._world.recent.snapshot(self._world.store).image(name)
-        if records is self._seen:
+    def _is_needed(self) -> bool:
+        """Whether anybody still needs to know, as far as is seen; cheap, for it is asked all the time."""
+        store, name = self._world.store, self._upload.image
+        seen = self._world.config(), self._world.recent.snapshot(store).image(name)
+        known = self._seen
+        if known is not None and seen[0] is known[0] and seen[1] is known[1]:
             return True
-        image = config.diskimages.get(name)
+        # What is recent may be from before all that made us ask.
+        if not self._is_next(seen[1]) and not self._is_next(store.snapshot().image(name)):
+            return False
+        self._seen = seen
+        return True
+
+    def _is_next(self, records: ImageRecords) -> bool:
+        """Whether by those records it is what is to be checked in its provider."""
+        config = self._world.config()
+        image = config.diskimages.get(records.name)
         canaries = None if image is None else canaries_of(image, config, records)
         wanted = canaries.to_check(self._upload.provider) if canaries is not None else None
-        if wanted is None or wanted.name != self._upload.name:
-            return False
-        self._seen = records
-        return True
+        return wanted is not None and wanted.name == self._upload.name
+
+    def _fresh(self) -> ImageRecords:
+        return fresh_records(self._world.store, self._world.config(), self._upload.image)
 
     def _refuse(self, why: str) -> None:
         """Withhold its build, if nobody has yet."""
@@ -180,6 +198,8 @@ class _Asking:
             by, now = check_in(upload.provider), self._world.clock()
             word = Withholding(provider=provider, by=by, time=now, why=why)
             store.withhold(upload.image, upload.build_id, word)
+            again = f"'imagepool build unquarantine {short(upload.build_id)}' takes that back"
+            LOG.warning("%s: %s; %s", upload.image, withheld(upload.build_id, word), again)
 
     def _write(self, checked: Checked | None) -> None:
         """Put on the upload's record how far the check is; NotFoundError when there is nothing to check any
@@ -219,3 +239,20 @@ def _verdict(failure: Failure) -> CheckVerdict | None:
         return CheckVerdict.UNKNOWN  # it could not be run, or did not end
     unknown = code < 0 or code > _SIGNALS or code in _CAN_NOT_TELL
     return CheckVerdict.UNKNOWN if unknown else CheckVerdict.REFUSED
+
+
+def _why(failure: Failure) -> str:
+    """Why a check did not find an image good: its last words, when it ended by itself."""
+    said = _last(failure.lines)
+    if failure.failure_class is not FailureClass.HOOK:
+        return f"{failure.message}; it said last: {said}" if said else failure.message
+    return said or f"it said nothing, and {_ended(failure.exit_code or 0)}"
+
+
+def _ended(code: int) -> str:
+    return f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+
+
+def _last(lines: Iterable[str]) -> str:
+    """The last line with anything in it; "" when there is none."""
+    return next(filter(str.strip, reversed([*lines])), "")
