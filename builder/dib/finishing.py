@@ -114,7 +114,7 @@ class Finishing:
             if judgement.withheld:
                 withheld.write(job.images_dir, job.image.name, job.build_id, judgement.withheld)
             if judgement.failure is not None:
-                publication.describe(self._work.manifests)
+                publication.fail(self._work.manifests, datetime.now(UTC))
         if judgement.failure is not None:
             self._judged = judgement.failure
             raise ActionFailedError(judgement.failure.summary, judgement.failure)

@@ -49,16 +49,15 @@ class Judge:
         measured = replace(record, artifacts=finished.artifacts, measures=finished.measures, ended=now)
         checks = judge(self._image.budgets, measured, last_good(self._known(), record))
         action = worst(checks)
-        word = None
-        if action in (BudgetAction.HOLD, BudgetAction.FAIL):
-            held = action is BudgetAction.HOLD
-            word = Withholding(provider=None, by=IMAGEPOOL, time=now, why=sentence(checks), held=held)
-        self._progress.judged(finished.measures, checks, word if word is not None and word.held else None)
+        hold = None
+        if action is BudgetAction.HOLD:
+            hold = Withholding(provider=None, by=IMAGEPOOL, time=now, why=sentence(checks), held=True)
+        self._progress.judged(finished.measures, checks, hold)
         if action is not None:
             LOG.warning("build %s of %s (%s) is %s", record.id, record.image, action, sentence(checks))
         failure = _failure(checks) if action is BudgetAction.FAIL else None
         self._failed = measured if failure is not None else None
-        return Judgement(withheld=(word,) if word is not None else (), failure=failure)
+        return Judgement(withheld=(hold,) if hold is not None else (), failure=failure)
 
     def kept(self) -> str | None:
         """The directory beside which the files of a build that fails over budget can stay, to be looked at:
@@ -86,11 +85,13 @@ class Judge:
         return self._failed is not None
 
     def _known(self) -> ImageRecords:
-        """What is known now: the last good build may have been put in quarantine while this one was made."""
+        """What is known now: the last good build may have been put in quarantine while this one was made. A
+        tree that does not have this one either has lost its records, and tells nothing."""
         try:
-            return self._world.store.snapshot().image(self._image.name)
+            known = self._world.store.snapshot().image(self._image.name)
         except StoreUnavailableError:
             return self._records
+        return self._records if known.build(self._progress.record.id) is None else known
 
 
 def _failure(checks: tuple[BudgetCheck, ...]) -> Failure:

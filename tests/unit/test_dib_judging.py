@@ -101,15 +101,15 @@ def test_the_word_that_holds_it_is_beside_the_files_before_they_count_as_whole(
 
 
 def test_what_fails_is_described_and_left_and_never_whole(tmp_path: Path, control: Path) -> None:
-    word = Withholding(provider=None, by="imagepool", time=HOLD.time, why="it is fat")
     work = work_of(tmp_path, control, BudgetAction.FAIL)
-    judge = Judge(Judgement(withheld=(word,), failure=BAD))
+    judge = Judge(Judgement(failure=BAD))
     with pytest.raises(ActionFailedError) as caught:
         judge.run(work)
     assert caught.value.failure == BAD
     assert judge.told == []
     (found,) = kept.find(work.images_dir)
-    assert (found.finished, found.described, found.withheld) == (None, True, (word,))
+    assert (found.finished, found.described) == (None, True)
+    assert found.failed is not None
     assert set(found.formats) == set(FORMATS)
     assert (artifacts.directory(work.images_dir, NAME, BUILD) / "packages.json").is_file()
     assert list(work.work_dir.iterdir()) == []

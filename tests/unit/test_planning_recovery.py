@@ -380,6 +380,18 @@ def test_a_build_that_was_not_finished_failed_and_what_it_left_goes() -> None:
     assert list(reasons(steps)) == [held.id] and "never became ready" in reasons(steps)[held.id]
 
 
+def test_files_that_stayed_of_a_build_that_failed_go_with_its_record() -> None:
+    file = KeptFile(format=QCOW2, artifact=made(9))
+    failed = kept(NEW, file, finished=None, recorded=(), failed=NOW - MINUTE)
+    steps = plan({"north": [image(OLD)]}, failed, kept(OLD))
+    (build,) = [build for build in builds_of(steps) if build.id == NEW.id]
+    assert (build.state, build.builder_id, build.artifacts) == (BuildState.FAILED, HERE, ())
+    assert build.reason is not None and build.reason.message.startswith("it had failed when")
+    told = next(step.reason for step in steps if step.build and step.build.id == NEW.id)
+    assert told == "It had failed when the records were lost; what it left is cleaned up."
+    assert [step for step in steps if step.fate is Fate.LEFT] == []
+
+
 def test_what_belongs_to_a_build_on_record_that_is_not_ready_follows_it() -> None:
     half = image(NEW, status=GlanceStatus.SAVING)
     good = image(NEW, sent(NEW, "south"))

@@ -15,7 +15,7 @@ from builder.config.model import Budget
 from builder.dib import engine
 from builder.dib.checks import space
 from builder.dib.job import Job
-from builder.dib.output import withheld
+from builder.dib.output import kept, withheld
 from builder.dib.product import Finished, Judgement, Product
 from builder.errors import ActionFailedError
 from builder.model import (
@@ -27,6 +27,7 @@ from builder.model import (
     Measure,
     Release,
     Request,
+    Snapshot,
     Withholding,
 )
 from builder.workers.adopter import look_back
@@ -131,6 +132,25 @@ def test_what_was_held_or_withheld_anywhere_is_nothing_to_compare_with(stage: St
     assert check.baseline is not None
 
 
+def test_records_that_are_lost_while_it_is_made_make_no_first_build_of_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = built(stage)
+    budgets(stage, Budget(measure=Measure.SIZE, grows=0))
+
+    def meanwhile(job: Job, *, judge: Callable[[Finished], Judgement], **told: Any) -> Product:
+        def blind(finished: Finished) -> Judgement:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(stage.store, "snapshot", Snapshot)
+                return judge(finished)
+
+        return make_image(job, judge=blind, **told)
+
+    monkeypatch.setattr(engine, "run", meanwhile)
+    (check,) = built(stage).budgets
+    assert check.baseline == first.artifacts[0].size
+
+
 def test_an_image_put_in_quarantine_while_it_is_made_stays_there(stage: Stage) -> None:
     budgets(stage, FEW)
     word = Withholding(provider=None, by="ann", time=NOW, why="wrong kernel")
@@ -174,8 +194,9 @@ def test_what_fails_keeps_its_files_to_be_looked_at_until_the_next_build(stage: 
     assert made.kept == str(stage.config.images_dir / f"img-{made.id}.d")
     assert f"img-{made.id}.raw" in stage.files()
     assert uploads(stage) == 0
-    # Whoever finds them without a record is told as well; and the next start leaves them.
-    assert [(word.provider, word.held) for word in beside(stage, made)] == [(None, False)]
+    # Whoever finds them without a record is told that they are no good build's; the next start leaves them.
+    (found,) = kept.find(stage.config.images_dir)
+    assert (found.failed is not None, found.finished, found.withheld) == (True, None, ())
     look_back(stage.world)
     assert f"img-{made.id}.raw" in stage.files()
 

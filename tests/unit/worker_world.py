@@ -120,7 +120,7 @@ def make_image(
         made.append(raw_artifact(data, each))
         if not job.image.is_judged:
             on_artifact(made[-1])
-    judged(job, judge(Finished(artifacts=tuple(made), measures={"packages": 300.0})))
+    judged(job, publication, judge(Finished(artifacts=tuple(made), measures={"packages": 300.0})))
     for artifact in made if job.image.is_judged else ():
         on_artifact(artifact)
     publication.finish(job.work_dir / "none", None, tuple(made), now)
@@ -129,11 +129,12 @@ def make_image(
     )
 
 
-def judged(job: Job, judgement: Judgement) -> None:
+def judged(job: Job, publication: artifacts.Publication, judgement: Judgement) -> None:
     """What the engine does with a judgement; raises what ends the build."""
     if judgement.withheld:
         withheld.write(job.images_dir, job.image.name, job.build_id, judgement.withheld)
     if judgement.failure is not None:
+        publication.fail(job.work_dir / "none", datetime.now(UTC))
         raise ActionFailedError(judgement.failure.summary, judgement.failure)
 
 
