@@ -29,10 +29,11 @@ from builder.workers.marking import mark
 from builder.workers.promoting import Promoting
 from builder.workers.reading import fresh_records
 
-#: What the names of the lanes begin with in which checks run.
-_CHECK: Final = "check of "
-#: Seconds for checks to end when the daemon stops.
-_LET_GO: Final = GRACE + 2.0
+#: Checks that one daemon runs at once: each is a program, and a server in some cloud.
+_AT_ONCE: Final = 10
+#: Seconds for checks to end when the daemon stops. Whatever ignores TERM and has the output of a check is
+#: waited for twice before it is killed (`Child.stop`); left alone, it would outlive us.
+_LET_GO: Final = GRACE + 12.0
 
 
 class Promoter(Worker):
@@ -41,11 +42,18 @@ class Promoter(Worker):
     def __init__(self, world: World, name: str) -> None:
         super().__init__(world, name)
         self._planner = Planner()
-        self._lanes = PacedLanes(
+        self._lanes = self._paced(name)
+        # The promotion of other images there must not wait for a check that hangs.
+        self._checks = self._paced(f"{name}-checks", at_once=_AT_ONCE)
+
+    def _paced(self, name: str, at_once: int | None = None) -> PacedLanes:
+        world = self.world
+        return PacedLanes(
             Lanes(name, world.store.wake),
             clock=world.clock,
             ending=lambda: world.ending,
             on_failure=self.count_failure,
+            at_once=at_once,
         )
 
     def act(self, config: Config, snapshot: Snapshot, now: datetime) -> Pass:
@@ -54,20 +62,22 @@ class Promoter(Worker):
         # In each lane first what changes who serves: somebody may wait for that.
         jobs = [*self._promotions(config, plan), *self._markings(config, snapshot, now)]
         steps = self._planner.canaries(config, snapshot, now)
-        jobs += self._canaries(config, steps)
+        jobs += self._clearings(config, steps)
+        again = [self._lanes.start(jobs, now), self._checks.start(self._checkings(config, steps), now)]
         dues = (each.due for each in (*plan, *steps) if each.verdict is Verdict.LATER)
-        return Pass(due=earliest([self._lanes.start(jobs, now), *dues]))
+        return Pass(due=earliest([*again, *dues]))
 
     def run(self) -> None:
         """Pass after pass until the daemon is about to stop, and no check runs any more."""
         super().run()
         deadline = time.monotonic() + _LET_GO
-        while any(map(_is_check, self._lanes.busy())) and time.monotonic() < deadline:
-            self._lanes.wait_one(deadline - time.monotonic())
+        while self._checks.busy() and time.monotonic() < deadline:
+            self._checks.wait_one(deadline - time.monotonic())
 
     def drain(self) -> bool:
         """Wait until no lane is busy; whether any of them did anything since the last drain."""
-        return self._lanes.drain()
+        did = [self._lanes.drain(), self._checks.drain()]
+        return any(did)
 
     def _promotions(self, config: Config, plan: tuple[Promotion, ...]) -> Iterator[Job]:
         for promotion in plan:
@@ -79,21 +89,21 @@ class Promoter(Worker):
                     do=partial(self._do, config, promotion.upload),
                 )
 
-    def _canaries(self, config: Config, steps: Iterable[Clearing | Checking]) -> Iterator[Job]:
+    def _clearings(self, config: Config, steps: Iterable[Clearing | Checking]) -> Iterator[Job]:
         for step in steps:
-            if step.verdict is not Verdict.NOW:
-                continue
-            if isinstance(step, Clearing):
+            if isinstance(step, Clearing) and step.verdict is Verdict.NOW:
                 yield Job(
                     lane=f"canaries of {step.image}",
                     key=f"letting out of {step.build.id}",
                     reason=step.reason,
                     do=partial(let_out, self.world, config, step),
                 )
-            else:
-                # Of one image alone: the promotion of others there must not wait for a check that hangs.
+
+    def _checkings(self, config: Config, steps: Iterable[Clearing | Checking]) -> Iterator[Job]:
+        for step in steps:
+            if isinstance(step, Checking) and step.verdict is Verdict.NOW:
                 yield Job(
-                    lane=f"{_CHECK}{step.upload.image} in {step.upload.provider}",
+                    lane=f"{step.upload.image} in {step.upload.provider}",
                     key=f"check of {step.upload.name}",
                     reason=step.reason,
                     do=partial(check, self.world, config, step),
@@ -131,7 +141,3 @@ class Promoter(Worker):
             if same and again.verdict is Verdict.NOW:
                 return again
         return None
-
-
-def _is_check(lane: str) -> bool:
-    return lane.startswith(_CHECK)

@@ -28,6 +28,7 @@ from builder.workers.promoter import Promoter
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.store import FakeStore, FakeTree
 from tests.unit.mortal_world import Fate, Killed, MortalCloud, MortalStore
+from tests.unit.test_workers_hook import alive
 from tests.unit.test_workers_promoter import behind, current, ready, taken
 from tests.unit.worker_world import NOW, Stage
 
@@ -68,14 +69,14 @@ def work(stage: Stage) -> Promoter:
 
 
 def begun(stage: Stage) -> tuple[Upload, Upload]:
-    """The first build serves both regions; the second is ready in both. Its uploads."""
+    """The first build serves all regions; the second is ready in all. Its uploads in the first two."""
     policy = stage.config.diskimages["img"].promote
     stage.image(promote="each")
-    for region in ("one", "two"):
+    for region in stage.clouds:
         ready(stage, 1, region)
     work(stage)
     stage.image(promote=policy)
-    uploads = tuple(behind(stage, ready(stage, 2, region)) for region in ("one", "two"))
+    uploads = tuple(behind(stage, ready(stage, 2, region)) for region in stage.clouds)
     return uploads[0], uploads[1]
 
 
@@ -294,6 +295,28 @@ def test_a_check_that_hangs_holds_up_no_other_image_and_ends_with_the_daemon(tmp
     assert verdict(stage, one) is CheckVerdict.RUNNING
     hanging.stop()
     assert stage.store.snapshot().image("img").uploads_claimed == frozenset()
+
+
+def test_what_a_check_started_ends_with_the_daemon_however_stubborn_it_is(tmp_path: Path) -> None:
+    stubborn = tmp_path / "stubborn"
+    begins = f'(trap "" TERM; exec sleep 300) & echo $! > {stubborn}; {BEGINS}; wait'
+    stage = staged(tmp_path, begins)
+    one, _ = begun(stage)
+    hanging = Hanging(stage, one)
+    hanging.stop()
+    assert stage.store.snapshot().image("img").uploads_claimed == frozenset()
+    stage.until(lambda: not alive(int(stubborn.read_text())))
+
+
+def test_no_more_checks_run_at_once_than_a_machine_bears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builder.workers.promoter._AT_ONCE", 1)
+    stage = Stage(tmp_path, clouds={name: FakeCloud() for name in ("one", "two", "three")})
+    arranged(stage, "mkdir alone || exit 1; sleep 1; rmdir alone", providers=("one", "two"))
+    uploads = begun(stage)
+    work(stage)
+    assert [verdict(stage, upload) for upload in uploads] == [CheckVerdict.GOOD, CheckVerdict.GOOD]
 
 
 @pytest.mark.parametrize("why", ["withheld", "promoted by hand", "no check is configured any more"])
