@@ -20,7 +20,6 @@ from builder.errors import (
     ActionFailedError,
     ConflictError,
     ImagepoolError,
-    NotFoundError,
     RefusedError,
     StoreUnavailableError,
 )
@@ -150,19 +149,6 @@ def delete_files(world: World, config: Config, build: Build) -> None:
         artifacts.delete(config.images_dir, build.image, build.id, world.identity.installation_id)
     except (RefusedError, OSError) as error:
         LOG.warning("files of the failed build %s stay until the next start: %s", build.id, error)
-
-
-def make_room(world: World, config: Config, records: ImageRecords) -> None:
-    """Take away the files that stayed on this machine of the image's builds that failed over budget: there
-    are those of one at most, for as long as it is the last."""
-    for build in records.builds:
-        if build.kept is None or build.builder_id != world.identity.builder_id:
-            continue
-        delete_files(world, config, build)
-        try:
-            world.store.update_build(replace(build, kept=None))
-        except (ConflictError, NotFoundError) as error:
-            LOG.info("build %s still says that its files stay: %s", build.id, error.message)
 
 
 def _new_record(world: World, task: Task) -> Build:

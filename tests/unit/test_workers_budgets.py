@@ -32,6 +32,7 @@ from builder.model import (
 )
 from builder.workers.adopter import look_back
 from builder.workers.builder import Builder
+from builder.workers.fitness import Fitness
 from builder.workers.uploader import Uploader
 from tests.fakes.store import FakeTree
 from tests.unit.test_workers_crashes import Killed, ask, everybody, mortal, reborn, stage_of, until_quiet
@@ -217,6 +218,44 @@ def test_files_of_what_fails_go_when_the_disk_has_no_room_for_as_much_again(
     assert made.state is BuildState.FAILED
     assert made.kept is None
     assert stage.files() == set()
+
+
+def other_is_built(stage: Stage) -> bool:
+    """Somebody asks for a build of another image; whether it is made."""
+    stage.now += timedelta(hours=1)
+    stage.store.request_build(Request(image="other", by="ann", why="new", time=stage.now))
+    return Builder(stage.world, "builder").step().did
+
+
+def test_what_stays_of_one_image_goes_when_another_needs_the_room(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budgets(stage, replace(FEW, over=BudgetAction.FAIL))
+    made = built(stage)
+    stage.image("other", budgets=())
+    disk = space.file_system(stage.root)
+    monkeypatch.setattr(space, "file_system", lambda path: replace(disk, free=1 << 40))
+    assert other_is_built(stage)
+    assert f"img-{made.id}.raw" in stage.files()
+    # The last one took as much, and the next may take a little more.
+    full = replace(disk, free=stage.config.disk_reserve + 4096)
+    monkeypatch.setattr(space, "file_system", lambda path: full)
+    assert other_is_built(stage)
+    assert f"img-{made.id}.raw" not in stage.files()
+    assert stage.store.get_build("img", made.id).kept is None
+
+
+def test_what_stays_keeps_no_machine_from_building(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    budgets(stage, replace(FEW, over=BudgetAction.FAIL))
+    made = built(stage)
+    stage.image("other", budgets=())
+    full = replace(space.file_system(stage.root), free=stage.config.disk_reserve - 1)
+    monkeypatch.setattr(space, "file_system", lambda path: full)
+    stage.world = replace(stage.world, fitness=Fitness())
+    assert not other_is_built(stage)
+    assert stage.world.presence.daemon.unfit is not None
+    assert stage.files() == set()
+    assert stage.store.get_build("img", made.id).kept is None
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
