@@ -17,8 +17,8 @@ class Measure(StrEnum):
     ALLOCATED_SIZE = "allocated-size"  #: bytes of the raw image that are no holes
     DISK_CLAIMED = "disk-claimed"  #: bytes that its first boot wrote
     PACKAGES = "packages"  #: how many are in its package database
-    BOOT_SECONDS = "boot-seconds"  #: until userspace was up
-    SSH_SECONDS = "ssh-seconds"  #: until somebody could log in
+    BOOT_SECONDS = "boot-seconds"  #: from power-on until the console shows userspace
+    SSH_SECONDS = "ssh-seconds"  #: from power-on until an SSH server answered
     MEMORY = "memory"  #: bytes in use on a machine that has just come up
     NEW_SETUID_FILES = "new-setuid-files"  #: setuid or setgid files that the last good build did not have
     NEW_PORTS = "new-ports"  #: ports open to others that were not on the last good build
