@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from builder.config.model import Canary
-from builder.model import Checked, CheckVerdict, Clearance, Pause, UploadState, Withholding
+from builder.errors import NotFoundError
+from builder.model import Build, Checked, CheckVerdict, Clearance, Pause, UploadState, Withholding
+from tests.fakes.store import FakeStore
 from tests.unit.cli_world import Result, World
 from tests.unit.planning_world import (
     DAY,
@@ -79,6 +81,17 @@ def test_a_dry_run_says_what_would_serve_and_changes_nothing(world: World) -> No
     done = world.run("image", "promote", IMAGE, "--dry-run", "-f", "json")
     assert (done.code, words(world)) == (0, {})
     assert rows(done)["north"]["fate"] == "moves" and "would be promoted everywhere" in done.err
+
+
+def test_what_could_not_be_put_on_record_is_not_said_to_be(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> Build:
+        raise NotFoundError("there is no such build any more")
+
+    monkeypatch.setattr(FakeStore, "clear", gone)
+    done = world.run("image", "promote", IMAGE)
+    assert done.code == 3 and "any more" in done.err and "is promoted" not in done.err
 
 
 def test_said_again_it_stays_as_it_was_said_first(world: World) -> None:

@@ -1,4 +1,4 @@
-"""The check that docs/promotion.md shows, with a cloud that is a directory: what it says and leaves behind."""
+"""The check that docs/promotion.md shows, with a cloud that is a directory: what it says and leaves there."""
 
 from __future__ import annotations
 

@@ -66,8 +66,18 @@ class Promote(ChangeService):
                 by=self.context.who(),
                 why=why,
             )
-            self._tell_what_serves(plan, dry=options.dry_run)
-            return self.carry_out(config, store, plan, options, write=lambda: _write(store, plan))
+            if options.dry_run:
+                self._tell_what_serves(plan, "would be")
+            return self.carry_out(config, store, plan, options, write=lambda: self._write(store, plan))
+
+    def _write(self, store: Store, plan: Rollback) -> Build:
+        """Put on record that the target may serve, and say so; its record as it was written last."""
+        assert plan.target is not None  # a promotion is of a build
+        build = plan.target
+        for word in plan.clear:
+            build = store.clear(plan.image, build.id, word)
+        self._tell_what_serves(plan, "is")
+        return build
 
     def _tell_what_is_held(self, records: ImageRecords) -> None:
         """Say that a newer build is held: whoever asks for the newest may mean that one."""
@@ -75,7 +85,7 @@ class Promote(ChangeService):
         if held is not None and (told := withheld.waits(held)) is not None:
             self.note(told)
 
-    def _tell_what_serves(self, plan: Rollback, *, dry: bool) -> None:
+    def _tell_what_serves(self, plan: Rollback, verb: str) -> None:
         target = plan.target
         if target is None:
             return
@@ -84,14 +94,4 @@ class Promote(ChangeService):
             self.note(f"{name} was promoted already; that stays")
             return
         where = [word.provider for word in plan.clear if word.provider is not None]
-        verb = "would be" if dry else "is"
         self.note(f"{name} {verb} promoted {f'in {listed(where)}' if where else 'everywhere'}")
-
-
-def _write(store: Store, plan: Rollback) -> Build:
-    """Put on record that the target may serve; its record as it was written last."""
-    assert plan.target is not None  # a promotion is of a build
-    build = plan.target
-    for word in plan.clear:
-        build = store.clear(plan.image, build.id, word)
-    return build
