@@ -115,9 +115,11 @@ class Notifier(Worker):
 
     def _tell(self, config: Config, news: _News, now: datetime) -> None:
         build, word = news.build, news.word
-        # Who wants to know what failed wants to know what is refused.
-        kind = build.state if word is None else BuildState.FAILED
-        targets = [target.name for target in config.told_of(build.image, kind)]
+        # Who wants to know what failed wants to know what is refused, and what waits for somebody's word.
+        kinds = {build.state} if word is None else {BuildState.FAILED}
+        if build.hold is not None:
+            kinds.add(BuildState.FAILED)
+        targets = sorted({target.name for kind in kinds for target in config.told_of(build.image, kind)})
         if not targets:
             return
         if word is None:

@@ -151,8 +151,10 @@ def test_each_hears_what_it_wants_of_the_images_that_want_it(stage: Stage, tmp_p
     ends(stage, 1)
     ends(stage, 2, BuildState.FAILED)
     ends(stage, 3, BuildState.FAILED, image="quiet")
+    # What is held waits for whoever is told of failures.
+    ends(stage, 4, withheld=(Withholding(provider=None, by="imagepool", time=NOW, held=True),))
     over(notifier)
-    assert sorted(said.read_text().split()) == ["all", "all", "bad"]
+    assert sorted(said.read_text().split()) == ["all", "all", "all", "bad", "bad"]
 
 
 def test_news_of_long_ago_is_none(stage: Stage, server: Receiver) -> None:
