@@ -128,12 +128,17 @@ def plan_quarantine(
 def plan_release(
     config: Config, snapshot: Snapshot, build: Build, provider: str | None, now: datetime
 ) -> Rollback:
-    """What serves where, once a build is no longer withheld from a provider, or with None from anywhere. Of
-    one that is held, None ends the hold alone; it is nowhere yet, and is sent first."""
+    """What serves where, once a build is no longer withheld from a provider, or with None from anywhere."""
     case = Case(config, snapshot, build.image, None if provider is None else [provider])
-    held = build if provider is None and build.hold is not None else None
-    freed = build.released(provider) if held is None else build.without_hold()
-    return case.result(None, (), case.with_builds({build.id: freed}), now, held=held)
+    return case.result(None, (), case.with_builds({build.id: build.released(provider)}), now)
+
+
+def plan_let_go(config: Config, snapshot: Snapshot, build: Build, now: datetime) -> Rollback:
+    """What serves where, once a build is no longer held: it is nowhere yet, and is sent first. Who else
+    withholds it from where has not said otherwise."""
+    case = Case(config, snapshot, build.image, None)
+    held = build if build.hold is not None else None
+    return case.result(None, (), case.with_builds({build.id: build.without_hold()}), now, held=held)
 
 
 def moved(move: Move, snapshot: Snapshot) -> bool:

@@ -12,7 +12,7 @@ from builder.planning.cleanup import plan_cleanup
 from builder.planning.explain import explain
 from builder.planning.promotion import plan_promotions
 from builder.planning.records import may_go_out, newest_good, undecided
-from builder.planning.rollback import MoveFate, plan_quarantine, plan_release
+from builder.planning.rollback import MoveFate, plan_let_go, plan_quarantine, plan_release
 from builder.planning.uploads import decide_uploads
 from tests.unit.planning_world import (
     DAY,
@@ -101,7 +101,7 @@ def test_it_makes_no_good_build_superfluous_and_others_that_are_held_after_a_whi
 
 def test_released_it_is_sent_first_where_nothing_of_it_is_yet() -> None:
     known = snapshot(records(fat(), GOOD, SERVES))
-    plan = plan_release(SETTINGS, known, fat(), None, NOW)
+    plan = plan_let_go(SETTINGS, known, fat(), NOW)
     (move,) = plan.moves
     assert (move.fate, move.build) == (MoveFate.UPLOAD, fat().released(None))
     assert move.reason == (
@@ -109,7 +109,7 @@ def test_released_it_is_sent_first_where_nothing_of_it_is_yet() -> None:
     )
     # Whatever is newer and good has taken its place.
     newer = ready(8, NOW - MINUTE)
-    plan = plan_release(SETTINGS, snapshot(records(newer, fat(), GOOD, SERVES)), fat(), None, NOW)
+    plan = plan_let_go(SETTINGS, snapshot(records(newer, fat(), GOOD, SERVES)), fat(), NOW)
     assert [move.fate for move in plan.moves] == [MoveFate.STAYS]
 
 
@@ -128,7 +128,11 @@ def test_what_is_said_of_one_provider_outlives_the_hold() -> None:
     assert word == Withholding(provider="north", by="ann", time=NOW, why="no driver")
     both = fat().withhold(word)
     assert plan_quarantine(SETTINGS, known, both, ["north"], NOW, by="bob", why="").withhold == ()
-    (move,) = plan_release(SETTINGS, snapshot(records(both, GOOD, SERVES)), both, None, NOW).moves
+    (move,) = plan_let_go(SETTINGS, snapshot(records(both, GOOD, SERVES)), both, NOW).moves
+    assert (move.fate, move.build) == (MoveFate.STAYS, GOOD)
+    # Nor does it change when it is said twice.
+    freed = both.let_go(RELEASE)
+    (move,) = plan_let_go(SETTINGS, snapshot(records(freed, GOOD, SERVES)), freed, NOW).moves
     assert (move.fate, move.build) == (MoveFate.STAYS, GOOD)
     # That of the provider ends by itself, and nothing of what is held goes out for that.
     (move,) = plan_release(SETTINGS, snapshot(records(both, GOOD, SERVES)), both, "north", NOW).moves

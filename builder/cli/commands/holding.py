@@ -16,7 +16,7 @@ from builder.cli.commands.withholding import (
 )
 from builder.errors import RefusedError
 from builder.model import Build, BuildState, Release
-from builder.planning.rollback import plan_quarantine, plan_release
+from builder.planning.rollback import plan_let_go, plan_quarantine
 from builder.planning.words import by_whom, short
 
 
@@ -46,7 +46,7 @@ class ReleaseBuild(ChangeService):
             snapshot = self.noted(store.snapshot())
             build = lookup.build(snapshot, options.build)
             self._check(build)
-            plan = plan_release(config, snapshot, build, None, now)
+            plan = plan_let_go(config, snapshot, build, now)
             if not plan.moves:
                 self.note(f"the configuration lets {build.image} go to no provider, so nothing of it is sent")
             release = Release(by=self.context.who(), time=now, why=why)
