@@ -195,6 +195,7 @@ def test_a_hold_is_no_quarantine_to_be_ended(world: World) -> None:
 
 
 def test_what_is_said_of_one_region_outlives_the_hold(world: World) -> None:
+    world.store.another_daemon().register(daemon())
     argv = ("build", "quarantine", TWO, "--provider", "north", "--reason", "no driver", "--no-wait")
     done = world.run(*argv)
     assert done.code == 0 and "already" not in done.err
