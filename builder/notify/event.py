@@ -13,7 +13,8 @@ An event is one JSON object. `text` is for people, the rest for programs:
     text                       one line
 
 Of a refusal, `event` is "refusal"; `provider` is from where the build is withheld, null for everywhere; `by`
-is which check it was, `time` when, and `why` the last line that it printed; the rest is not in it.
+is which check it was, `time` when, and `why` the last line that it printed, or how it ended; the rest is not
+in it.
 """
 
 from __future__ import annotations

@@ -60,7 +60,11 @@ class _ByHand(Case):
         build = self.records.build(ready[0].build_id) if ready else None
         if build is None:
             where = listed(p.name for p in self.providers)
-            raise RefusedError(f"no image of {self.image} is ready in {where} that may serve")
+            raise RefusedError(
+                f"no image of {self.image} is ready in {where} that may serve",
+                hint=f"`imagepool image explain {self.image}` says what is uploaded next,"
+                " `imagepool build list` what is withheld.",
+            )
         return build
 
     def promotable(self, build_id: str) -> Build:

@@ -179,6 +179,15 @@ def test_what_can_not_be(world: World, argv: tuple[str, ...], code: int, said: s
     assert words(world) == {}
 
 
+def test_where_nothing_is_ready_it_says_where_to_look(world: World) -> None:
+    for number in (2, 3):
+        word = Withholding(provider=None, by="ann", time=NOW, why="bad")
+        world.store.withhold(IMAGE, build_id(number), word)
+    done = world.run("image", "promote", IMAGE)
+    refused(done, 4, f"no image of {IMAGE} is ready in north and south that may serve")
+    assert f"`imagepool image explain {IMAGE}`" in done.err
+
+
 def test_an_older_build_is_what_a_rollback_is_for(world: World) -> None:
     with moving(world):
         world.run("image", "promote", IMAGE)
