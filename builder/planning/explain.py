@@ -16,7 +16,7 @@ from builder.planning.canary import Clearing, steps_of
 from builder.planning.cleanup import plan_cleanup
 from builder.planning.departed import why_departed
 from builder.planning.promotion import promotions_of
-from builder.planning.records import by_age, in_service, may_go_out, ready_uploads
+from builder.planning.records import by_age, in_service, may_go_out, ready_uploads, turned_away
 from builder.planning.retention import kept, lasting_uploads, marks_of
 from builder.planning.uploads import decide_uploads
 from builder.planning.words import at, changed, counted, failure, gone_for_good, listed, short, withheld
@@ -153,9 +153,9 @@ def _build_stays(config: Config, records: ImageRecords, build: Build) -> str:
             "It stays: its image is not in the configuration, but it goes only when somebody says so,"
             " with `imagepool cleanup`."
         )
-    if build.hold is not None:
+    if turned_away(build):
         newer = f"{counted(kept(image), 'newer build')} {'is' if kept(image) == 1 else 'are'}"
-        return f"It stays until {newer} good, or held as well.{_said(build.withheld, build)}"
+        return f"It stays until {newer} good, or held or rejected as well.{_said(build.withheld, build)}"
     if not may_go_out(build, None):
         return f"{_until_others(kept(image), 'build', '')}{_said(build.withheld, build)}{_pruned(build)}"
     stays = f"It stays: it is {_among(kept(image), 'build')}."

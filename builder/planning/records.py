@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
-from builder.model import Build, BuildState, ImageRecords, Upload, UploadState, UploadWish
+from builder.model import BudgetAction, Build, BuildState, ImageRecords, Upload, UploadState, UploadWish
 
 #: The time of what has not happened: before all others.
 NEVER: Final = datetime.min.replace(tzinfo=UTC)
@@ -51,6 +51,13 @@ def undecided(records: ImageRecords) -> Build | None:
     good = newest_good(records)
     newer = itertools.takewhile(lambda build: build is not good, ready_builds(records))
     return next((build for build in newer if build.hold is not None), None)
+
+
+def turned_away(build: Build) -> bool:
+    """Whether a build was held over its budget, and nobody has let it go: it waits, or was rejected."""
+    word = build.quarantine
+    over = word is not None and (word.held or bool(build.over_budget(BudgetAction.HOLD)))
+    return over and build.release is None
 
 
 def newest_first(uploads: Iterable[Upload]) -> tuple[Upload, ...]:

@@ -1,8 +1,8 @@
 """Decide which builds and uploads are superseded and may go, so that the last good one never does.
 
 What is withheld makes nothing superfluous, so that there is something to go back to; it goes itself as any
-other does, once enough good ones are newer; what is held, once enough others that are held are. Which is
-newer the builds tell: `state_time` is renewed on what serves (`Upload.since`).
+other does, once enough good ones are newer; what is held or was rejected, once enough others like it are.
+Which is newer the builds tell: `state_time` is renewed on what serves (`Upload.since`).
 
 Only images and providers of the configuration are judged: that one was taken out of it is no
 reason to delete anything (departed.py does that, when a person says so).
@@ -28,6 +28,7 @@ from builder.planning.records import (
     newest_ready,
     ready_builds,
     ready_uploads,
+    turned_away,
 )
 from builder.planning.words import at, counted, listed, short
 
@@ -117,12 +118,12 @@ def kept_for_the_record(config: Config, records: ImageRecords, now: datetime) ->
 
 
 def _superseded(image: DiskImage, records: ImageRecords) -> Iterator[Build]:
-    """The ready builds of which enough good ones are newer; of what is held, also when enough that is held is
-    newer: when nobody decides for weeks, each night's build must not stay."""
+    """The ready builds of which enough good ones are newer; of those turned away also when enough of these
+    are: when nobody releases one for weeks, each night's build must not stay."""
     ready, keep = ready_builds(records), kept(image)
-    held = [build for build in ready if build.hold is not None]
+    away = [build for build in ready if turned_away(build)]
     gone = {build.id for build in _beyond(ready, keep, lambda build: may_go_out(build, None))}
-    gone |= {build.id for build in _beyond(held, keep, lambda build: True)}
+    gone |= {build.id for build in _beyond(away, keep, lambda build: True)}
     return (build for build in ready if build.id in gone)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from builder.config.model import DiskImage
-from builder.model import Build, BuildState, Release, UploadState, Withholding
+from builder.model import BudgetAction, BudgetCheck, Build, BuildState, Release, UploadState, Withholding
 from builder.planning.actions import CleanupKind, Verdict
 from builder.planning.builds import decide_builds
 from builder.planning.cleanup import plan_cleanup
@@ -95,8 +95,19 @@ def test_it_makes_no_good_build_superfluous_and_others_that_are_held_after_a_whi
     rows = explain(config(image), snapshot(records(fat(2), GOOD)), NOW, IMAGE, HERE)
     (row,) = [row for row in rows if row.what == "clean-up of ready build 00000002"]
     assert row.reason.startswith(
-        "It stays until 2 newer builds are good, or held as well. Build 00000002 was held"
+        "It stays until 2 newer builds are good, or held or rejected as well. Build 00000002 was held"
     )
+
+
+def test_what_is_rejected_night_after_night_does_not_fill_the_disk() -> None:
+    over = (BudgetCheck(measure="size", sentence="it is fat", over=BudgetAction.HOLD),)
+    rejected = [held(fat(number, withheld=(), budgets=over)) for number in (5, 4, 3, 2)]
+    assert going(diskimage(keep=2), *rejected, GOOD) == {2, 3}
+    assert going(diskimage(keep=2), fat(6), *rejected, GOOD) == {2, 3, 4}
+    # What had been let out, and whatever else somebody put in quarantine, is there to go back to.
+    let_out = [replace(build, release=RELEASE) for build in rejected]
+    assert going(diskimage(keep=2), *let_out, GOOD) == set()
+    assert going(diskimage(keep=2), *(replace(build, budgets=()) for build in rejected), GOOD) == set()
 
 
 def test_released_it_is_sent_first_where_nothing_of_it_is_yet() -> None:
