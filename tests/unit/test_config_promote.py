@@ -59,6 +59,19 @@ def test_every_key_of_the_canaries_has_its_meaning(files: Files) -> None:
     )
 
 
+def test_its_texts_are_templates_as_all_others_are(files: Files) -> None:
+    text = """{canary: "{{ 'one' }}-east", soak: "{{ 2 }}h", check: [/etc/check, "{{ diskimage.name }}"]}"""
+    assert promoted(files, text) == Canary(
+        providers=("one-east",), soak=timedelta(hours=2), check=("/etc/check", "a")
+    )
+
+
+def test_they_are_checked_where_nobody_inherits_them(files: Files) -> None:
+    base = '- {name: base, abstract: true, promote: {canary: one-east, check: "/etc/{{ x"}}'
+    (told,) = files.problems(f"diskimages:\n{base}\n- name: a\n- name: b\n{PROVIDERS}")
+    assert "2: diskimages[0].promote.check: " in told
+
+
 def test_one_canary_is_enough_and_the_rest_has_its_defaults(files: Files) -> None:
     assert promoted(files, "{canary: one-east}") == Canary(
         providers=("one-east",), soak=timedelta(hours=1), check=(), check_timeout=timedelta(minutes=15)
@@ -151,6 +164,10 @@ PROBLEMS = {
         "{canary: one-east, check: bin/check}",
         "3: diskimages[0].promote.check: must name a program by its full path, as in"
         " '/etc/imagepool/check-image', not 'bin/check'",
+    ),
+    "a text that can't be rendered": (
+        "{canary: one-eats, check: [/etc/check, '{{ nothing }}']}",
+        "3: diskimages[0].promote.check: ",
     ),
     "a check of nothing": ("{canary: one-east, check: []}", "must name a program"),
 }
