@@ -15,12 +15,20 @@ import openstack
 import pytest
 
 from builder.dib.output.hashing import hash_file
+from builder.emulator.guest import boot
+from builder.emulator.machine import Disk, Machine
 from tests.e2e.machine import left_of, run
 from tests.e2e.place import CONFIG, Place
 from tests.realparts.devcloud import DevCloud, devcloud
 
 __all__ = ["devcloud"]
 pytestmark = pytest.mark.e2e
+
+#: Seconds; an emulated machine takes about a minute.
+BOOT_LIMIT = 600.0
+LOGIN_LIMIT = 120.0
+#: Whom the shipped images are for.
+IMAGE_USER = "zuul"
 
 
 @pytest.fixture
@@ -37,7 +45,7 @@ def place(devcloud: DevCloud) -> Iterator[Place]:
         shutil.rmtree(directory)
 
 
-def test_debian_is_built_killed_built_again_booted_and_uploaded_twice(
+def test_debian_is_built_killed_built_again_uploaded_twice_and_boots(
     place: Place, devcloud: DevCloud
 ) -> None:
     # A daemon dies while a real build has a loop device, partitions and mounts.
@@ -56,9 +64,7 @@ def test_debian_is_built_killed_built_again_booted_and_uploaded_twice(
     newest = next(build for build in builds if build["state"] == "ready")
     shown = place.json("build", "show", newest["id"][:8])
     assert shown["state"] == "ready"
-    # It was booted, and whoever the image is for could log in with the key of the config drive.
-    assert (shown["test"]["verdict"], shown["test"]["failed"]) == ("passed", [])
-    assert shown["test"]["measures"]["ssh_seconds"] > 0
+    assert shown["test"]["verdict"] == "passed"
     place.imagepool("build", "log", newest["id"])
 
     # The file is a sound image of the size and hash on record.
@@ -81,6 +87,12 @@ def test_debian_is_built_killed_built_again_booted_and_uploaded_twice(
             assert (image.status, image.size, image.hash_value) == ("active", newest["size"], hashes.sha512)
             assert image.properties["imagepool_build_id"] == newest["id"]
             assert {i.id for i in client.image.images()} <= known
+
+    # It boots, and whoever the image is for can log in with the key of the config drive.
+    with boot(Machine(image=Disk(path=file)), place.directory) as guest:
+        guest.wait_for_ssh(BOOT_LIMIT)
+        guest.wait_for_login(LOGIN_LIMIT, user=IMAGE_USER)
+        assert guest.ssh("sudo -n id -u", user=IMAGE_USER).stdout == "0\n"
 
     # Nothing is left of either build, nor of the daemon and its ZooKeeper once it has stopped.
     assert not list((place.directory / "work").iterdir())
