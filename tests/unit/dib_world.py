@@ -18,6 +18,7 @@ from builder.dib.limits import Limits
 from builder.dib.output import artifacts, hashing
 from builder.dib.output.hashing import Disk
 from builder.model import Artifact, Build, BuildState, ImageFormat
+from builder.process.child import find_tool
 
 FAKE_DIB = Path(__file__).parent.parent / "fakes" / "disk-image-create"
 FAKE_BOOT_TEST = FAKE_DIB.with_name("boot-test")
@@ -154,3 +155,15 @@ def job(place: Path, recipe: DiskImage) -> Job:
         log_path=place / "logs" / "build.log",
         earlier=(SMALL,),
     )
+
+
+def hold_vmdk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file; as long as it is there, qemu-img makes no vmdk."""
+    programs, hold = tmp_path / "programs", tmp_path / "hold"
+    programs.mkdir()
+    hold.touch()
+    wait = f'while [ "$1 $5" = "convert vmdk" ] && [ -e {hold} ]; do sleep 0.05; done'
+    (programs / "qemu-img").write_text(f'#!/bin/bash\n{wait}\nexec {find_tool("qemu-img")} "$@"\n')
+    (programs / "qemu-img").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    return hold

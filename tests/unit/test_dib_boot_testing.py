@@ -34,6 +34,7 @@ from tests.unit.dib_world import (
     FAKE_BOOT_TEST,
     bound_loops,
     eventually,
+    hold_vmdk,
     image,
     job,
     need_root,
@@ -287,14 +288,7 @@ def test_files_wait_for_the_test_unless_they_may_not(tmp_path: Path, control: Pa
 @pytest.fixture
 def hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file; as long as it is there, no vmdk gets made."""
-    programs, hold = tmp_path / "programs", tmp_path / "hold"
-    programs.mkdir()
-    hold.touch()
-    wait = f'while [ "$1 $5" = "convert vmdk" ] && [ -e {hold} ]; do sleep 0.05; done'
-    (programs / "qemu-img").write_text(f'#!/bin/bash\n{wait}\nexec /usr/bin/qemu-img "$@"\n')
-    (programs / "qemu-img").chmod(0o755)
-    monkeypatch.setenv("PATH", str(programs), prepend=":")
-    return hold
+    return hold_vmdk(tmp_path, monkeypatch)
 
 
 def test_other_formats_are_made_meanwhile_and_not_for_nothing(

@@ -30,13 +30,13 @@ from builder.dib.output.hashing import Disk
 from builder.dib.product import Product
 from builder.errors import ActionFailedError
 from builder.model import Artifact, BuildPhase, Failure, FailureClass, ImageFormat
-from builder.process.child import find_tool
 from tests.unit import reachable_world
 from tests.unit.dib_world import (
     BUILD,
     INSTALLATION,
     bound_loops,
     eventually,
+    hold_vmdk,
     image,
     job,
     need_root,
@@ -111,14 +111,7 @@ def test_a_build_passes_all_phases_and_publishes_what_its_record_says(tmp_path: 
 @pytest.fixture
 def hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """While this file is there, qemu-img makes no vmdk."""
-    programs, hold = tmp_path / "programs", tmp_path / "hold"
-    programs.mkdir()
-    hold.touch()
-    wait = f'while [ "$1 $5" = "convert vmdk" ] && [ -e {hold} ]; do sleep 0.05; done'
-    (programs / "qemu-img").write_text(f'#!/bin/bash\n{wait}\nexec {find_tool("qemu-img")} "$@"\n')
-    (programs / "qemu-img").chmod(0o755)
-    monkeypatch.setenv("PATH", str(programs), prepend=":")
-    return hold
+    return hold_vmdk(tmp_path, monkeypatch)
 
 
 EARLY = (ImageFormat.VMDK, ImageFormat.QCOW2, ImageFormat.RAW)
