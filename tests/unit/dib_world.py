@@ -70,14 +70,18 @@ def processes_naming(text: Path) -> list[int]:
 
 
 def bound_loops() -> dict[str, str]:
-    """Loop devices in use, to the files behind them."""
+    """Loop devices in use, to the files behind them.
+
+    One that is let go of at this moment may be listed without a file.
+    """
     listing = subprocess.run(
         ["losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE"],
         check=True,
         capture_output=True,
         text=True,
     ).stdout
-    return dict(line.split(maxsplit=1) for line in listing.splitlines())
+    devices = (line.partition(" ") for line in listing.splitlines())
+    return {device: file.strip() for device, _, file in devices if file.strip()}
 
 
 def traces(device: str, file: Path) -> list[str]:
