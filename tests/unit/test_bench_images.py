@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 BENCH = Path(__file__).parents[1] / "bench" / "images"
-SHIPPED = ("debian-minimal", "vm", "openssh-server", "ci-base", "kernel", "slim", "fast-dpkg", "base-cache", "news")
+STOCK = ("debian-minimal", "vm", "openssh-server")
+SHIPPED = (*STOCK, "ci-base", "kernel", "slim", "fast-dpkg", "base-cache", "news")
 
 
 @pytest.fixture(scope="module")
