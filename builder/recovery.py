@@ -168,10 +168,12 @@ def _kept(
         if found.installation_id != installation_id:
             continue
         wanted = wants_files(snapshot, found.image, found.build_id, machine.builder_id)
-        formats = found.formats if wanted and found.build_id not in gone else ()
+        goes = found.build_id in gone or found.failed is not None
+        formats = found.formats if wanted and not goes else ()
         yield KeptBuild(
             build=_told(config, found, machine, now),
             finished=found.finished,
+            failed=found.failed,
             described=found.described,
             recorded=found.artifacts,
             files=tuple(_measured(config, found, each, on_file) for each in formats),
@@ -186,7 +188,7 @@ def _told(config: Config, found: kept.Found, machine: Machine, now: datetime) ->
         id=found.build_id,
         image=found.image,
         state=BuildState.READY,
-        state_time=min(found.finished or found.created or now, now),
+        state_time=min(found.finished or found.failed or found.created or now, now),
         builder=machine.hostname,
         builder_id=machine.builder_id,
         started=min(found.started or found.created or now, now),

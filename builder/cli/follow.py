@@ -257,6 +257,8 @@ class _Uploads:
 
     def outcome(self) -> Outcome | None:
         """None as long as something of the build moves or is about to."""
+        if self.build.hold is not None:
+            return Outcome(reason=withheld.waits(self.build))
         if self.build.quarantine is not None:
             return Outcome(reason=f"build {self.build.id} was {withheld.told(self.build.quarantine)}")
         if self.superseded:

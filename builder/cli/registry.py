@@ -29,6 +29,7 @@ COMMANDS: Final = (
     Entry("image list", "image:ListImages", "List every image, its state and its next build"),
     Entry("image show", "image:ShowImage", "Show an image, where it is and what comes next"),
     Entry("image build", "image_build:BuildImage", "Ask for builds of images now"),
+    Entry("image promote", "promote:Promote", "Let a build serve now, whatever it would wait for"),
     Entry("image rollback", "rollback:RollBack", "Let every region serve an earlier build again"),
     Entry(
         "image history",
@@ -69,6 +70,8 @@ COMMANDS: Final = (
         "rollback:UnquarantineBuild",
         "Let a build serve again that was kept out of service",
     ),
+    Entry("build release", "holding:ReleaseBuild", "Let a build go out that is held over its budget"),
+    Entry("build reject", "holding:RejectBuild", "Keep a build that is held out of service"),
     Entry("build reproduce", "reproduce:ReproduceBuild", "Print a script that builds the same again"),
     Entry("build delete", "build:DeleteBuild", "Delete a build, its files and its uploads"),
     Entry("upload list", "upload:ListUploads", "List uploads"),

@@ -25,6 +25,7 @@ from builder.cli.cells import (
     short,
 )
 from builder.cli.render_boot import boot_cell
+from builder.cli.render_budgets import budgets_cell, release_cell
 from builder.model import (
     Artifact,
     Build,
@@ -130,7 +131,11 @@ def build_details(build: Build, records: ImageRecords, now: datetime) -> Row:
         "work_bytes": Bytes(build.work_bytes),
         "inputs": pairs(build.inputs),
         "withheld": withheld.cell(build),
+        "cleared": withheld.cleared_cell(build),
         "test": boot_cell(build.test),
+        "budgets": budgets_cell(build),
+        "release": release_cell(build.release),
+        "kept": Cell(build.kept),
     }
 
 

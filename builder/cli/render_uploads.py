@@ -21,14 +21,21 @@ from builder.cli.cells import (
 )
 from builder.cli.motion import motion
 from builder.cli.render import Row, failure_cell, timings_cell
-from builder.model import Deletion, ImageRecords, Upload, UploadCancellation
+from builder.model import Checked, CheckVerdict, Deletion, ImageRecords, Upload, UploadCancellation
 from builder.planning import words
 
 UPLOAD_COLUMNS: Final = (
     "id", "build_id", "image", "provider", "region", "state", "external_id", "external_name", "format",
     "size", "age", "duration", "reason", "phase", "way", "sent", "progress", "rate", "left", "serving",
-    "hidden", "withheld",
+    "hidden", "withheld", "check",
 )  # fmt: skip
+
+_SAID: Final = {
+    CheckVerdict.RUNNING: "running",
+    CheckVerdict.GOOD: "good",
+    CheckVerdict.REFUSED: "refused",
+    CheckVerdict.UNKNOWN: "could not tell",
+}
 
 
 def upload_row(upload: Upload, records: ImageRecords, now: datetime) -> Row:
@@ -61,6 +68,7 @@ def upload_row(upload: Upload, records: ImageRecords, now: datetime) -> Row:
         "serving": Moment(upload.serving),
         "hidden": Flag(upload.hidden),
         "withheld": Reason(_withheld(upload, records)),
+        "check": Reason(_check(upload.checked)),
     }
 
 
@@ -88,6 +96,7 @@ def upload_details(upload: Upload, records: ImageRecords, now: datetime) -> Row:
         "cancellation": _cancellation(wish),
         "deletion": _deletion(upload.deletion),
         "withheld": Cell(_withheld(upload, records)),
+        "check": Cell(_check(upload.checked)),
     }
 
 
@@ -97,6 +106,15 @@ def _why(upload: Upload, records: ImageRecords) -> str | None:
 
 def _withheld(upload: Upload, records: ImageRecords) -> str | None:
     return withheld.in_provider(records.build(upload.build_id), upload.provider)
+
+
+def _check(checked: Checked | None) -> str | None:
+    """What the check of the canaries says of the image, since when and why."""
+    if checked is None:
+        return None
+    since = "since" if checked.verdict is CheckVerdict.RUNNING else "at"
+    why = f": {words.line(checked.why)}" if checked.why else ""
+    return text.one_line(f"{_SAID[checked.verdict]} {since} {text.moment(checked.time)}{why}")
 
 
 def _cancellation(wish: UploadCancellation | None) -> Lines:

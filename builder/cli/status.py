@@ -19,17 +19,20 @@ from datetime import datetime
 from enum import StrEnum
 
 from builder.cli import guard, text, withheld
-from builder.config.model import Config, DiskImage, Provider
+from builder.config.model import Canary, Config, DiskImage, Provider
 from builder.model import Build, BuildState, ImageRecords, Snapshot, Upload, UploadState
 from builder.planning import words
 from builder.planning.actions import BuildDecision, UploadDecision, Verdict
 from builder.planning.assignment import Assignment, assign, why_nobody
 from builder.planning.builds import decide_builds
+from builder.planning.canary import clearing_of
+from builder.planning.promotion import promotions_of
 from builder.planning.records import (
     in_service,
     is_there,
     newest_good,
     newest_ready,
+    undecided,
     unwanted,
 )
 from builder.planning.uploads import decide_uploads
@@ -115,6 +118,7 @@ class _Plans:
     builds: Mapping[str, BuildDecision]
     assignments: Mapping[str, Assignment]
     uploads: tuple[UploadDecision, ...]
+    now: datetime
 
     @classmethod
     def of(cls, config: Config, snapshot: Snapshot, now: datetime) -> _Plans:
@@ -123,6 +127,7 @@ class _Plans:
             builds={decision.image: decision for decision in builds},
             assignments=assign(config, snapshot, now, builds),
             uploads=decide_uploads(config, snapshot, now),
+            now=now,
         )
 
 
@@ -149,6 +154,7 @@ def _status(
     records = snapshot.image(name)
     diskimage = config.diskimages.get(name)
     places = _places(config, records, uploads)
+    waits = _waiting(config, snapshot, diskimage, plans.now)
     state = _state(records, diskimage)
     return ImageStatus(
         name=name,
@@ -160,7 +166,8 @@ def _status(
         assignment=plans.assignments.get(name),
         places=places,
         reason=_reason(state, snapshot, records, places)
-        or _stuck(snapshot, diskimage, plans.builds.get(name)),
+        or _stuck(snapshot, diskimage, plans.builds.get(name))
+        or waits,
     )
 
 
@@ -197,6 +204,8 @@ def _reason(
         return text.summary(failed.reason) or "the build failed; its record doesn't say why"
     if bad := [place for place in places if place.misfit is not None]:
         return f"{', '.join(place.provider for place in bad)}: {bad[0].misfit}"
+    if (held := undecided(records)) is not None:
+        return withheld.waits(held)
     behind = [(place, why) for place in places if (why := _why_behind(snapshot, records, place))]
     where = ", ".join(place.provider for place, _ in behind)
     return f"{where}: {behind[0][1]}" if behind else None
@@ -207,6 +216,17 @@ def _stuck(snapshot: Snapshot, image: DiskImage | None, decision: BuildDecision 
     if image is None or decision is None or decision.verdict is not Verdict.NOW:
         return None
     return why_nobody(image, snapshot)
+
+
+def _waiting(config: Config, snapshot: Snapshot, image: DiskImage | None, now: datetime) -> str | None:
+    """What a build that is ready waits for before it serves: somebody's word, the canaries, the check."""
+    if image is None or not (image.promote == "manual" or isinstance(image.promote, Canary)):
+        return None
+    clearing = clearing_of(image, config, snapshot, now)
+    if clearing is not None and clearing.verdict is not Verdict.NOW:
+        return clearing.reason
+    promotions = promotions_of(image, config, snapshot, now)
+    return next((f"{p.provider}: {p.waits}" for p in promotions if p.waits is not None), None)
 
 
 def _why_behind(snapshot: Snapshot, records: ImageRecords, place: Place) -> str | None:

@@ -1,13 +1,15 @@
-"""Say which builds are withheld: from where, on whose word, since when and why; pure.
+"""Say which builds are withheld, or may serve: where, on whose word, since when and why; pure.
 
-A build that is withheld from everywhere is in quarantine.
+A build that is withheld from everywhere is in quarantine, or held until somebody decides on it.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from builder.cli import text
 from builder.cli.cells import Lines
-from builder.model import Build, ImageRecords, UploadState, Withholding
+from builder.model import Build, Clearance, ImageRecords, UploadState, Withholding
 from builder.planning import words
 from builder.planning.records import in_service, may_go_out
 
@@ -15,8 +17,7 @@ from builder.planning.records import in_service, may_go_out
 def told(word: Withholding) -> str:
     """Where it holds, whose word it is, when and why, on one line: "put in quarantine by ann@nb01 at
     2026-11-21 14:14 UTC: no network"."""
-    where = "put in quarantine" if word.provider is None else f"withheld from {word.provider}"
-    return text.one_line(f"{where} {words.by_whom(word)}")
+    return text.one_line(f"{words.how_withheld(word)} {words.by_whom(word)}")
 
 
 def of_build(build: Build) -> str | None:
@@ -50,11 +51,31 @@ def misfit(records: ImageRecords, provider: str) -> str | None:
 def cell(build: Build) -> Lines:
     """Everything on record that withholds a build."""
     there = _ordered(build)
-    data = [
-        {"provider": word.provider, "by": word.by, "why": word.why, "time": text.iso(word.time)}
-        for word in there
-    ]
+    data = [{**_data(word), "held": word.held} for word in there]
     return Lines(data, [told(word) for word in there])
+
+
+def cleared_cell(build: Build) -> Lines:
+    """Every word on record that a build may serve."""
+    lines = [
+        text.one_line(f"{word.provider or 'everywhere'}: {words.by_whom(word)}") for word in build.cleared
+    ]
+    return Lines([_data(word) for word in build.cleared], lines)
+
+
+def _data(word: Withholding | Clearance) -> dict[str, Any]:
+    return {"provider": word.provider, "by": word.by, "why": word.why, "time": text.iso(word.time)}
+
+
+def waits(build: Build) -> str | None:
+    """That a build is held, why and what ends that, on one line; None when it is not."""
+    if build.hold is None:
+        return None
+    name = words.short(build.id)
+    return text.one_line(
+        f"build {name} is held: {build.hold.why}; 'imagepool build release {name}' lets it go,"
+        f" 'imagepool build reject {name}' keeps it out"
+    )
 
 
 def _ordered(build: Build) -> list[Withholding]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from types import MappingProxyType
-from typing import Final, Literal, TypeVar
+from typing import Final, TypeVar
 
 from builder.config import schedules
 from builder.config.boottests import boot_test
+from builder.config.budgets import budgets
 from builder.config.checking import Checked
 from builder.config.inheritance import Recipe, merge_all
 from builder.config.model import (
@@ -26,8 +27,9 @@ from builder.config.model import (
 from builder.config.naming import named_recipes
 from builder.config.platforms import Platforms
 from builder.config.problems import KeyPath, Place, Problems, looks_secret, secret_texts, suggestion
+from builder.config.promotions import promote
 from builder.config.rendering import check_templates, render_recipe
-from builder.config.schema import ConfigFile, FormatEntry, SecureFile
+from builder.config.schema import ConfigFile, FormatEntry, ProviderEntry, SecureFile
 from builder.config.sources import Sources
 from builder.config.template import names_for
 from builder.config.values import (
@@ -40,7 +42,6 @@ from builder.config.values import (
     label_problem,
     layout_problem,
     project_id_problem,
-    promotion,
     seconds,
 )
 from builder.model import ImageFormat
@@ -64,6 +65,8 @@ class Defaults:
     keep: int = DiskImage.keep
     keep_for: timedelta | None = None
     targets: frozenset[str] = frozenset()  #: every name that `notify` gives
+    #: The diskimages that each provider lists, None where that can't be read.
+    listing: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +89,17 @@ def build_defaults(file: Checked[ConfigFile], problems: Problems) -> Defaults:
         keep=content.keep or Defaults.keep,
         keep_for=None if content.keep_days is None else days(content.keep_days),
         targets=file.names("notify"),
+        listing=_listing(file),
     )
+
+
+def _listing(file: Checked[ConfigFile]) -> Mapping[str, frozenset[str] | None]:
+    """The diskimages that each provider of a file lists, None where that does not fit the schema."""
+    found: dict[str, frozenset[str] | None] = dict.fromkeys(file.names("providers"))
+    for position, entry in enumerate(file.content.providers or ()):
+        if isinstance(entry, ProviderEntry) and not file.is_cut("providers", position, "diskimages"):
+            found[entry.name] = frozenset(image.name for image in entry.diskimages or ())
+    return MappingProxyType(found)
 
 
 def build_diskimages(
@@ -194,6 +207,7 @@ def _diskimage(
     """A rendered recipe as the rest of the program knows it; what can't be used is a problem."""
     entry = recipe.entry
     environment = _environment(recipe, platform, problems)
+    tested = boot_test(recipe, platform, problems)
     return DiskImage(
         name=entry.name,
         platform=platform,
@@ -215,7 +229,7 @@ def _diskimage(
         sharing=_sharing(recipe, problems),
         stable_name=_glance_text(recipe, "stable_name", problems),
         stable_tag=_glance_text(recipe, "stable_tag", problems),
-        promote=_promote(recipe, problems),
+        promote=promote(recipe, defaults.listing, problems),
         hide_old=_either(entry.hide_old, DiskImage.hide_old),
         format_options=MappingProxyType(_format_options(recipe, problems)),
         delete_after_upload=_either(entry.delete_after_upload, DiskImage.delete_after_upload),
@@ -225,7 +239,8 @@ def _diskimage(
         catch_up=_either(_timedelta(entry.catch_up), defaults.catch_up),
         requires=_requires(recipe, platform, problems),
         notify=_notify(recipe, defaults, problems),
-        boot_test=boot_test(recipe, platform, problems),
+        boot_test=tested,
+        budgets=budgets(recipe, tested, problems),
     )
 
 
@@ -321,15 +336,6 @@ def checked_sharing(sharing: Sharing, where: Callable[..., Place], problems: Pro
             f"only a shared image has members; this one is {sharing.visibility} (say `visibility: shared`)",
         )
     return sharing
-
-
-def _promote(recipe: Recipe, problems: Problems) -> Literal["each", "all"] | int:
-    if recipe.entry.promote is not None:
-        try:
-            return promotion(recipe.entry.promote)
-        except BadValueError as problem:
-            problems.add(recipe.where("promote"), str(problem))
-    return DiskImage.promote
 
 
 def _glance_text(recipe: Recipe, key: str, problems: Problems) -> str | None:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from pydantic import BaseModel
+
 from builder.config.checking import Checked
 from builder.config.problems import KeyPath, Place, Problems, suggestion
 from builder.config.schema import DiskImageEntry, Library
@@ -18,7 +20,7 @@ _NOT_INHERITED: Final = frozenset({"name", "abstract", "parent", "platforms"})
 #: What is laid over the same diskimage of an included file leaves all but its name as it is there.
 _NOT_LAID_OVER: Final = frozenset({"name", "platforms"})
 _ADDED_UP: Final = frozenset({"elements"})
-_OVERLAID: Final = frozenset({"env_vars", "metadata", "format_options"})
+_OVERLAID: Final = frozenset({"env_vars", "metadata", "format_options", "budgets"})
 #: Mappings whose keys are known; each is laid over by itself.
 _OVERLAID_KEYS: Final = frozenset({"boot_test"})
 
@@ -52,7 +54,7 @@ def recipe_of(file: Checked[Library], position: int) -> Recipe:
         if value is None:
             continue
         places[(name,)] = file.place(*path)
-        if name in _OVERLAID_KEYS:
+        if isinstance(value, BaseModel):
             keys: dict[str | int, str | int] = {k: i.alias or k for k, i in type(value).model_fields.items()}
         else:
             keys = {key: key for key in _items_of(value)}

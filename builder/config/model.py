@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
-from builder.model import ImageFormat
+from builder.model import BudgetAction, ImageFormat, Measure
 from builder.ways import AUTO
 
 _EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -99,8 +99,31 @@ class BootTest:
         return self.mode != "off"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What one measure of a build may come to, in bytes, seconds or how many, and what follows when it is
+    more. What has `most` and `grows` has to keep to both."""
+
+    measure: Measure
+    most: float | None = None
+    grows: float | None = None  #: by how much it may be more than that of the last good build
+    relative: bool = False  #: `grows` is percents of that build's
+    over: BudgetAction = BudgetAction.HOLD
+
+
 #: What a builder must be able to do that is to take builds whose images are booted; shown as a label.
 BOOT_TEST_LABEL: Final = "boot-test"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Canary:
+    """In which providers new builds serve first, and what they have to stand there before others serve
+    them."""
+
+    providers: tuple[str, ...]  #: the canaries, by name
+    soak: timedelta = timedelta(hours=1)  #: for so long all of them must have served it
+    check: tuple[str, ...] = ()  #: program and arguments that judge an image in a provider; () for none
+    check_timeout: timedelta = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,8 +179,8 @@ class DiskImage:
     stable_name: str | None = None
     stable_tag: str | None = None  #: a tag that only the newest ready image in each provider has
     #: When a new build's images begin to serve: with "each", as soon as a provider has it; with "all", once
-    #: every provider has it; with a number, once so many have.
-    promote: Literal["each", "all"] | int = "each"
+    #: every provider has it; with a number, once so many have; with "manual", when somebody says so.
+    promote: Literal["each", "all", "manual"] | int | Canary = "each"
     hide_old: bool = False  #: images are hidden from lists in their clouds once newer ones serve
     format_options: Mapping[str, FormatOptions] = field(default_factory=_empty)  #: by ImageFormat
     #: Once every provider has it, a build's files go, but for those of `keep_formats`.
@@ -166,6 +189,7 @@ class DiskImage:
     skip_unchanged: bool = False  #: a due build is left out when nothing that goes into it has changed
     max_age: timedelta | None = None  #: however unchanged, a build older than that is made anew
     boot_test: BootTest = BootTest()
+    budgets: tuple[Budget, ...] = ()  #: at most one for each measure
 
     #: The names of those who are told how its builds end, of Config.notify; None: all of them.
     notify: tuple[str, ...] | None = None
@@ -174,6 +198,11 @@ class DiskImage:
     def needs(self) -> frozenset[str]:
         """The labels of a builder that can make it: those it requires, and that of the boot test."""
         return self.requires | ({BOOT_TEST_LABEL} if self.boot_test.is_done else set())
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether a budget decides if a build goes out, so that nothing of it may before that is known."""
+        return any(budget.over is not BudgetAction.WARN for budget in self.budgets)
 
     @property
     def shown_environment(self) -> Mapping[str, str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from builder.config.inheritance import Recipe
 from builder.config.problems import KeyPath, Place, Problems, text_problem
-from builder.config.schema import DiskImageEntry
+from builder.config.schema import DiskImageEntry, PromoteEntry
 from builder.config.template import TemplateTextError, check_syntax, render, render_items
 
 #: Not templates: the name is rendered before, parent and platform say what to render over, and the
@@ -16,7 +16,7 @@ from builder.config.template import TemplateTextError, check_syntax, render, ren
 _PLAIN: Final = frozenset(
     {
         *("name", "parent", "platform", "platforms", "format_options", "if_unchanged", "visibility"),
-        "boot_test",
+        *("boot_test", "budgets"),
     }
 )
 #: Where the items of a list that an item comes to stand in its place.
@@ -35,6 +35,8 @@ def render_recipe(recipe: Recipe, names: Mapping[str, Any], problems: Problems) 
         value = getattr(recipe.entry, name)
         if isinstance(value, str):
             fields[name] = render_text(value, recipe.where(name), names, problems)
+        elif isinstance(value, PromoteEntry):
+            fields[name] = _render_promote(value, recipe, names, problems)
         elif isinstance(value, dict):
             items = {k: render_text(v, recipe.where(name, k), names, problems) for k, v in value.items()}
             fields[name] = {key: text for key, text in items.items() if text is not None}
@@ -70,10 +72,36 @@ def check_templates(recipe: Recipe, problems: Problems) -> None:
             items = value.items() if isinstance(value, dict) else enumerate(value)
             for key, text in items:
                 _check_text(text, recipe.where(name, key), problems)
+        elif isinstance(value, PromoteEntry):
+            for _key, texts, place in _texts_of(value, recipe):
+                for text in texts:
+                    _check_text(text, place, problems)
 
 
 def _rendered_fields() -> list[str]:
     return [name for name in DiskImageEntry.model_fields if name not in _PLAIN]
+
+
+def _texts_of(entry: PromoteEntry, recipe: Recipe) -> Iterator[tuple[str, list[str], Place]]:
+    """The texts of each key of a diskimage's `promote`, and where they were written."""
+    for key in PromoteEntry.model_fields:
+        value = getattr(entry, key)
+        if value is not None:
+            place = recipe.where("promote") if key == "policy" else recipe.where("promote", key)
+            yield key, [value] if isinstance(value, str) else value, place
+
+
+def _render_promote(
+    entry: PromoteEntry, recipe: Recipe, names: Mapping[str, Any], problems: Problems
+) -> PromoteEntry | None:
+    """`promote` with every text rendered; None when one can't be, for then the rest says little."""
+    fields: dict[str, Any] = {}
+    for key, texts, place in _texts_of(entry, recipe):
+        rendered = [render_text(text, place, names, problems) for text in texts]
+        if None in rendered:
+            return None
+        fields[key] = rendered if isinstance(getattr(entry, key), list) else rendered[0]
+    return entry.model_copy(update=fields)
 
 
 def _render_list(

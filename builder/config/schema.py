@@ -13,9 +13,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from pydantic_core import PydanticCustomError
 
 from builder.config.problems import shown
+from builder.config.values import MAX_SECONDS
 
-#: A hundred years: longer than any duration makes sense, short enough for every date.
-MAX_SECONDS: Final = 3_153_600_000
 #: Builds that one entry of a schedule makes due are done before it comes true again, which is once a day.
 MAX_SPREAD: Final = 86_400
 #: An hour, in which anybody can be told anything.
@@ -57,8 +56,8 @@ Size = Annotated[str, BeforeValidator(_scalar_as_text)]
 Texts = Annotated[list[str], BeforeValidator(_texts)]
 Release = Annotated[str, BeforeValidator(_whole_number_as_text)]
 Property = Annotated[str, BeforeValidator(_scalar_as_text)]
-#: "each", "all" or a number; read by `values.promotion`.
-Promotion = Annotated[str, BeforeValidator(_whole_number_as_text)]
+#: Seconds, or a number with s, m, h or d; read by `values.duration`.
+Duration = Annotated[str, BeforeValidator(_scalar_as_text)]
 #: Who may see an image in its cloud; the words are Glance's.
 Visibility = Literal["private", "shared", "community", "public"]
 
@@ -198,6 +197,38 @@ class BootTestEntry(Entry):
         )
 
 
+class PromoteEntry(Entry):
+    """`diskimages[].promote`."""
+
+    policy: Release | None = None
+    canary: Texts | None = None
+    soak: Duration | None = None
+    check: Texts | None = None
+    check_timeout: Duration | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_one_word(cls, value: object) -> object:
+        """A word or a number alone is the policy."""
+        if isinstance(value, dict) and value:
+            return value
+        if isinstance(value, str | int) and not isinstance(value, bool):
+            return {"policy": value}
+        raise PydanticCustomError(
+            "promote",
+            "must be 'each', 'all', 'manual', a number of providers or a mapping, not {value}",
+            {"value": shown(value)},
+        )
+
+
+class BudgetEntry(Entry):
+    """`diskimages[].budgets`, for one measure; the numbers are read by `budgets`."""
+
+    most: Property | None = None
+    grows: Property | None = None
+    over: Literal["fail", "hold", "warn"] | None = None
+
+
 class MatrixRow(Entry):
     """`platforms[].matrix[]`: what is laid over the platform's own keys."""
 
@@ -276,7 +307,7 @@ class DiskImageEntry(Entry):
     hidden: bool | None = None
     stable_name: str | None = None
     stable_tag: str | None = None
-    promote: Promotion | None = None
+    promote: PromoteEntry | None = None
     hide_old: bool | None = None
     keep_formats: list[str] | None = None
     delete_after_upload: bool | None = None
@@ -284,6 +315,7 @@ class DiskImageEntry(Entry):
     if_unchanged: Literal["skip", "build"] | None = None
     max_age: Seconds | None = None
     boot_test: BootTestEntry | None = None
+    budgets: dict[str, BudgetEntry | None] | None = None
     requires: Texts | None = None
     notify: list[str] | None = None
 

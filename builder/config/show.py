@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from builder.config import boottests
+from builder.config import boottests, budgets, promotions
 from builder.config.model import (
     MASK,
     BreakerPolicy,
@@ -149,7 +149,7 @@ def _diskimage(image: DiskImage) -> dict[str, Any]:
         **_sharing(image.sharing),
         **_given("stable-name", image.stable_name),
         **_given("stable-tag", image.stable_tag),
-        "promote": image.promote,
+        "promote": promotions.as_data(image.promote),
         "hide-old": image.hide_old,
         **_given("format-options", {str(f): _options(o) for f, o in image.format_options.items()}),
         "delete-after-upload": image.delete_after_upload,
@@ -157,6 +157,7 @@ def _diskimage(image: DiskImage) -> dict[str, Any]:
         "if-unchanged": "skip" if image.skip_unchanged else "build",
         **_given("max-age", _seconds(image.max_age) if image.max_age else None),
         **_given("boot-test", boottests.as_data(image.boot_test)),
+        **_given("budgets", budgets.as_data(image.budgets)),
         "requires": sorted(image.requires),
         **({} if image.notify is None else {"notify": list(image.notify)}),
     }

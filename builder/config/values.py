@@ -28,6 +28,10 @@ _FORMAT_SPEC = re.compile(r"[^{}]{0,4}\Z")
 _PROJECT_ID = re.compile(r"[A-Za-z0-9_-]{1,255}\Z")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\Z")
 _SIZE = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,6})?)\s*([KMGTkmgt]?)(?:i?[Bb])?\Z")
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*([smhd]?)\Z")
+_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+#: A hundred years: longer than any duration makes sense, short enough for every date.
+MAX_SECONDS: Final = 3_153_600_000
 #: An exabyte.
 MAX_SIZE: Final = 1 << 60
 
@@ -78,14 +82,30 @@ def seconds(value: float) -> timedelta:
     return timedelta(seconds=value)
 
 
-def promotion(text: str) -> Literal["each", "all"] | int:
-    """When a stable name moves: "each", "all", or a number of providers; raises BadValueError."""
+def duration(text: str) -> timedelta:
+    """A duration, of a number of seconds or of text such as "2h"; raises BadValueError."""
+    match = _DURATION.match(text.strip())
+    if not match:
+        raise BadValueError(
+            f"a duration is a number of seconds, or one with s, m, h or d as in '2h', not {text!r}"
+        )
+    total = float(match[1]) * _SECONDS[match[2]]
+    if total > MAX_SECONDS:
+        raise BadValueError(f"{text!r} is longer than a hundred years")
+    return timedelta(seconds=total)
+
+
+def promotion(text: str) -> Literal["each", "all", "manual"] | int:
+    """When new builds serve: "each", "all", "manual", or a number of providers; raises BadValueError."""
     match text:
-        case "each" | "all":
+        case "each" | "all" | "manual":
             return text
-    if text.isdecimal() and 1 <= int(text) <= MAX_PROVIDERS:
+    if text.isdecimal() and len(text) < 10 and 1 <= int(text) <= MAX_PROVIDERS:
         return int(text)
-    raise BadValueError(f"must be 'each', 'all' or a number of providers from 1 on, not {text!r}")
+    raise BadValueError(
+        f"must be 'each', 'all', 'manual', a number of providers from 1 on, or a mapping with `canary`,"
+        f" not {text!r}"
+    )
 
 
 def listening(text: str) -> tuple[str, int]:

@@ -25,7 +25,7 @@ from builder.dib.logs.log import LogFile, Output
 from builder.dib.logs.reasons import Reader
 from builder.dib.output import artifacts
 from builder.dib.output.hashing import Disk
-from builder.dib.product import Product, Work
+from builder.dib.product import Finished, Judgement, Product, Work
 from builder.errors import ActionFailedError, ImagepoolError
 from builder.model import Artifact, BootResult, Build, BuildPhase, Failure, FailureClass
 
@@ -33,6 +33,8 @@ LOG = logging.getLogger(__name__)
 
 #: Seconds that disk-image-create gets to clean up after TERM. What it does not, we do.
 GRACE: Final = 8.0
+#: Of whoever has no budgets: whatever was made is good.
+GOOD: Final = Judgement()
 _IN_DIB: Final = frozenset({BuildPhase.BOOTSTRAP, BuildPhase.PACKAGES, BuildPhase.IMAGE, BuildPhase.FINALISE})
 
 
@@ -44,23 +46,26 @@ def run(
     on_disk: Callable[[Disk], None] = lambda disk: None,
     on_artifact: Callable[[Artifact], None] = lambda artifact: None,
     on_test: Callable[[BootResult], None] = lambda result: None,
+    judge: Callable[[Finished], Judgement] = lambda finished: GOOD,
     stop: Stop,
 ) -> Product:
-    """Build, convert, hash, describe, test and publish.
+    """Build, convert, hash, describe, test, have it judged, and publish.
 
     `on_phase` is told each phase as it begins, `on_bytes` how much of it is done where bytes can be
     counted, `on_disk` what all files will have in them, and after it `on_artifact` each file as soon as it
     is in the images directory, while others are still made, or, where the image must prove itself first, once
     it has; `on_test` what came of booting it, also when that is what ends the build: all on this thread.
-    `stop` is asked from any thread whether to go on.
+    `judge` is asked on it what becomes of all that was made and measured, before anything is told of an image
+    that has budgets to keep to. `stop` is asked from any thread whether to go on.
 
     Call it on a thread that outlives it: disk-image-create dies with the thread. Raises
     ActionFailedError, with the Failure, for whatever ends the build: a failing step, a full disk,
     a missing tool, the diskimage's build-timeout, `stop`. What the callbacks raise passes through. In
     every case the build's work directory, devices and processes are gone by then, and only a build
-    that succeeded still has files in the images directory.
+    that succeeded, or that `judge` failed, still has files in the images directory: those of the latter are
+    never whole by their proof.
     """
-    return _Run(job, Told(on_phase, on_bytes, on_disk, on_artifact, on_test), stop).run()
+    return _Run(job, Told(on_phase, on_bytes, on_disk, on_artifact, on_test, judge), stop).run()
 
 
 def compare(job: Job, last: Build, *, here: bool, stop: Stop) -> Comparison:

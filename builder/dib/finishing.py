@@ -18,12 +18,12 @@ from builder.dib.job import Job
 from builder.dib.limits import Limits
 from builder.dib.logs.log import LogFile
 from builder.dib.logs.masking import mask_files
-from builder.dib.output import artifacts, convert
+from builder.dib.output import artifacts, convert, withheld
 from builder.dib.output.artifacts import Publication
 from builder.dib.output.hashing import Disk
-from builder.dib.product import Product, Work
+from builder.dib.product import Finished, Judgement, Product, Work
 from builder.errors import ActionFailedError, ImagepoolError, RefusedError
-from builder.model import Artifact, BootResult, BuildPhase
+from builder.model import Artifact, BootResult, BuildPhase, Failure, Measure
 
 LOG = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ class Told:
     on_disk: Callable[[Disk], None]
     on_artifact: Callable[[Artifact], None]
     on_test: Callable[[BootResult], None]
+    judge: Callable[[Finished], Judgement]
 
 
 class Finishing:
@@ -53,6 +54,7 @@ class Finishing:
         self._started = started
         self._testing = BootTesting(job, work, log, limits, on_result=told.on_test)
         self._held: list[Artifact] = []  #: files that are told of when the image has proven itself
+        self._judged: Failure | None = None  #: why a finished build fails, whose files stay
 
     def run(self) -> Product:
         """Convert, describe and publish. Raises as `engine.run`; nothing is published then."""
@@ -63,7 +65,8 @@ class Finishing:
             with self._testing:
                 return self._publish(publication)
         except BaseException:
-            self._unpublish()
+            if self._judged is None:
+                self._unpublish()
             raise
 
     def _publish(self, publication: Publication) -> Product:
@@ -78,6 +81,8 @@ class Finishing:
             self._log.write(f"imagepool: {problem}")
         self._log.write(f"imagepool: {self._changes(files)}")
         self._test()
+        measures = {str(Measure.ALLOCATED_SIZE): float(raw_bytes), **_counted(written)}
+        self._judge(publication, Finished(artifacts=files, measures=measures))
         self._told.on_phase(BuildPhase.PUBLISH)
         publication.finish(work.manifests, made.disk, files, datetime.now(UTC))
         # The tree and the raw image are there at the same time, and later the raw image and all files.
@@ -92,18 +97,33 @@ class Finishing:
         )
 
     def _test(self) -> None:
-        """Wait until the image has proven itself, and let its files go then."""
+        """Wait until the image has proven itself."""
         if not self._testing.wanted:
             return
         self._told.on_phase(BuildPhase.TEST)
         self._testing.finish()
         self._testing.keep(self._work.manifests)
+
+    def _judge(self, publication: Publication, finished: Finished) -> None:
+        """Ask what becomes of what was made, and let its files go if it may."""
+        job, judgement = self._job, self._told.judge(finished)
+        for word in judgement.withheld:
+            self._log.write(f"imagepool: {word.why}")
+        with _publishing():
+            # First of all: whoever finds the files after a crash must not take them for a good build's.
+            if judgement.withheld:
+                withheld.write(job.images_dir, job.image.name, job.build_id, judgement.withheld)
+            if judgement.failure is not None:
+                publication.fail(self._work.manifests, datetime.now(UTC))
+        if judgement.failure is not None:
+            self._judged = judgement.failure
+            raise ActionFailedError(judgement.failure.summary, judgement.failure)
         for artifact in self._held:
             self._told.on_artifact(artifact)
 
     def _on_artifact(self, artifact: Artifact) -> None:
         self._testing.published(artifact)
-        if self._testing.holds_uploads:
+        if self._testing.holds_uploads or self._job.image.is_judged:
             self._held.append(artifact)
         else:
             self._told.on_artifact(artifact)
@@ -192,6 +212,11 @@ def _publishing() -> Iterator[None]:
     except (RefusedError, OSError) as error:
         failure = replace(failure_of(error), phase=BuildPhase.PUBLISH)
         raise ActionFailedError(failure.summary, failure) from error
+
+
+def _counted(written: manifest.Written) -> dict[str, float]:
+    """How many packages there are; nothing where no package database was found."""
+    return {str(Measure.PACKAGES): float(written.packages)} if written.packages else {}
 
 
 def _allocated(file: Path) -> int:

@@ -11,7 +11,25 @@ from builder.dib.contents.inputs import Inputs
 from builder.dib.isolation.workspace import Workspace
 from builder.dib.logs.masking import Masker, masked
 from builder.dib.output.hashing import Disk
-from builder.model import Artifact, ImageFormat
+from builder.model import Artifact, Failure, ImageFormat, Withholding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """What a build made, before anybody has said that it is good."""
+
+    artifacts: tuple[Artifact, ...]
+    measures: Mapping[str, float]  #: what can't be told by the files, by `Measure`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What becomes of it."""
+
+    #: Words to be written beside its files before anybody can take these for a finished build's.
+    withheld: tuple[Withholding, ...] = ()
+    #: Why the build fails; its files stay, for whoever judged to keep or to delete.
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Final
 from builder.bounded import at_once
 from builder.cloud.openstack import OpenStackCloud
 from builder.config.model import Provider, masked_credentials
+from builder.doctor import checks as canary_checks
 from builder.doctor import clouds, daemon, images, machine, notifications, records
 from builder.doctor.world import World
 from builder.errors import ImagepoolError
@@ -107,6 +108,8 @@ def _checks(world: World) -> Iterator[Check]:
         yield Check(role="builder", name=f"image {image.name}", look=partial(images.look, world, image))
     yield Check(role="builder", name="mirror", look=partial(images.mirrors, world))
     yield Check(role="builder", name="notify", look=partial(notifications.look, world.config))
+    look_at_canaries = partial(canary_checks.look, world.config, world.snapshot, world.now)
+    yield Check(role="uploader", name="check", look=look_at_canaries)
     for provider in world.providers:
         look_at = partial(clouds.look, provider, world.cloud)
         yield Check(role="uploader", name=f"provider {provider.name}", look=look_at)

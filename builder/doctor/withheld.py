@@ -1,5 +1,5 @@
-"""Looks at builds that somebody keeps out of service: which they are, where one serves all the same, and
-whether all daemons know of such a word."""
+"""Looks at builds that are kept out of service: which they are, which wait for somebody's word, where one
+serves all the same, and whether all daemons know of such a word."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from builder.config.model import Config
 from builder.findings import Finding, fine, warning
 from builder.model import Build, Snapshot
 from builder.planning.promotion import promotions_of
-from builder.planning.records import in_service, may_go_out
+from builder.planning.records import in_service, may_go_out, undecided
 from builder.planning.rollback import too_old
-from builder.planning.words import counted, withheld
+from builder.planning.words import at, counted, short, withheld
 
 NAME: Final = "withheld"
 #: How many builds are named.
@@ -25,6 +25,7 @@ def look(config: Config, snapshot: Snapshot, now: datetime) -> Iterator[Finding]
     builds = [build for build in snapshot.builds() if build.withheld]
     if not builds:
         return
+    yield from _undecided(snapshot)
     images = sorted({build.image for build in builds})
     misfits = [*_serving(config, snapshot, now, images), *_left(config, snapshot, images)]
     if not misfits:
@@ -36,6 +37,20 @@ def look(config: Config, snapshot: Snapshot, now: datetime) -> Iterator[Finding]
             f"{daemon.hostname} runs version {daemon.version}, which knows nothing of withheld builds",
             hint="It may let them serve again, and delete what takes their place: upgrade it, or stop it.",
         )
+
+
+def _undecided(snapshot: Snapshot) -> Iterator[Finding]:
+    """The held builds that wait for somebody."""
+    for records in snapshot.images.values():
+        build = undecided(records)
+        if build is not None and build.hold is not None:
+            name = short(build.id)
+            yield warning(
+                NAME,
+                f"{build.image}: build {name} is held since {at(build.hold.time)}: {build.hold.why}",
+                hint=f"`imagepool build release {name}` lets it go, `imagepool build reject {name}` keeps it"
+                " out; a newer build that is good takes its place.",
+            )
 
 
 def _serving(config: Config, snapshot: Snapshot, now: datetime, images: Iterable[str]) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ must never grow: its readers raise TypeError on a fifth one.
     states     what builds and uploads are, what they do, in which formats
     failures   why something failed
     boots      what came of booting a finished image
+    budgets    what is measured of a build, and what came of its budgets
     wishes     what people want, and who is there to do it
     builds     a build and its files
     uploads    an upload, and the time in which it serves
@@ -17,6 +18,7 @@ must never grow: its readers raise TypeError on a fifth one.
 from __future__ import annotations
 
 from builder.model.boots import BootResult, BootVerdict
+from builder.model.budgets import BudgetAction, BudgetCheck, Measure
 from builder.model.builds import Artifact, Build
 from builder.model.failures import Failure, FailureClass
 from builder.model.names import CLOCKS_DIFFER, NAME_LIMIT, NO_TICKS, is_build_id, name_problem
@@ -32,12 +34,14 @@ from builder.model.states import (
     layouts_conflict,
     parts_of,
 )
-from builder.model.uploads import Turn, Upload
+from builder.model.uploads import Checked, CheckVerdict, Turn, Upload
 from builder.model.wishes import (
     Cancellation,
+    Clearance,
     Daemon,
     Deletion,
     Pause,
+    Release,
     Request,
     UploadCancellation,
     UploadWish,
@@ -53,17 +57,24 @@ __all__ = [
     "Artifact",
     "BootResult",
     "BootVerdict",
+    "BudgetAction",
+    "BudgetCheck",
     "Build",
     "BuildPhase",
     "BuildState",
     "Cancellation",
+    "CheckVerdict",
+    "Checked",
+    "Clearance",
     "Daemon",
     "Deletion",
     "Failure",
     "FailureClass",
     "ImageFormat",
     "ImageRecords",
+    "Measure",
     "Pause",
+    "Release",
     "Request",
     "Snapshot",
     "Turn",

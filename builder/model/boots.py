@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 
 from builder.model.names import empty
 
@@ -21,6 +21,10 @@ class BootVerdict(StrEnum):
 @dataclass(frozen=True, kw_only=True)
 class BootResult:
     """What came of booting a build's image, in short; all of it is in test.json beside the build's files."""
+
+    #: How many names of each kind are on record at most, and their characters.
+    MOST_NAMES: ClassVar[int] = 100
+    LONGEST_NAME: ClassVar[int] = 255
 
     verdict: BootVerdict
     failed: tuple[str, ...] = ()  #: names of the proofs that failed, in the order in which they are asked for

@@ -8,10 +8,11 @@ from datetime import datetime
 from typing import Any
 
 from builder.model.boots import BootResult
+from builder.model.budgets import BudgetAction, BudgetCheck
 from builder.model.failures import Failure, FailureClass
 from builder.model.names import empty
 from builder.model.states import BUILD_TRANSITIONS, BuildState, ImageFormat
-from builder.model.wishes import Request, UploadWish, Withholding
+from builder.model.wishes import Clearance, Release, Request, UploadWish, Withholding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,15 @@ class Build:
     raw_size: int | None = None  #: bytes
     wishes: tuple[UploadWish, ...] = ()  #: at most one for each provider
     withheld: tuple[Withholding, ...] = ()  #: at most one for each provider, and one for everywhere
+    cleared: tuple[Clearance, ...] = ()  #: at most one for each provider, and one for everywhere
+    release: Release | None = None  #: whose word it was that ended its hold
     test: BootResult | None = None  #: what came of booting it; None when nobody did, or it is not done
+    #: What was measured of it and is nowhere else on record, by `Measure`.
+    measures: Mapping[str, float] = field(default_factory=empty)
+    budgets: tuple[BudgetCheck, ...] = ()  #: what came of each of its budgets
+    #: Of a build that failed over budget: the directory, on its builder, beside which its files stay to be
+    #: looked at.
+    kept: str | None = None
 
     extra: Mapping[str, Any] = field(
         default_factory=empty
@@ -120,10 +129,41 @@ class Build:
         kept = (word for word in self.withheld if provider is not None and word.provider != provider)
         return replace(self, withheld=tuple(kept))
 
+    def clearance(self, provider: str) -> Clearance | None:
+        """The word that it may serve in a provider, whoever gave it, that for this one before that for
+        everywhere; None when nobody did."""
+        here = next((each for each in self.cleared if each.provider == provider), None)
+        return here or next((each for each in self.cleared if each.provider is None), None)
+
+    def clear(self, word: Clearance) -> Build:
+        """The build with that word, in the place of an earlier one for that provider, or for everywhere."""
+        others = (other for other in self.cleared if other.provider != word.provider)
+        return replace(self, cleared=(*others, word))
+
     @property
     def quarantine(self) -> Withholding | None:
         """The word that it is to serve nowhere, None when nobody said so."""
         return next((each for each in self.withheld if each.provider is None), None)
+
+    @property
+    def hold(self) -> Withholding | None:
+        """The word that it waits for somebody to release or reject it, None when it does not: on one that was
+        cut off after it was judged, or is to go, there is nothing to decide."""
+        word = self.quarantine
+        waits = self.state in (BuildState.BUILDING, BuildState.READY)
+        return word if word is not None and word.held and waits else None
+
+    def without_hold(self) -> Build:
+        """The build without the word that holds it; who else withholds it from where stays."""
+        return replace(self, withheld=tuple(word for word in self.withheld if not word.held))
+
+    def let_go(self, release: Release) -> Build:
+        """The build without its hold, and with the word that ended it; the same when it is not held."""
+        return self if self.hold is None else replace(self.without_hold(), release=release)
+
+    def over_budget(self, action: BudgetAction) -> tuple[BudgetCheck, ...]:
+        """The checks of its budgets from which that follows."""
+        return tuple(check for check in self.budgets if check.over is action)
 
     def artifact(self, image_format: str) -> Artifact | None:
         """The file in that format, None if this build has none, or none yet."""
@@ -157,7 +197,17 @@ class Build:
         return ready.over(self)
 
     def over(self, known: Build) -> Build:
-        """This record, to be written over `known`: what people and other versions put on that stays."""
+        """This record, to be written over `known`: what people and other versions put on that stays. A hold
+        is its own, and gives way to their quarantine."""
+        said = tuple(word for word in known.withheld if not word.held)
+        decided = known.release is not None or any(word.provider is None for word in said)
+        held = (word for word in self.withheld if word.held and not decided)
         return replace(
-            self, wishes=known.wishes, withheld=known.withheld, extra=known.extra, version=known.version
+            self,
+            wishes=known.wishes,
+            withheld=(*said, *held),
+            cleared=known.cleared,
+            release=known.release,
+            extra=known.extra,
+            version=known.version,
         )

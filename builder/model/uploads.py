@@ -5,12 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from builder.model.failures import Failure
 from builder.model.names import empty
 from builder.model.states import UPLOAD_TRANSITIONS, UploadPhase, UploadState, parts_of
 from builder.model.wishes import Deletion
+
+
+class CheckVerdict(StrEnum):
+    """What a check said of an image in a provider."""
+
+    RUNNING = "running"  #: it has been begun; if nobody claims the upload's pair, it was cut off
+    GOOD = "good"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"  #: it could not tell, and is asked again
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """How far the check of an upload's image is."""
+
+    verdict: CheckVerdict
+    time: datetime  #: when it was begun, or came to its verdict
+    why: str = ""  #: the last words it said, or why it could not be asked
+    tries: int = 0  #: how often it could not tell so far
+    #: Fields of the record that we don't know, and words in it that we don't; written back as they were.
+    extra: Mapping[str, Any] = field(default_factory=empty, compare=False, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +79,7 @@ class Upload:
     #: Its image was hidden: another one serves (`hide-old`), or it is to go and in use.
     hidden: bool = False
     withheld: datetime | None = None  #: time of the withholding that its image in the cloud tells, or may
+    checked: Checked | None = None  #: what the check of the canaries said of its image; None: not asked yet
     deletion: Deletion | None = None  #: who wanted it to go; None when nodepool's plain write did
 
     extra: Mapping[str, Any] = field(default_factory=empty)

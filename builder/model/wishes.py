@@ -102,10 +102,38 @@ class UploadWish:
 
 @dataclass(frozen=True, kw_only=True)
 class Withholding:
-    """The word that a build is not to serve: in one provider, or nowhere at all, which is its quarantine."""
+    """The word that a build is not to serve: in one provider, or nowhere at all, which is its quarantine.
+
+    A hold is one that nobody has said yet: the build is over budget, and goes nowhere until somebody releases
+    or rejects it. Versions that know of no holds take it for a quarantine.
+    """
 
     provider: str | None  #: None: everywhere
     by: str
+    time: datetime
+    why: str = ""
+    held: bool = False  #: it waits for somebody to decide; everywhere alone
+    #: Fields of the record that we don't know, and words in it that we don't; written back as they were.
+    extra: Mapping[str, Any] = field(default_factory=empty, compare=False, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """Who let a build go out that was held, when and why."""
+
+    by: str
+    time: datetime
+    why: str = ""
+    #: Fields of the record that we don't know, and words in it that we don't; written back as they were.
+    extra: Mapping[str, Any] = field(default_factory=empty, compare=False, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clearance:
+    """The word that a build may serve in one provider, or everywhere, whatever `promote` has it wait for."""
+
+    provider: str | None  #: None: everywhere
+    by: str  #: "imagepool" when the canaries have served it as long as they had to
     time: datetime
     why: str = ""
     #: Fields of the record that we don't know, and words in it that we don't; written back as they were.

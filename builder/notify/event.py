@@ -1,4 +1,4 @@
-"""Words an event: what the end of a build is for those who are told of it; pure.
+"""Words an event: what the end of a build, or its refusal by a check, is for those who are told; pure.
 
 An event is one JSON object. `text` is for people, the rest for programs:
 
@@ -6,19 +6,27 @@ An event is one JSON object. `text` is for people, the rest for programs:
     image, build, state        names as on record; "ready" or "failed"
     reason                     of a failed build: class, message, phase, step, exit_code, lines; else null
     builder, started, ended    the machine's name; ISO 8601, UTC
+    budgets                    what came of each of its budgets: measure, over ("warn", "hold", "fail" or
+                               null), value, limit, baseline, sentence
+    held                       why it goes nowhere until somebody releases it, null if it is not held
     changes                    how it differs from the build before it (its changes.json), null if unknown
     text                       one line
+
+Of a refusal, `event` is "refusal"; `provider` is from where the build is withheld, null for everywhere; `by`
+is which check it was, `time` when, and `why` the last line that it printed, or how it ended; the rest is not
+in it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from builder.model import Build, Failure
+from builder.model import BudgetAction, BudgetCheck, Build, Failure, Withholding
 
 SCHEMA: Final = 1
 #: Characters of a text for people.
@@ -45,8 +53,36 @@ def body_of(build: Build, changes: Mapping[str, Any] | None) -> str:
         "builder": build.builder,
         "started": _time(build.started),
         "ended": _time(build.ended or build.state_time),
+        "budgets": [_budget(check) for check in build.budgets],
+        "held": build.hold.why if build.hold is not None else None,
         "changes": changes,
         "text": text_of(build, changes),
+    }
+    return json.dumps(event)
+
+
+def id_of_refusal(build: Build, word: Withholding) -> str:
+    """What tells the refusal of a build from all others; with one dot, as the id of every event."""
+    # A name may have dots, and it may be anything: a record says it.
+    name = "" if word.provider is None else hashlib.sha256(word.provider.encode(errors="replace")).hexdigest()
+    return f"{build.id}.refused-{name[:8] or 'all'}-{round(word.time.timestamp() * 1000)}"
+
+
+def body_of_refusal(build: Build, word: Withholding) -> str:
+    """The event of a build that is withheld because a check refused it, as JSON."""
+    where = "in quarantine" if word.provider is None else f"withheld from {word.provider}"
+    why = f": {word.why}" if word.why else ""
+    event = {
+        "schema": SCHEMA,
+        "event": "refusal",
+        "id": id_of_refusal(build, word),
+        "image": build.image,
+        "build": build.id,
+        "provider": word.provider,
+        "by": word.by,
+        "time": _time(word.time),
+        "why": word.why,
+        "text": _one_line(f"{build.image}: build {build.id[:8]} is {where}, refused by the {word.by}{why}"),
     }
     return json.dumps(event)
 
@@ -59,9 +95,35 @@ def text_of(build: Build, changes: Mapping[str, Any] | None) -> str:
     else:
         took = "" if build.duration is None else f" after {_duration(build.duration)}"
         summary = changes.get("summary") if changes else None
-        text = f"{name} is {build.state}{took}{f': {summary}' if isinstance(summary, str) else ''}"
+        more = [*filter(None, [_over(build)]), *([summary] if isinstance(summary, str) else [])]
+        state = "held" if build.hold is not None else build.state
+        text = ": ".join([f"{name} is {state}{took}", *(["; ".join(more)] if more else [])])
+    return _one_line(text)
+
+
+def _one_line(text: str) -> str:
     text = _CONTROL.sub(" ", text)
     return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 3]}..."
+
+
+def _over(build: Build) -> str | None:
+    """What is over budget of a build that did not fail for it, and what is to be done; None when nothing
+    is."""
+    if build.hold is not None:
+        return f"{build.hold.why}; 'imagepool build release {build.id[:8]}' lets it go"
+    over = build.over_budget(BudgetAction.WARN)
+    return f"over budget: {', '.join(check.sentence for check in over)}" if over else None
+
+
+def _budget(check: BudgetCheck) -> dict[str, Any]:
+    return {
+        "measure": check.measure,
+        "over": None if check.over is None else str(check.over),
+        "value": check.value,
+        "limit": check.limit,
+        "baseline": check.baseline,
+        "sentence": check.sentence,
+    }
 
 
 def _duration(seconds: float) -> str:

@@ -12,7 +12,16 @@ from enum import StrEnum
 from typing import Final
 
 from builder.cloudimage import CloudImage
-from builder.model import NO_TICKS, Build, Cancellation, ImageFormat, Upload, UploadCancellation, Withholding
+from builder.model import (
+    NO_TICKS,
+    Build,
+    Cancellation,
+    Clearance,
+    ImageFormat,
+    Upload,
+    UploadCancellation,
+    Withholding,
+)
 
 #: Who is on record for what nobody said, but follows from the configuration.
 IMAGEPOOL: Final = "imagepool"
@@ -121,12 +130,17 @@ class Promotion:
     show: bool = False  #: `upload` is hidden, and no longer shall be
     #: Somebody's word that what serves is withheld, from which this follows; None when nobody's does.
     word: Withholding | None = None
+    #: What the newest that is good there waits for, where that is somebody's word or the canaries.
+    waits: str | None = None
+    #: The word that `upload` may serve, by which it takes over; None when it needs none.
+    cleared: Clearance | None = None
     due: datetime | None = None  #: of LATER
 
     @property
     def by(self) -> str:
         """Who is on record for it."""
-        return IMAGEPOOL if self.word is None else self.word.by
+        word = self.word or self.cleared
+        return IMAGEPOOL if word is None else word.by
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -194,7 +194,8 @@ def _not_due(case: Case, ticks: tuple[Tick, ...]) -> BuildDecision:
     if ready.checked:
         have += f", and checked, unchanged at {at(ready.checked)}"
     if ready.quarantine is not None:
-        have += f", but in quarantine {by_whom(ready.quarantine)}"
+        how = "held" if ready.hold is not None else "in quarantine"
+        have += f", but {how} {by_whom(ready.quarantine)}"
     follows = [entry.after for entry in case.image.schedule if entry.after is not None]
     after = f"when a build of {listed(follows)} becomes ready" if follows else ""
     more = f"{_failed_since(case, ready)}{passed_over(case, ticks)}"

@@ -12,10 +12,11 @@ from builder.model import Build, BuildState, Daemon, ImageRecords, Snapshot, Upl
 from builder.planning.actions import BuildDecision, CleanupAction, CleanupKind, Explanation, Verdict
 from builder.planning.assignment import BUILDER, Assignment, assign, running, why_nobody, why_not
 from builder.planning.builds import decide_builds
+from builder.planning.canary import Clearing, steps_of
 from builder.planning.cleanup import plan_cleanup
 from builder.planning.departed import why_departed
 from builder.planning.promotion import promotions_of
-from builder.planning.records import by_age, in_service, may_go_out, ready_uploads
+from builder.planning.records import by_age, in_service, may_go_out, ready_uploads, turned_away
 from builder.planning.retention import kept, lasting_uploads, marks_of
 from builder.planning.uploads import decide_uploads
 from builder.planning.words import at, changed, counted, failure, gone_for_good, listed, short, withheld
@@ -45,6 +46,7 @@ def explain(
         *_next_build(config, snapshot, now, image),
         *_next_uploads(config, snapshot, now, image),
         *_promotions(config, snapshot, now, image),
+        *_canaries(config, snapshot, now, image),
         *_builds(config, snapshot, records, plan),
         *_uploads(config, records, plan),
     )
@@ -117,6 +119,18 @@ def _promotions(config: Config, snapshot: Snapshot, now: datetime, name: str) ->
         )
 
 
+def _canaries(config: Config, snapshot: Snapshot, now: datetime, name: str) -> Iterator[Explanation]:
+    image = config.diskimages.get(name)
+    if image is None:
+        return
+    for step in steps_of(image, config, snapshot, now):
+        if isinstance(step, Clearing):
+            what = f"build {short(step.build.id)} in the canaries"
+        else:
+            what = f"check of build {short(step.upload.build_id)} in {step.upload.provider}"
+        yield Explanation(what=what, verdict=step.verdict, due=step.due, reason=step.reason)
+
+
 def _builds(
     config: Config, snapshot: Snapshot, records: ImageRecords, plan: tuple[CleanupAction, ...]
 ) -> Iterator[Explanation]:
@@ -139,6 +153,9 @@ def _build_stays(config: Config, records: ImageRecords, build: Build) -> str:
             "It stays: its image is not in the configuration, but it goes only when somebody says so,"
             " with `imagepool cleanup`."
         )
+    if turned_away(build):
+        newer = f"{counted(kept(image), 'newer build')} {'is' if kept(image) == 1 else 'are'}"
+        return f"It stays until {newer} good, or held or rejected as well.{_said(build.withheld, build)}"
     if not may_go_out(build, None):
         return f"{_until_others(kept(image), 'build', '')}{_said(build.withheld, build)}{_pruned(build)}"
     stays = f"It stays: it is {_among(kept(image), 'build')}."

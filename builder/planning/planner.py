@@ -1,10 +1,10 @@
 """Decides as the rest of `planning` does, at a cost that grows with what changes and not with what exists.
 
 A Planner gives the very answers of `decide_builds`, `decide_uploads`, `breakers`, `plan_cleanup`,
-`plan_promotions` and `plan_markings`, and asks anew only for what may come out another way: an image
-whose records are others, a provider whose breaker, capabilities or pause are, and whatever falls due
-meanwhile. Another configuration, a freeze, a forgotten builder and a clock that was set back begin all of it
-anew.
+`plan_promotions`, `steps_of` the canaries and `plan_markings`, and asks anew only for what may come out
+another way: an image whose records are others, a provider whose breaker, capabilities or pause are, and
+whatever falls due meanwhile. Another configuration, a freeze, a forgotten builder and a clock that was set
+back begin all of it anew.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Final, Generic, TypeVar
 
-from builder.config.model import Config, DiskImage
+from builder.config.model import Canary, Config, DiskImage
 from builder.model import ImageRecords, Snapshot, UploadState
 from builder.planning import builds, cleanup
 from builder.planning.actions import (
@@ -25,6 +25,8 @@ from builder.planning.actions import (
     Promotion,
     Verdict,
 )
+from builder.planning.canary import Clearing, steps_of
+from builder.planning.checking import Checking
 from builder.planning.marking import Marking, markings_of
 from builder.planning.promotion import promotions_of
 from builder.planning.remembered import Circumstances, RememberedBreakers, RememberedUploads, UploadPlan
@@ -51,6 +53,7 @@ class Planner:
         self._builds: _ByImage[BuildDecision] = _ByImage()
         self._cleanups: _ByImage[tuple[CleanupAction, ...]] = _ByImage()
         self._promotions: _ByImage[tuple[Promotion, ...]] = _ByImage()
+        self._canaries: _ByImage[tuple[Clearing | Checking, ...]] = _ByImage()
         self._markings: _ByImage[tuple[Marking, ...]] = _ByImage()
         self._delays: tuple[Config, Mapping[tuple[str, str], timedelta]] | None = None
 
@@ -133,6 +136,21 @@ class Planner:
                 self._promotions.keep(name, records, plan, _first_due(plan, now), made_of)
             promotions += plan
         return tuple(promotions)
+
+    def canaries(self, config: Config, snapshot: Snapshot, now: datetime) -> tuple[Clearing | Checking, ...]:
+        """What `canary.steps_of` says of every diskimage that has canaries."""
+        self._canaries.begin(config, (snapshot.frozen, snapshot.paused_providers), now)
+        steps: list[Clearing | Checking] = []
+        for name, image in config.diskimages.items():
+            if not isinstance(image.promote, Canary):
+                continue
+            records = snapshot.images.get(name)
+            plan = self._canaries.known(name, records)
+            if plan is None:
+                plan = tuple(steps_of(image, config, snapshot, now))
+                self._canaries.keep(name, records, plan, _first_due(plan, now))
+            steps += plan
+        return tuple(steps)
 
     def markings(self, config: Config, snapshot: Snapshot, now: datetime) -> tuple[Marking, ...]:
         """What `marking.plan_markings` says."""
@@ -223,9 +241,9 @@ def _read_for(image: DiskImage, snapshot: Snapshot) -> tuple[object, ...]:
 
 def _there_of(records: ImageRecords) -> tuple[object, ...]:
     """What of the records of a diskimage a decision on what serves is made of; uploads that are under way,
-    whose records change most often, are not."""
+    whose records change most often, are no more than that."""
     states = (UploadState.READY, UploadState.DELETING)
-    return records.builds, tuple(upload for upload in records.uploads if upload.state in states)
+    return records.builds, tuple(u if u.state in states else (u.name, u.state) for u in records.uploads)
 
 
 def _follows(image: DiskImage) -> bool:
@@ -243,5 +261,5 @@ def _build_until(decision: BuildDecision, now: datetime) -> datetime:
     return decision.valid_until or _FOREVER
 
 
-def _first_due(plan: Iterable[CleanupAction | Promotion], now: datetime) -> datetime:
+def _first_due(plan: Iterable[CleanupAction | Promotion | Clearing | Checking], now: datetime) -> datetime:
     return min((each.due for each in plan if each.due is not None and each.due > now), default=_FOREVER)

@@ -1,8 +1,9 @@
 """Decide which image serves in each provider, by stable name and tag and in nodepool's sense.
 
 `promote` says when a new build takes over: in each provider as soon as it is ready there, or in all
-of them once it is ready in all, or in so many, of the providers that list the image. A provider
-that is paused for the image, or from which somebody keeps that build away, won't get it by itself:
+of them once it is ready in all, or in so many, of the providers that list the image; by hand, or after it
+has gone through the canaries (canary.py). Somebody's word that it may serve goes before all of that. A
+provider that is paused for the image, or from which somebody keeps that build away, won't get it by itself:
 nobody waits for it, but where it has the build all the same, it counts. When fewer providers are
 left than the number asks for, all that are left are enough.
 
@@ -28,8 +29,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from builder.config.model import Config, DiskImage, Provider
-from builder.model import Build, BuildState, ImageRecords, Snapshot, Upload, UploadState, Withholding
-from builder.planning.actions import Promotion, Verdict
+from builder.model import (
+    Build,
+    BuildState,
+    Clearance,
+    ImageRecords,
+    Pause,
+    Snapshot,
+    Upload,
+    UploadState,
+    Withholding,
+)
+from builder.planning.actions import IMAGEPOOL, Promotion, Verdict
+from builder.planning.canary import gate_of, why_out
 from builder.planning.records import (
     Place,
     by_age,
@@ -61,7 +73,7 @@ def plan_promotions(config: Config, snapshot: Snapshot, now: datetime) -> tuple[
     those of `hide` are hidden; any of it may have happened already. NO: all is as it should be, or has to
     wait, or nothing is ready there. LATER, at `due`: the stable name or tag was changed in the configuration
     right after it had moved. While everything is frozen, only that moves which follows from somebody's word
-    that a build is withheld.
+    that a build is withheld, or which was said after that.
     """
     return tuple(
         promotion
@@ -76,10 +88,17 @@ def promotions_of(image: DiskImage, config: Config, snapshot: Snapshot, now: dat
     line = _Line(image, snapshot.image(image.name), config.providers_of(image.name))
     for provider in line.providers:
         promotion = _decide(line, provider, now)
-        if freeze is not None and promotion.verdict is not Verdict.NO and promotion.word is None:
+        if freeze is not None and promotion.verdict is not Verdict.NO and not _is_asked(promotion, freeze):
             reason = f"{promotion.reason} {frozen(freeze)}"
             promotion = replace(promotion, verdict=Verdict.NO, due=None, reason=reason)
         yield promotion
+
+
+def _is_asked(promotion: Promotion, freeze: Pause) -> bool:
+    """Whether it follows from a word that goes before a freeze."""
+    cleared = promotion.cleared
+    after = cleared is not None and cleared.by != IMAGEPOOL and cleared.time >= freeze.time
+    return promotion.word is not None or after
 
 
 def behind(records: ImageRecords, upload: Upload, now: datetime) -> datetime:
@@ -111,6 +130,8 @@ class _Line:
         self._served = max(served, default=None)
         ready = (upload for upload in records.uploads if upload.state is UploadState.READY)
         self._there = frozenset((upload.build_id, upload.provider) for upload in ready)
+        #: Who tells what waits, where that is not told by who has it.
+        self.gate = gate_of(image, records, providers)
 
     def place(self, upload: Upload) -> Place:
         """What is newer has the greater place."""
@@ -130,6 +151,18 @@ class _Line:
         build = self._builds.get(upload.build_id)
         return build.withheld_from(upload.provider) if build is not None else None
 
+    def cleared(self, upload: Upload) -> Clearance | None:
+        """The word that an upload may serve where it is."""
+        build = self._builds.get(upload.build_id)
+        return build.clearance(upload.provider) if build is not None else None
+
+    def may_take_over(self, upload: Upload) -> bool:
+        """Whether an upload that is good waits for nothing."""
+        if self.gate is not None:
+            return self.gate.waits(upload) is None
+        # What serves had its time, so it goes on until a newer one may take over.
+        return self.had_its_time(upload) or self.cleared(upload) is not None or not self.missing(upload)
+
     def had_its_time(self, upload: Upload) -> bool:
         """Whether its build, or a newer one, serves in some provider."""
         return self._served is not None and self.place(upload) <= self._served
@@ -137,11 +170,12 @@ class _Line:
     def missing(self, upload: Upload) -> tuple[str, ...]:
         """The providers that the build of an upload still waits for, of which some or all must have it."""
         build = self._builds.get(upload.build_id)
-        if self.image.promote == "each" or build is None:
+        policy = self.image.promote
+        if build is None or not (policy == "all" or isinstance(policy, int)):
             return ()
         there = [p.name for p in self.providers if (build.id, p.name) in self._there]
         coming = [p.name for p in self.providers if p.name not in there and self._gets(build, p)]
-        enough = self.image.promote != "all" and len(there) >= self.image.promote
+        enough = isinstance(policy, int) and len(there) >= policy
         return () if enough else tuple(coming)
 
     def _gets(self, build: Build, provider: Provider) -> bool:
@@ -160,7 +194,13 @@ def _decide(line: _Line, provider: Provider, now: datetime) -> Promotion:
     heir = _heir(line, ready, in_service=bool(serving) or any(map(may_serve, going)))
     if heir is None:
         reason = _none_serves(line, provider, ready)
-        return Promotion(image=image.name, provider=provider.name, verdict=Verdict.NO, reason=reason)
+        return Promotion(
+            image=image.name,
+            provider=provider.name,
+            verdict=Verdict.NO,
+            reason=reason,
+            waits=_newest_waits(line, ready),
+        )
     promotion = Promotion(
         image=image.name,
         provider=provider.name,
@@ -172,6 +212,8 @@ def _decide(line: _Line, provider: Provider, now: datetime) -> Promotion:
         hide=_old(line, provider, heir, ready),
         show=heir.hidden and not provider.images[image.name].sharing.hidden,
         word=_word(line, heir, [*serving, *everything]),
+        cleared=line.cleared(heir) if heir.serving is None else None,
+        waits=_newest_waits(line, ready),
     )
     if heir.serving is not None and _has_its_marks(line, heir) and not _changes(promotion):
         return replace(promotion, reason=_as_it_should_be(line, provider, heir, ready))
@@ -184,9 +226,11 @@ def _heir(line: _Line, ready: tuple[Upload, ...], *, in_service: bool) -> Upload
     """Which of the ready uploads, newest first, should serve; None while all have to wait, or none may."""
     good = [upload for upload in ready if line.withheld(upload) is None]
     for upload in good:
-        # What serves had its time, so it goes on until a newer one may take over.
-        if line.had_its_time(upload) or not line.missing(upload):
+        if line.may_take_over(upload):
             return upload
+    older = line.gate.otherwise(good, in_service=in_service) if line.gate is not None else None
+    if older is not None:
+        return older
     if good:
         # That which serves is to go, or withheld: better one that others don't have yet than none.
         return good[0] if in_service else None
@@ -198,6 +242,11 @@ def _predecessors(heir: Upload, others: list[Upload]) -> tuple[Upload, ...]:
     """What has, or may have, what the heir is to have alone: it serves, or was to and another one is now."""
     signed = (u for u in others if u.serving is not None or u.stable_name or u.stable_tag)
     return newest_first(upload for upload in signed if upload.name != heir.name)
+
+
+def _newest_waits(line: _Line, ready: tuple[Upload, ...]) -> str | None:
+    newest = next((upload for upload in ready if line.withheld(upload) is None), None)
+    return None if line.gate is None or newest is None else line.gate.waits(newest)
 
 
 def _has_its_marks(line: _Line, heir: Upload) -> bool:
@@ -306,9 +355,15 @@ def _takes_over(line: _Line, promotion: Promotion, heir: Upload, serving: tuple[
     if going:
         back = f"takes the {line.marks} {where} back" if line.marks else f"is in service {where} again"
         return f"{what} {back}: build {short(going[0].build_id)} is to go."
+    if promotion.cleared is not None:
+        return f"{what} {_gets(line)} {where}: {why_out(promotion.cleared)}."
     if not line.marks:
         return f"{what} is the newest ready one {where} that may serve, and goes into service."
     return f"{what} is the newest ready one {where} that may have the {line.marks}, and gets it."
+
+
+def _gets(line: _Line) -> str:
+    return f"gets the {line.marks}" if line.marks else "goes into service"
 
 
 def _gets_others(line: _Line, heir: Upload, where: str) -> str:
@@ -321,6 +376,8 @@ def _gets_others(line: _Line, heir: Upload, where: str) -> str:
 
 
 def _waits(line: _Line, upload: Upload) -> str:
+    if line.gate is not None:
+        return line.gate.waits(upload) or f"{_what(upload)} takes over."
     missing = line.missing(upload)
     where = listed(missing) if missing else "other providers"
     if line.image.promote == "all":

@@ -5,11 +5,12 @@ Ties are broken by id, so that every machine finds the same one.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
-from builder.model import Build, BuildState, ImageRecords, Upload, UploadState, UploadWish
+from builder.model import BudgetAction, Build, BuildState, ImageRecords, Upload, UploadState, UploadWish
 
 #: The time of what has not happened: before all others.
 NEVER: Final = datetime.min.replace(tzinfo=UTC)
@@ -42,6 +43,21 @@ def newest_good(records: ImageRecords, provider: str | None = None) -> Build | N
     """The build that is wanted in a provider, or the last one that is worth anything anywhere; None without
     one."""
     return next(iter(good_builds(records, provider)), None)
+
+
+def undecided(records: ImageRecords) -> Build | None:
+    """The held build on which somebody is to decide: the newest one that is newer than what is good; None
+    without one."""
+    good = newest_good(records)
+    newer = itertools.takewhile(lambda build: build is not good, ready_builds(records))
+    return next((build for build in newer if build.hold is not None), None)
+
+
+def turned_away(build: Build) -> bool:
+    """Whether a build was held over its budget, and nobody has let it go: it waits, or was rejected."""
+    word = build.quarantine
+    over = word is not None and (word.held or bool(build.over_budget(BudgetAction.HOLD)))
+    return over and build.release is None
 
 
 def newest_first(uploads: Iterable[Upload]) -> tuple[Upload, ...]:

@@ -1,8 +1,8 @@
 """Decide which builds and uploads are superseded and may go, so that the last good one never does.
 
 What is withheld makes nothing superfluous, so that there is something to go back to; it goes itself as any
-other does, once enough good ones are newer. Which is newer the builds tell: `state_time` is renewed on
-what serves (`Upload.since`).
+other does, once enough good ones are newer; what is held or was rejected, once enough others like it are.
+Which is newer the builds tell: `state_time` is renewed on what serves (`Upload.since`).
 
 Only images and providers of the configuration are judged: that one was taken out of it is no
 reason to delete anything (departed.py does that, when a person says so).
@@ -18,6 +18,7 @@ from typing import TypeVar
 from builder.config.model import Config, DiskImage, ProviderImage
 from builder.model import Build, BuildState, ImageRecords, Upload, UploadState
 from builder.planning.actions import CleanupAction, CleanupKind, Verdict
+from builder.planning.canary import gate_of
 from builder.planning.records import (
     by_age,
     may_go_out,
@@ -27,6 +28,7 @@ from builder.planning.records import (
     newest_ready,
     ready_builds,
     ready_uploads,
+    turned_away,
 )
 from builder.planning.words import at, counted, listed, short
 
@@ -63,6 +65,7 @@ def superseded_uploads(config: Config, records: ImageRecords, now: datetime) -> 
     if image is None:
         return
     failures = _Failures(config, records, now)
+    gate = gate_of(image, records, config.providers_of(image.name))
     for provider in config.providers_of(image.name):
         uploads = failures.lasting.get(provider.name, ())
         keep = provider.images[image.name]
@@ -71,7 +74,8 @@ def superseded_uploads(config: Config, records: ImageRecords, now: datetime) -> 
         newest = newest_good(records, provider.name)
         current = next((u for u in ready if newest is not None and u.build_id == newest.id), None)
         for upload in _beyond(ready, kept(keep), _good_uploads(records, provider.name)):
-            if upload is not current:
+            # What soaks in the canaries, or came out of them, is to serve, however many are newer by then.
+            if upload is not current and not (gate is not None and gate.is_awaited(upload)):
                 yield _old_upload(image, records, upload, keep, now)
         for upload in uploads:
             until = failures.seen_until(upload)
@@ -114,8 +118,13 @@ def kept_for_the_record(config: Config, records: ImageRecords, now: datetime) ->
 
 
 def _superseded(image: DiskImage, records: ImageRecords) -> Iterator[Build]:
-    """The ready builds of which enough good ones are newer."""
-    return _beyond(ready_builds(records), kept(image), lambda build: may_go_out(build, None))
+    """The ready builds of which enough good ones are newer; of those turned away also when enough of these
+    are: when nobody releases one for weeks, each night's build must not stay."""
+    ready, keep = ready_builds(records), kept(image)
+    away = [build for build in ready if turned_away(build)]
+    gone = {build.id for build in _beyond(ready, keep, lambda build: may_go_out(build, None))}
+    gone |= {build.id for build in _beyond(away, keep, lambda build: True)}
+    return (build for build in ready if build.id in gone)
 
 
 def _good_uploads(records: ImageRecords, provider: str) -> Callable[[Upload], bool]:

@@ -14,7 +14,17 @@ from enum import StrEnum
 
 from builder.config.model import Config, Provider
 from builder.errors import NotFoundError, RefusedError
-from builder.model import Build, BuildState, Daemon, ImageRecords, Snapshot, Upload, UploadState, Withholding
+from builder.model import (
+    Build,
+    BuildState,
+    Clearance,
+    Daemon,
+    ImageRecords,
+    Snapshot,
+    Upload,
+    UploadState,
+    Withholding,
+)
 from builder.planning.actions import Promotion, UploadDecision, Verdict
 from builder.planning.promotion import promotions_of
 from builder.planning.records import by_age, good_builds, has_file, in_service, is_there, may_go_out, picked
@@ -55,6 +65,7 @@ class Rollback:
     withhold: tuple[tuple[Build, Withholding], ...]  #: to be written in this order, the oldest first
     moves: tuple[Move, ...]
     running: Build | None  #: a build that is being made, which takes over when it is ready
+    clear: tuple[Clearance, ...] = ()  #: by which the target may serve
 
 
 def plan_rollback(
@@ -75,7 +86,7 @@ def plan_rollback(
     oldest first, so that none of them serves when the rest is never written. Raises NotFoundError when there
     is no such build, and RefusedError when it can't serve anywhere, with what could be taken instead.
     """
-    case = _Case(config, snapshot, image, providers)
+    case = Case(config, snapshot, image, providers)
     case.demand_listing()
     target = case.earlier() if to is None else case.named(to)
     words = [
@@ -102,13 +113,14 @@ def plan_quarantine(
     Where the configuration does not let it go, nothing moves; the word holds should it do so again. Raises
     RefusedError for a build of which nothing goes out anyway.
     """
-    case = _Case(config, snapshot, build.image, providers)
+    case = Case(config, snapshot, build.image, providers)
     if build.state not in (BuildState.READY, BuildState.BUILDING):
         raise RefusedError(f"build {short(build.id)} is {build.state}: nothing of it goes out")
     words = [
         (build, Withholding(provider=provider, by=by, time=now, why=why))
         for provider in case.scope
-        if may_go_out(build, provider)
+        # A hold is nobody's word yet: a quarantine takes its place, and it says nothing of who releases it.
+        if may_go_out(build.without_hold(), provider)
     ]
     return case.plan(None, words, now)
 
@@ -117,8 +129,16 @@ def plan_release(
     config: Config, snapshot: Snapshot, build: Build, provider: str | None, now: datetime
 ) -> Rollback:
     """What serves where, once a build is no longer withheld from a provider, or with None from anywhere."""
-    case = _Case(config, snapshot, build.image, None if provider is None else [provider])
+    case = Case(config, snapshot, build.image, None if provider is None else [provider])
     return case.result(None, (), case.with_builds({build.id: build.released(provider)}), now)
+
+
+def plan_let_go(config: Config, snapshot: Snapshot, build: Build, now: datetime) -> Rollback:
+    """What serves where, once a build is no longer held: it is nowhere yet, and is sent first. Who else
+    withholds it from where has not said otherwise."""
+    case = Case(config, snapshot, build.image, None)
+    held = build if build.hold is not None else None
+    return case.result(None, (), case.with_builds({build.id: build.without_hold()}), now, held=held)
 
 
 def moved(move: Move, snapshot: Snapshot) -> bool:
@@ -140,7 +160,7 @@ def too_old(snapshot: Snapshot) -> tuple[Daemon, ...]:
     return tuple(daemon for daemon in snapshot.daemons if not daemon.withholds)
 
 
-class _Case:
+class Case:
     """An image, the providers that are to go back, and what the records say of both."""
 
     def __init__(
@@ -175,8 +195,9 @@ class _Case:
         for provider in self.scope:
             word = build.quarantine if provider is None else build.withheld_from(provider)
             if word is not None:
-                again = f"`imagepool build unquarantine {short(build.id)}` takes that back."
-                raise RefusedError(withheld(build.id, word), hint=f"{again} {self._instead()}")
+                again = f"`imagepool build unquarantine {short(build.id)}` takes that back. "
+                hint = f"{'' if word.held else again}{self._instead()}"
+                raise RefusedError(withheld(build.id, word), hint=hint)
         if not self._can_serve(build):
             raise RefusedError(
                 f"build {short(build.id)} is ready in no provider that goes back, and has no files to send",
@@ -190,7 +211,7 @@ class _Case:
         bad = next(iter(by_age(self.records, serving)), None)
         if bad is None:
             raise RefusedError(f"no image of {self.image} is in service", hint=self._instead())
-        ready = by_age(self.records, [u for p in self.providers for u in self._good(p)])
+        ready = by_age(self.records, [u for p in self.providers for u in self.good(p)])
         older = by_age(self.records, [*ready, bad])
         target = next((u for u in older[older.index(bad) :] if u.build_id != bad.build_id), None)
         build = self.records.build(target.build_id) if target is not None else None
@@ -207,7 +228,7 @@ class _Case:
         after = [b for b in ready if (b.began, b.id) > (target.began, target.id)]
         return sorted(after, key=lambda build: (build.began, build.id))
 
-    def _good(self, provider: Provider) -> Iterator[Upload]:
+    def good(self, provider: Provider) -> Iterator[Upload]:
         """The ready uploads to a provider of ready builds that are not withheld there."""
         good = {build.id for build in good_builds(self.records, provider.name)}
         for upload in self.records.uploads_to(provider.name):
@@ -258,8 +279,10 @@ class _Case:
         words: tuple[tuple[Build, Withholding], ...],
         after: Snapshot,
         now: datetime,
+        *,
+        held: Build | None = None,
     ) -> Rollback:
-        """The whole plan, where `after` are the records as they will be."""
+        """The whole plan, where `after` are the records as they will be, and `held` is a build that was."""
         image = self.config.diskimages.get(self.image)
         planned = promotions_of(image, self.config, after, now) if image is not None else ()
         promotions = {promotion.provider: promotion for promotion in planned}
@@ -274,6 +297,7 @@ class _Case:
                     after.image(self.image),
                     promotions[provider.name],
                     decisions[provider.name],
+                    held,
                 )
                 for provider in self.providers
             ),
@@ -281,11 +305,17 @@ class _Case:
         )
 
 
-def _move(records: ImageRecords, after: ImageRecords, promotion: Promotion, decision: UploadDecision) -> Move:
+def _move(
+    records: ImageRecords,
+    after: ImageRecords,
+    promotion: Promotion,
+    decision: UploadDecision,
+    held: Build | None,
+) -> Move:
     """What becomes of a provider, by the promotion and the upload that are decided on `after`."""
     serving = in_service(records, promotion.provider)
     heir = serving if promotion.verdict is Verdict.NO else promotion.upload
-    fate, reason = _fate(after, serving, heir, decision)
+    fate, reason = _fate(after, serving, heir, decision, held)
     return Move(
         provider=promotion.provider,
         fate=fate,
@@ -297,14 +327,22 @@ def _move(records: ImageRecords, after: ImageRecords, promotion: Promotion, deci
 
 
 def _fate(
-    after: ImageRecords, serving: Upload | None, heir: Upload | None, decision: UploadDecision
+    after: ImageRecords,
+    serving: Upload | None,
+    heir: Upload | None,
+    decision: UploadDecision,
+    held: Build | None,
 ) -> tuple[MoveFate, str]:
     wanted, bad = decision.build, _is_withheld(after, serving)
     moves = heir is not None and (serving is None or heir.name != serving.name)
     meanwhile = f"{_build(heir)} serves until then" if heir is not None else "nothing serves until then"
     missing = wanted is not None and (heir is None or heir.build_id != wanted.id)
-    if wanted is not None and missing and (moves or bad) and decision.verdict in _COMING:
-        return MoveFate.UPLOAD, f"Build {short(wanted.id)} is sent there first, and {meanwhile}."
+    if wanted is not None and missing and decision.verdict in _COMING:
+        if moves or bad:
+            return MoveFate.UPLOAD, f"Build {short(wanted.id)} is sent there first, and {meanwhile}."
+        if held is not None and wanted.id == held.id:
+            sent = f"Build {short(wanted.id)} is sent there; it serves as `promote` says"
+            return MoveFate.UPLOAD, f"{sent}, and {meanwhile}."
     if moves:
         ends = f" from {_build(serving).lower()}" if serving is not None else ""
         return MoveFate.MOVES, f"{_build(heir)}, which is ready there, takes over{ends}."

@@ -12,8 +12,10 @@ from typing import Final
 from builder.model import (
     Build,
     Cancellation,
+    Clearance,
     Deletion,
     Pause,
+    Release,
     Request,
     Upload,
     UploadCancellation,
@@ -63,7 +65,11 @@ def wish(request: Request) -> str:
     return f"asked by {line(request.by) or 'somebody'} at {at(request.time)}{why}"
 
 
-def by_whom(wish: Cancellation | UploadCancellation | UploadWish | Withholding | Deletion | Pause) -> str:
+def by_whom(
+    wish: (
+        Cancellation | UploadCancellation | UploadWish | Withholding | Clearance | Release | Deletion | Pause
+    ),
+) -> str:
     """Whose wish it was, when and why: "by ann at 2026-11-21 14:14 UTC: it does not boot"."""
     why = f": {line(wish.why)}" if line(wish.why) else ""
     return f"by {line(wish.by) or 'somebody'} at {at(wish.time)}{why}"
@@ -76,9 +82,17 @@ def cancelled(wish: Cancellation | UploadCancellation) -> str:
 
 def withheld(build_id: str, word: Withholding) -> str:
     """That a build is not to serve, where, whose word that is, when and why, as part of a sentence: "build
-    00000001 was put in quarantine by ann at 2026-11-21 14:14 UTC: it does not boot"."""
-    how = "put in quarantine" if word.provider is None else f"withheld from {word.provider}"
-    return f"build {short(build_id)} was {how} {by_whom(word)}"
+    00000001 was put in quarantine by ann at 2026-11-21 14:14 UTC: it does not boot"; of one that is held also
+    what lets it go."""
+    told = f"build {short(build_id)} was {how_withheld(word)} {by_whom(word)}"
+    return f"{told}; `imagepool build release {short(build_id)}` lets it go" if word.held else told
+
+
+def how_withheld(word: Withholding) -> str:
+    """What such a word does to a build: "put in quarantine", "withheld from devcloud-one", "held"."""
+    if word.held:
+        return "held"
+    return "put in quarantine" if word.provider is None else f"withheld from {word.provider}"
 
 
 def frozen(pause: Pause) -> str:

@@ -31,8 +31,10 @@ from builder.model import (
     NO_TICKS,
     Build,
     Cancellation,
+    Clearance,
     Daemon,
     Pause,
+    Release,
     Request,
     Snapshot,
     Turn,
@@ -283,6 +285,16 @@ class Store(ABC):
     def release(self, image: str, build_id: str, provider: str | None) -> Build:
         """Take away the word that a build is withheld from a provider, or with None every such word; no error
         when there is none. NotFoundError, and repeated by itself, as above."""
+
+    @abstractmethod
+    def clear(self, image: str, build_id: str, word: Clearance) -> Build:
+        """Put on a build's record that it may serve, in the place of an earlier word for that provider, or
+        for everywhere; NotFoundError, and repeated by itself, as above."""
+
+    @abstractmethod
+    def let_go(self, image: str, build_id: str, release: Release) -> Build:
+        """End the hold of a build, and put on its record whose word that was; when it is not held, nothing is
+        written, and that is no error. NotFoundError, and repeated by itself, as above."""
 
     @abstractmethod
     def pause(self, image: str, pause: Pause) -> None:

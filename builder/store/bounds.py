@@ -13,10 +13,13 @@ from typing import Final, TypeVar
 
 from builder.model import (
     BootResult,
+    BudgetCheck,
     Build,
     Cancellation,
+    Clearance,
     Deletion,
     Pause,
+    Release,
     Request,
     Upload,
     UploadCancellation,
@@ -27,7 +30,16 @@ from builder.store.fields import NOTHING, as_bytes
 
 Record = TypeVar("Record", Build, Upload)
 Signed = TypeVar(
-    "Signed", Cancellation, UploadCancellation, UploadWish, Withholding, Deletion, Request, Pause
+    "Signed",
+    Cancellation,
+    Clearance,
+    Release,
+    UploadCancellation,
+    UploadWish,
+    Withholding,
+    Deletion,
+    Request,
+    Pause,
 )
 
 #: Of a failure.
@@ -37,10 +49,14 @@ _CHANGES, _CHANGE = 25, 200
 #: Bytes that the digests of what went in may take; a build that has more is compared with nothing.
 _INPUTS: Final = 200_000
 #: Of a boot test: proofs that failed, ports, setuid files.
-_NAMES, _NAME = 100, 255
+_NAMES, _NAME = BootResult.MOST_NAMES, BootResult.LONGEST_NAME
+#: Of the budgets of a build; there are ten measures.
+_CHECKS, _SENTENCE = 20, 1000
 #: Characters of who wished something, and why.
 _BY, _WHY = 200, 1000
-#: Bytes that the reasons of all wishes on a build, and of why it is withheld, may take.
+#: Characters of what a check said.
+_SAID: Final = 1000
+#: Bytes that the reasons of all wishes on a build, and of why it is withheld or may serve, may take.
 _WISHES: Final = 100_000
 #: Of the ways that were tried in vain, and of what a hook said.
 _FALLBACKS, _FALLBACK = 10, 1000
@@ -100,12 +116,28 @@ def _bounded_build(build: Build) -> Build:
     inputs = build.inputs if len(as_bytes(dict(build.inputs))) <= _INPUTS else NOTHING
     wishes = tuple(bounded_signed(wish) for wish in build.wishes)
     withheld = tuple(bounded_signed(word) for word in build.withheld)
-    if _size(*(wish.why for wish in wishes), *(word.why for word in withheld)) > _WISHES:
+    cleared = tuple(bounded_signed(word) for word in build.cleared)
+    why = (*(wish.why for wish in wishes), *(word.why for word in withheld), *(word.why for word in cleared))
+    if _size(*why) > _WISHES:
         # That it was wished counts for more than why.
         wishes = tuple(replace(wish, why="") for wish in wishes)
         withheld = tuple(replace(word, why="") for word in withheld)
-    test = None if build.test is None else _bounded_test(build.test)
-    return replace(build, changes=changes, inputs=inputs, wishes=wishes, withheld=withheld, test=test)
+        cleared = tuple(replace(word, why="") for word in cleared)
+    return replace(
+        build,
+        changes=changes,
+        inputs=inputs,
+        wishes=wishes,
+        withheld=withheld,
+        cleared=cleared,
+        release=None if build.release is None else bounded_signed(build.release),
+        test=None if build.test is None else _bounded_test(build.test),
+        budgets=tuple(_bounded_check(check) for check in build.budgets[:_CHECKS]),
+    )
+
+
+def _bounded_check(check: BudgetCheck) -> BudgetCheck:
+    return replace(check, sentence=check.sentence[:_SENTENCE])
 
 
 def _bounded_test(test: BootResult) -> BootResult:
@@ -124,6 +156,7 @@ def _bounded_upload(upload: Upload) -> Upload:
         fallbacks=tuple(text[:_FALLBACK] for text in upload.fallbacks[-_FALLBACKS:]),
         hook_output=tuple(line[:_OUTPUT_LINE] for line in upload.hook_output[-_OUTPUT:]),
         deletion=None if upload.deletion is None else bounded_signed(upload.deletion),
+        checked=None if upload.checked is None else replace(upload.checked, why=upload.checked.why[:_SAID]),
     )
 
 

@@ -8,8 +8,8 @@ too.
 Daemons of several versions write the same records. A field that nobody here knows is kept in `extra`, of
 the record or of the object within it, and written back as it was; so is a word that nobody here knows,
 where there is a way to go on without it: a class of failure counts as unknown, an artifact of a strange
-format, a wish for something else or a build that is withheld from something else is as if it were not
-there.
+format, a wish for something else, a build that is withheld from something else or a budget from which
+something else follows is as if it were not there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from builder.model import (
     Upload,
     UploadState,
 )
-from builder.store import notes
+from builder.store import budgets, checks, notes
 from builder.store.fields import (
     NOTHING,
     Fields,
@@ -91,8 +91,13 @@ def encode_build(build: Build) -> bytes:
             raw_sha256=build.raw_sha256,
             raw_size=build.raw_size,
             wishes=[*notes.wishes_fields(build.wishes), *build.extra.get("wishes", ())],
-            withheld=[*notes.withheld_fields(build.withheld), *build.extra.get("withheld", ())],
+            withheld=[*notes.words_fields(build.withheld), *build.extra.get("withheld", ())],
+            cleared=[*notes.words_fields(build.cleared), *build.extra.get("cleared", ())],
+            release=notes.signed_fields(build.release),
             test=_test_fields(build.test) or build.extra.get("test"),
+            measures=dict(build.measures),
+            budgets=[*budgets.fields_of(build.budgets), *build.extra.get("budgets", ())],
+            kept=build.kept,
         ),
     }
     return as_bytes({**record, **unknown(build.extra, _BUILD_FIELDS)})
@@ -137,7 +142,12 @@ def decode_build(stored: Stored, *, image: str, build_id: str) -> Build:
         raw_size=fields.lenient("raw_size", a_count, None),
         wishes=fields.lenient("wishes", notes.wishes_of(stored.modified), ()),
         withheld=fields.lenient("withheld", notes.withheld_of(stored.modified), ()),
+        cleared=fields.lenient("cleared", notes.cleared_of(stored.modified), ()),
+        release=fields.lenient("release", notes.release_of(stored.modified), None),
         test=fields.lenient("test", _test, None),
+        measures=fields.lenient("measures", some_timings, NOTHING),
+        budgets=fields.lenient("budgets", budgets.read, ()),
+        kept=fields.lenient("kept", a_text, None),
         extra=_extra_of_build(fields.all),
         version=stored.version,
     )
@@ -184,7 +194,8 @@ def encode_upload(upload: Upload) -> bytes:
             stable_tag=upload.stable_tag,
             hidden=upload.hidden or None,
             withheld=as_seconds(upload.withheld),
-            deletion=notes.deletion_fields(upload.deletion),
+            deletion=notes.signed_fields(upload.deletion),
+            checked=checks.fields_of(upload.checked) or upload.extra.get("checked"),
         ),
     }
     return as_bytes({**record, **unknown(upload.extra, _UPLOAD_FIELDS)})
@@ -231,7 +242,8 @@ def decode_upload(stored: Stored, *, image: str, build_id: str, provider: str, u
         hidden=fields.lenient("hidden", a_flag, False),
         withheld=fields.lenient("withheld", a_time, None),
         deletion=fields.lenient("deletion", notes.deletion_of(stored.modified), None),
-        extra=unknown(fields.all, _UPLOAD_FIELDS),
+        checked=fields.lenient("checked", checks.checked_of, None),
+        extra=_extra_of_upload(fields.all),
         version=stored.version,
     )
 
@@ -241,11 +253,12 @@ _BUILD_FIELDS = _NODEPOOL_FIELDS | {
     *("builder", "builder_id", "formats", "phase", "started", "ended", "timings", "artifacts", "elements"),
     *("tools", "log", "reason", "request", "bytes_done", "bytes_total", "next_try", "work_bytes"),
     *("pruned", "inputs", "checked", "changes", "raw_sha256", "raw_size", "wishes", "withheld", "test"),
+    *("cleared", "release", "measures", "budgets", "kept"),
 }
 _UPLOAD_FIELDS = _NODEPOOL_FIELDS | {
     *("external_id", "external_name", "format", "region", "uploader", "uploader_id", "phase", "started"),
     *("ended", "size", "sent", "timings", "reason", "cloud", "way", "fallbacks", "task", "hook_output"),
-    *("serving", "stable_name", "stable_tag", "hidden", "deletion", "parts", "withheld"),
+    *("serving", "stable_name", "stable_tag", "hidden", "deletion", "parts", "withheld", "checked"),
 }
 
 
@@ -263,10 +276,17 @@ def _extra_of_build(record: Mapping[str, Any]) -> Mapping[str, Any]:
     strange = present(
         artifacts=[item for item in artifacts if _is_strange(item)] if isinstance(artifacts, list) else [],
         wishes=notes.strange_wishes(record.get("wishes")),
-        withheld=notes.strange_withheld(record.get("withheld")),
+        withheld=notes.strange_words(record.get("withheld")),
+        cleared=notes.strange_words(record.get("cleared")),
         test=record.get("test") if _has_strange_test(record) else None,
+        budgets=budgets.strange(record.get("budgets")),
     )
     return MappingProxyType({**unknown(record, _BUILD_FIELDS), **strange})
+
+
+def _extra_of_upload(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    strange = {"checked"} if checks.is_strange(record.get("checked")) else frozenset()
+    return unknown(record, _UPLOAD_FIELDS - strange)
 
 
 def _is_strange(artifact: Any) -> bool:

@@ -14,9 +14,11 @@ from typing import Any, Final
 from builder.cloudimage import Sighting
 from builder.model import (
     Cancellation,
+    Clearance,
     Daemon,
     Deletion,
     Pause,
+    Release,
     Request,
     UploadCancellation,
     UploadWish,
@@ -50,7 +52,8 @@ _TICKS: Final = 500_000
 _UNFIT: Final = 1000
 _SIGNATURE: Final = frozenset({"by", "time", "why"})
 _WISH_FIELDS: Final = _SIGNATURE | {"provider", "wanted"}
-_WITHHOLDING_FIELDS: Final = _SIGNATURE | {"provider"}
+_CLEARANCE_FIELDS: Final = _SIGNATURE | {"provider"}
+_WITHHOLDING_FIELDS: Final = _CLEARANCE_FIELDS | {"held"}
 _REQUEST_FIELDS: Final = _SIGNATURE | {"manual", "force", "urgent", "tick", "stamp"}
 
 
@@ -269,45 +272,51 @@ def strange_wishes(value: Any) -> list[Any]:
     return [item for item in items if isinstance(item, dict) and _what_is_wished(item) is None]
 
 
-def withheld_fields(words: Iterable[Withholding]) -> list[dict[str, Any]]:
-    """Words that a build is withheld as a list of objects; that for everywhere names no provider."""
-    return [{**word.extra, **present(provider=word.provider), **_signature(word)} for word in words]
+def words_fields(words: Iterable[Withholding | Clearance]) -> list[dict[str, Any]]:
+    """Words on a build as a list of objects; that for everywhere names no provider."""
+    return [
+        {**word.extra, **present(provider=word.provider, held=_is_held(word) or None), **_signature(word)}
+        for word in words
+    ]
 
 
 def withheld_of(modified: datetime) -> Callable[[Any], tuple[Withholding, ...]]:
-    """Reads such a list in a node of that age, without what does not say in words where it is withheld
-    (`strange_withheld`)."""
+    """Reads words that a build is withheld in a node of that age, without what does not say in words where it
+    holds (`strange_words`)."""
     return lambda value: tuple(
-        Withholding(
-            provider=item.get("provider"),
-            extra=_more(item, _WITHHOLDING_FIELDS),
-            **_signed(item, modified),
-        )
+        Withholding(held=item.get("held") is True, **_word(item, _WITHHOLDING_FIELDS, modified))
         for item in value
         if _says_where(item)
     )
 
 
-def strange_withheld(value: Any) -> list[Any]:
-    """Those objects in such a list that `withheld_of` leaves out, to be written back as they are."""
+def cleared_of(modified: datetime) -> Callable[[Any], tuple[Clearance, ...]]:
+    """Reads words that a build may serve, in the same way."""
+    return lambda value: tuple(
+        Clearance(**_word(item, _CLEARANCE_FIELDS, modified)) for item in value if _says_where(item)
+    )
+
+
+def strange_words(value: Any) -> list[Any]:
+    """Those objects in such a list that neither of these reads, to be written back as they are."""
     items = value if isinstance(value, list) else []
     return [item for item in items if isinstance(item, dict) and not _says_where(item)]
 
 
-def deletion_fields(deletion: Deletion | None) -> dict[str, Any] | None:
-    """A deletion as an object."""
-    return None if deletion is None else {**deletion.extra, **_signature(deletion)}
+def signed_fields(word: Deletion | Release | None) -> dict[str, Any] | None:
+    """A deletion, or the word that ended a hold, as an object."""
+    return None if word is None else {**word.extra, **_signature(word)}
+
+
+def release_of(modified: datetime) -> Callable[[Any], Release]:
+    """Reads the word that ended a hold in a node of that age."""
+    return lambda value: Release(extra=_more(_object(value), _SIGNATURE), **_signed(value, modified))
 
 
 def deletion_of(modified: datetime) -> Callable[[Any], Deletion]:
     """Reads a deletion in a node of that age."""
 
-    def read(value: Any) -> Deletion:
-        if not isinstance(value, dict):
-            raise TypeError(f"{value!r} is no object")
-        return Deletion(extra=_more(value, _SIGNATURE), **_signed(value, modified))
-
-    return read
+    return lambda value: Deletion(extra=_more(_object(value), _SIGNATURE), **_signed(value, modified))
 
 
 def _wish(value: Any, modified: datetime) -> UploadWish | None:
@@ -328,6 +337,21 @@ def _what_is_wished(value: Any) -> tuple[str, bool] | None:
         return None
 
 
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r} is no object")
+    return value
+
+
+def _word(item: dict[str, Any], known: frozenset[str], modified: datetime) -> dict[str, Any]:
+    """What all words on a build say."""
+    return {"provider": item.get("provider"), "extra": _more(item, known), **_signed(item, modified)}
+
+
+def _is_held(word: Withholding | Clearance) -> bool:
+    return isinstance(word, Withholding) and word.held
+
+
 def _says_where(item: Any) -> bool:
     return isinstance(item, dict) and isinstance(item.get("provider"), str | None)
 
@@ -336,7 +360,9 @@ def _more(value: Any, known: frozenset[str]) -> Mapping[str, Any]:
     return unknown(value if isinstance(value, dict) else {}, known)
 
 
-def _signature(wish: UploadCancellation | UploadWish | Withholding | Deletion | Pause) -> dict[str, Any]:
+def _signature(
+    wish: UploadCancellation | UploadWish | Withholding | Clearance | Release | Deletion | Pause,
+) -> dict[str, Any]:
     return {"by": wish.by, "time": wish.time.timestamp(), "why": wish.why}
 
 

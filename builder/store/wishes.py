@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from builder.errors import ConflictError, NotFoundError
-from builder.model import Build, Cancellation, UploadCancellation, UploadWish, Withholding
+from builder.model import Build, Cancellation, Clearance, Release, UploadCancellation, UploadWish, Withholding
 from builder.store import notes, paths
 from builder.store.base import wished
 from builder.store.bounds import bounded_cancellations, bounded_signed
@@ -17,7 +17,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Wishes(Part):
-    """Cancellations, wishes for uploads, and words that builds are withheld."""
+    """Cancellations, wishes for uploads, and words that builds are withheld, or may serve."""
 
     def cancel_build(self, cancellation: Cancellation) -> None:
         path = paths.cancellation(cancellation.image)
@@ -56,6 +56,14 @@ class Wishes(Part):
 
     def release(self, image: str, build_id: str, provider: str | None) -> Build:
         return self._change_build(image, build_id, lambda build: build.released(provider))
+
+    def clear(self, image: str, build_id: str, word: Clearance) -> Build:
+        if word.provider is not None:
+            paths.provider(image, build_id, word.provider)
+        return self._change_build(image, build_id, lambda build: build.clear(word))
+
+    def let_go(self, image: str, build_id: str, release: Release) -> Build:
+        return self._change_build(image, build_id, lambda build: build.let_go(bounded_signed(release)))
 
     def _change_build(self, image: str, build_id: str, change: Callable[[Build], Build]) -> Build:
         for _ in range(ATTEMPTS):

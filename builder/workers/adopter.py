@@ -32,8 +32,8 @@ def look_back(world: World) -> None:
     """At the start: find what this machine's last life left of its builds.
 
     A build that was done, but for the last word, is kept for the adopter. The files of one that others have
-    recorded as failed are deleted, and so are those of one whose record is gone: who removed it took this
-    machine for gone for good. What was broken off is the janitor's.
+    recorded as failed are deleted, unless they stay to be looked at, and so are those of one whose record is
+    gone: who removed it took this machine for gone for good. What was broken off is the janitor's.
     """
     config, here = world.config(), world.identity
     delete_gone(world, config)
@@ -50,7 +50,7 @@ def look_back(world: World) -> None:
             hold = ExitStack()
             hold.enter_context(world.active.hold(build.id))
             world.unsettled.add(Open(record=build, known=False, hold=hold))
-        elif build.state is BuildState.FAILED:
+        elif build.state is BuildState.FAILED and build.kept is None:
             delete_files(world, config, build)
 
 
@@ -154,6 +154,8 @@ def _ready(record: Build, found: Found, config: Config, now: datetime) -> Build:
         bytes_done=0,
         bytes_total=0,
         inputs=known.digests if known else {},
+        # What holds it was written beside its files before these counted as whole.
+        withheld=found.withheld or record.withheld,
         artifacts=found.artifacts,
         formats=tuple(sorted(artifact.format for artifact in found.artifacts)),
         raw_sha256=found.raw_sha256,

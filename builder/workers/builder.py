@@ -30,6 +30,7 @@ from builder.workers.base import PROMPT_REST, Pass, Worker, World, earliest
 from builder.workers.building import Task, build, delete_files, job_for
 from builder.workers.fitness import FRESH
 from builder.workers.settle import Settler
+from builder.workers.staying import make_room
 from builder.workers.stopping import abandoned, interrupted
 
 LOG = logging.getLogger(__name__)
@@ -58,6 +59,8 @@ class Builder(Worker):
         if any(d.verdict is Verdict.NOW for d in asked):
             before, unfit = self.world.presence.daemon.unfit, self._fitness(config)
             if unfit is not None:
+                # What stays to be looked at must not be what keeps this machine from building.
+                make_room(self.world, config, snapshot)
                 return Pass(due=now + timedelta(seconds=FRESH))
             if before is not None:
                 return Pass(did=True)  # what is for this machine follows from what it shows
@@ -115,6 +118,7 @@ class Builder(Worker):
             task = replace(task, changes=(*found.changes, *filter(None, [found.unknown])))
         if not claim.valid:
             return False
+        make_room(self.world, config, snapshot.with_image(records), image)
         LOG.info("%s: building: %s", image.name, decision.reason)
         self._count(build(self.world, self._settler, task))
         return True

@@ -27,6 +27,7 @@ from builder.model import Build, BuildPhase, BuildState, Failure, ImageRecords, 
 from builder.planning.builds import next_try, served
 from builder.store.base import Claim
 from builder.workers.base import World, unforeseen
+from builder.workers.judging import Judge
 from builder.workers.progress import BuildProgress
 from builder.workers.settle import Ending, Settler
 from builder.workers.stopping import BuildStop, severity
@@ -175,6 +176,7 @@ def _run(world: World, task: Task, progress: BuildProgress) -> Build:
     """Run the build to its end; the last word on its record, whatever happens."""
     record = progress.record
     job = job_for(world, task, record.id)
+    judge = Judge(world, task.config, task.image, task.records, progress)
     try:
         stop = BuildStop(world, lambda: progress.record, task.records)
         product = engine.run(
@@ -184,16 +186,19 @@ def _run(world: World, task: Task, progress: BuildProgress) -> Build:
             on_disk=progress.disk,
             on_artifact=progress.artifact,
             on_test=progress.tested,
+            judge=judge,
             stop=stop,
         )
     except ActionFailedError as error:
-        return _failed(world, task, progress, error.failure or unforeseen(error, progress.record.phase))
+        failed = _failed(world, task, progress, error.failure or unforeseen(error, progress.record.phase))
+        return _with_files(world, task, judge, failed) if judge.has_failed else failed
     except Exception as error:
         # A bug or a broken disk: the record must say so all the same, or nobody ever learns.
         LOG.exception("build %s of %s broke", record.id, record.image)
         return _failed(world, task, progress, unforeseen(error, progress.record.phase))
-    LOG.info("build %s of %s is ready", record.id, record.image)
-    return _ready(world, progress, product)
+    ready = _ready(world, progress, product)
+    LOG.info("build %s of %s is %s", record.id, record.image, "held" if ready.hold else "ready")
+    return ready
 
 
 def _ready(world: World, progress: BuildProgress, product: Product) -> Build:
@@ -219,10 +224,19 @@ def _ready(world: World, progress: BuildProgress, product: Product) -> Build:
 def _failed(world: World, task: Task, progress: BuildProgress, failure: Failure) -> Build:
     now, record = world.clock(), progress.timed()
     LOG.log(severity(failure), "build %s of %s failed: %s", record.id, record.image, failure.summary)
-    # Files that were there before the end are not any more.
-    failed = record.become(BuildState.FAILED, now, ended=now, reason=failure, artifacts=())
+    # Files that were there before the end are not any more, and there is nothing to decide on.
+    undecided = record.without_hold()
+    failed = undecided.become(BuildState.FAILED, now, ended=now, reason=failure, artifacts=())
     snapshot = world.store.snapshot().with_image(task.records)
     return replace(failed, next_try=next_try(task.image, snapshot, failed, task.config, now))
+
+
+def _with_files(world: World, task: Task, judge: Judge, failed: Build) -> Build:
+    """A build that failed over budget, and where its files stay; else they go."""
+    kept = judge.kept()
+    if kept is None:
+        delete_files(world, task.config, failed)
+    return replace(failed, kept=kept)
 
 
 def _forget_cancellation(world: World, build: Build) -> None:

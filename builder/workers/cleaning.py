@@ -14,7 +14,7 @@ from types import MappingProxyType
 from builder.cloud import transfer
 from builder.cloud.base import Cloud
 from builder.cloudimage import GlanceStatus
-from builder.config.model import Config
+from builder.config.model import Canary, Config
 from builder.dib.output import artifacts, inherited
 from builder.errors import CloudError, ImagepoolError, NotFoundError, RefusedError
 from builder.model import (
@@ -220,8 +220,10 @@ class Cleaner:
         """Whether the plan, made on what is true now, still has the action: nothing good may go."""
         world = self._world
         seen = world.store.snapshot()
-        # What becomes of an upload depends on no other provider's.
-        where = action.upload.provider if action.upload else None
+        # What becomes of an upload depends on no other provider's, but for what soaks in the canaries.
+        known = config.diskimages.get(image)
+        soaks = known is not None and isinstance(known.promote, Canary)
+        where = action.upload.provider if action.upload and not soaks else None
         records = fresh_records(world.store, config, image, provider=where)
         if where is not None:
             records = replace(records, uploads=records.uploads_to(where))

@@ -1,7 +1,7 @@
-"""Runs a provider's post-upload-hook: a program of the operator's that has the last word on an upload.
+"""Runs a program of the operator's that judges an image: a provider's post-upload-hook, a check.
 
-As nodepool documents it: `HOOK <provider> <external id> <file>`, after the image is verified and before
-it is ready; an exit code other than 0 fails the upload.
+The hook is as nodepool documents it: `HOOK <provider> <external id> <file>`, after the image is verified and
+before it is ready; an exit code other than 0 fails the upload.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from builder.config.model import masked_credentials
@@ -53,11 +54,15 @@ def run(
     timeout: float,
     stop: Callable[[], Failure | None],
     environ: Mapping[str, str] = os.environ,
+    step: str = STEP,
+    more: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[str, ...]:
-    """Run a hook to its end; the last lines it printed, on stdout and stderr together.
+    """Run a hook to its end; the last lines it printed, on stdout and stderr together. `step` is what a
+    failure calls it; it finds `more` in its environment.
 
     Raises ActionFailedError, whose failure has those lines, when the hook is missing, does not end with 0
-    or not within `timeout` seconds, or when `stop` says so; it has then been killed with its whole group.
+    or not within `timeout` seconds, or when `stop` says so. However it ends, what it has started has been
+    killed by then, unless it left its process group.
     """
     lines: deque[str] = deque(maxlen=LINES)
 
@@ -66,7 +71,7 @@ def run(
             failure_class=failure_class,
             message=message,
             phase=UploadPhase.HOOK,
-            step=STEP,
+            step=step,
             exit_code=code,
             lines=tuple(lines),
         )
@@ -75,23 +80,24 @@ def run(
     try:
         child = Child(
             [str(hook), *arguments],
-            env=passed(environ, _CLOUDS),
+            env={**passed(environ, _CLOUDS), **more},
             cwd=cwd,
             on_line=lambda line: lines.append(masked_credentials(line)[:LINE]),
         )
     except (ToolMissingError, OSError) as error:
         what = error.message if isinstance(error, ToolMissingError) else str(error)
-        raise failed(FailureClass.TOOL, f"the post-upload-hook {hook} can't be run: {what}") from error
+        raise failed(FailureClass.TOOL, f"the {step} {hook} can't be run: {what}") from error
     deadline = time.monotonic() + timeout
     try:
         while (code := child.wait(TICK)) is None:
             if (wish := stop()) is not None:
                 raise ActionFailedError(wish.message, wish)
             if time.monotonic() >= deadline:
-                message = f"the post-upload-hook {hook} did not end within {timeout:.0f} s"
+                message = f"the {step} {hook} did not end within {timeout:.0f} s"
                 raise failed(FailureClass.TIMEOUT, message, child.stop(GRACE))
+        child.sweep()
     finally:
         child.stop(GRACE)
     if code:
-        raise failed(FailureClass.HOOK, f"the post-upload-hook {hook} refused the image", code)
+        raise failed(FailureClass.HOOK, f"the {step} {hook} refused the image", code)
     return tuple(lines)

@@ -149,8 +149,11 @@ class PacedLanes:
         clock: Callable[[], datetime],
         ending: Callable[[], bool],
         on_failure: Callable[[], None],
+        at_once: int | None = None,
     ) -> None:
+        """`at_once`: so many lanes are at work at most; None for any number."""
         self._lanes = lanes
+        self._at_once = at_once
         self._clock = clock
         self._ending = ending
         self._on_failure = on_failure
@@ -158,12 +161,15 @@ class PacedLanes:
 
     def start(self, jobs: Iterable[Job], now: datetime) -> datetime | None:
         """Start each job that may be tried, those of one lane one after the other; returns without waiting
-        for them, when the first of the others may be tried."""
+        for them, when the first of the others may be tried. What there is no room for is tried in the pass
+        for which a lane wakes its worker when it is free."""
         jobs = tuple(jobs)
         self._backoff.retain(frozenset(job.key for job in jobs), now)
         waits = {job.key: self._backoff.until(job.key) or now for job in jobs}
         due = [job for job in jobs if waits[job.key] <= now]
-        for lane in sorted({job.lane for job in due} - self._lanes.busy()):
+        busy = self._lanes.busy()
+        room = None if self._at_once is None else max(0, self._at_once - len(busy))
+        for lane in sorted({job.lane for job in due} - busy)[:room]:
             batch = [job for job in due if job.lane == lane]
             self._lanes.start(lane, partial(self._work, batch))
         return min((until for until in waits.values() if until > now), default=None)
@@ -171,6 +177,10 @@ class PacedLanes:
     def busy(self) -> frozenset[str]:
         """The lanes that are at work."""
         return self._lanes.busy()
+
+    def wait_one(self, timeout: float) -> None:
+        """Wait until a busy lane is free, at most `timeout` seconds; not at all when none is busy."""
+        self._lanes.wait_one(timeout)
 
     def drain(self) -> bool:
         """Wait until no lane is busy; whether any did something since the last drain."""

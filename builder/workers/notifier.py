@@ -1,4 +1,4 @@
-"""The notifier tells those whom `notify` names how this machine's builds end.
+"""The notifier tells those whom `notify` names how this machine's builds end, and which a check refused.
 
 What has ended follows from the records, whoever wrote the last word and whatever died meanwhile: builds that
 were adopted, and those that others found abandoned, are told as well. An event is put into the outbox first
@@ -12,6 +12,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
@@ -19,9 +20,10 @@ from typing import Any, Final
 from builder.config.model import Config, NotifyTarget
 from builder.dib.output import artifacts
 from builder.errors import RefusedError
-from builder.model import Build, BuildState, ImageRecords, Snapshot
+from builder.model import Build, BuildState, ImageRecords, Snapshot, Withholding
 from builder.notify import delivery, event, outbox, pacing
 from builder.notify.outbox import Notice, Outbox
+from builder.planning.checking import is_refusal
 from builder.planning.retry import backoff
 from builder.workers.base import Pass, Worker, World, earliest
 from builder.workers.lanes import Lanes
@@ -35,6 +37,16 @@ _MOST_CHANGES: Final = 1 << 20
 #: After trouble with our own disk.
 _AFTER_TROUBLE: Final = timedelta(minutes=1)
 _OVER: Final = frozenset({BuildState.READY, BuildState.FAILED})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _News:
+    """That a build has ended, or that a check refused it, if there is such a word."""
+
+    id: str
+    time: datetime
+    build: Build
+    word: Withholding | None = None
 
 
 class Notifier(Worker):
@@ -79,34 +91,42 @@ class Notifier(Worker):
         self._outbox.retain(config.notify)
         self._outbox.expire(now)
         told = self._outbox.told
-        ended = {event.id_of(build): build for build in self._ended(snapshot, now)}
-        news = sorted(ended.keys() - (told or {}).keys(), key=lambda each: (ended[each].state_time, each))
+        found = {each.id: each for each in self._news(snapshot) if _is_news(each.time, now)}
+        news = sorted(found.keys() - (told or {}).keys(), key=lambda each: (found[each].time, each))
         if told is not None:
             # Who begins to listen is not told of what was before.
             for new in news:
-                self._tell(config, new, ended[new], now)
+                self._tell(config, found[new], now)
         if told is None or news:
-            known = {**(told or {}), **{new: ended[new].state_time for new in news}}
+            known = {**(told or {}), **{new: found[new].time for new in news}}
             self._outbox.remember({each: time for each, time in known.items() if _is_news(time, now)})
 
-    def _ended(self, snapshot: Snapshot, now: datetime) -> Iterator[Build]:
-        """The builds of this machine that ended lately, of images whose records have changed."""
+    def _news(self, snapshot: Snapshot) -> Iterator[_News]:
+        """What has become of this machine's builds, of images whose records have changed."""
         for name, records in snapshot.images.items():
             if self._seen.get(name) is records:
                 continue
             self._seen[name] = records
             for build in records.builds:
-                made = build.builder_id == self.world.identity.builder_id
-                if made and build.state in _OVER and _is_news(build.state_time, now):
-                    yield build
+                if build.builder_id == self.world.identity.builder_id:
+                    yield from _news_of(build)
         for gone in self._seen.keys() - snapshot.images.keys():
             del self._seen[gone]
 
-    def _tell(self, config: Config, event_id: str, build: Build, now: datetime) -> None:
-        targets = [target.name for target in config.told_of(build.image, build.state)]
-        if targets:
+    def _tell(self, config: Config, news: _News, now: datetime) -> None:
+        build, word = news.build, news.word
+        # Who wants to know what failed wants to know what is refused, and what waits for somebody's word.
+        kinds = {build.state} if word is None else {BuildState.FAILED}
+        if build.hold is not None:
+            kinds.add(BuildState.FAILED)
+        targets = sorted({target.name for kind in kinds for target in config.told_of(build.image, kind)})
+        if not targets:
+            return
+        if word is None:
             body = event.body_of(build, _changes(config, build))
-            self._outbox.file(event_id, build.image, body, targets, now)
+        else:
+            body = event.body_of_refusal(build, word)
+        self._outbox.file(news.id, build.image, body, targets, now)
 
     # -- telling it ---------------------------------------------------------------------------
 
@@ -164,6 +184,13 @@ class Notifier(Worker):
         self._outbox.put_off(notice, why, now, again=again, rest=rest)
         if notice.tries + 1 >= pacing.TRIES:
             self._outbox.give_up(notice, f"it failed {pacing.TRIES} times, at last because {why}")
+
+
+def _news_of(build: Build) -> Iterator[_News]:
+    if build.state in _OVER:
+        yield _News(id=event.id_of(build), time=build.state_time, build=build)
+    for word in filter(is_refusal, build.withheld):
+        yield _News(id=event.id_of_refusal(build, word), time=word.time, build=build, word=word)
 
 
 def _is_news(time: datetime, now: datetime) -> bool:

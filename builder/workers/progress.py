@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -18,12 +18,14 @@ from builder.errors import ConflictError, StoreUnavailableError
 from builder.model import (
     Artifact,
     BootResult,
+    BudgetCheck,
     Build,
     BuildPhase,
     ImageFormat,
     Upload,
     UploadPhase,
     UploadState,
+    Withholding,
 )
 from builder.store.base import Store
 from builder.ways import Way
@@ -110,6 +112,15 @@ class BuildProgress(Progress[Build]):
     def tested(self, result: BootResult) -> None:
         """What came of booting the image; the next write takes it onto the record."""
         self.record = replace(self.record, test=result)
+
+    def judged(
+        self, measures: Mapping[str, float], checks: tuple[BudgetCheck, ...], hold: Withholding | None
+    ) -> None:
+        """What was measured, what came of its budgets, and the word that holds it, if one does; the next
+        write takes it onto the record."""
+        held = hold is not None and self.record.quarantine is None
+        words = (*self.record.withheld, hold) if hold is not None and held else self.record.withheld
+        self.record = replace(self.record, measures=measures, budgets=checks, withheld=words)
 
     def artifact(self, artifact: Artifact) -> None:
         """A file is there to be uploaded, while others may still be made."""

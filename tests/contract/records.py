@@ -9,15 +9,21 @@ from typing import Any
 from builder.cloudimage import Sighting
 from builder.model import (
     Artifact,
+    BudgetAction,
+    BudgetCheck,
     Build,
     BuildState,
     Cancellation,
+    Checked,
+    CheckVerdict,
+    Clearance,
     Daemon,
     Deletion,
     Failure,
     FailureClass,
     ImageFormat,
     Pause,
+    Release,
     Request,
     Turn,
     Upload,
@@ -68,10 +74,23 @@ LATER_BUILD = {
     ],
     "withheld": [
         {"provider": "cloud-one", "by": "ann", "time": 1795178000.0, "why": "", **_MORE},
-        {"by": "ann", "time": 1795178000.0, "why": "no SSH server", **_MORE},
+        {"held": True, "by": "ann", "time": 1795178000.0, "why": "no SSH server", **_MORE},
+        {"provider": ["all of", "them"], "until": "noon"},
+    ],
+    "cleared": [
+        {"provider": "cloud-one", "by": "ann", "time": 1795178000.0, "why": "", **_MORE},
+        {"by": "imagepool", "time": 1795178000.0, "why": "it has soaked", **_MORE},
         {"provider": ["all of", "them"], "until": "noon"},
     ],
     "test": {"verdict": "flaky", "seconds": "many", **_MORE},
+    "release": {"by": "ann", "time": 1795178000.0, "why": "", **_MORE},
+    "measures": {"packages": 300.0, "kernels": 2.0},
+    "budgets": [
+        {"measure": "kernels", "sentence": "2 kernels", "over": "hold", "value": 2.0, **_MORE},
+        {"measure": "size", "sentence": "", "limit": 1.0, **_MORE},
+        {"measure": "size", "over": "shred", "sentence": ["too", "big"]},
+    ],
+    "kept": "/srv/images/debian-5f0c.d",
     "signature": {"by": "key one"},
 }
 LATER_UPLOAD = {
@@ -87,6 +106,7 @@ LATER_UPLOAD = {
     "way": "carrier pigeon",
     "reason": {"class": "signature", "message": "the key is gone", **_MORE},
     "deletion": {"by": "ann", "time": 1795178000.0, "why": "", **_MORE},
+    "checked": {"verdict": "half-good", "score": 0.5, **_MORE},
     "signature": {"by": "key one"},
 }
 
@@ -143,7 +163,21 @@ def a_full_build() -> Build:
         raw_sha256="0f",
         raw_size=10 * 2**30,
         wishes=(a_wish(), a_wish("cloud-two", wanted=True)),
-        withheld=(a_withholding(), a_withholding("cloud-two")),
+        withheld=(a_withholding(held=True), a_withholding("cloud-two")),
+        cleared=(a_clearance(), a_clearance("cloud-two")),
+        release=a_release(),
+        measures={"packages": 300.0},
+        budgets=(
+            BudgetCheck(
+                measure="size",
+                sentence="too big",
+                over=BudgetAction.HOLD,
+                value=7.0,
+                limit=6.5,
+                baseline=6.0,
+            ),
+        ),
+        kept="/srv/images/debian-5f0c.d",
         extra={"theirs": {"deep": [1, None]}},
     )
 
@@ -193,6 +227,7 @@ def a_full_upload(build: Build) -> Upload:
         hidden=True,
         withheld=NOON + timedelta(hours=3),
         deletion=Deletion(by="ann", time=NOON + timedelta(hours=2), why="too big"),
+        checked=Checked(verdict=CheckVerdict.UNKNOWN, time=NOON, why="no quota", tries=2),
         extra={"theirs": 1},
     )
 
@@ -225,6 +260,17 @@ def a_withholding(provider: str | None = None, **changes: Any) -> Withholding:
     """The word of a person that a build is not to serve."""
     fields: dict[str, Any] = {"by": "ann", "time": NOON, "why": "it does not boot"}
     return Withholding(provider=provider, **{**fields, **changes})
+
+
+def a_clearance(provider: str | None = None, **changes: Any) -> Clearance:
+    """The word of a person that a build may serve."""
+    fields: dict[str, Any] = {"by": "ann", "time": NOON, "why": "it is urgent"}
+    return Clearance(provider=provider, **{**fields, **changes})
+
+
+def a_release(**changes: Any) -> Release:
+    """The word of a person that a held build may go out."""
+    return Release(**{"by": "ann", "time": NOON, "why": "it is meant to be so large", **changes})
 
 
 def a_turn(number: int = 1, *, hours: int = 0, **changes: Any) -> Turn:

@@ -25,10 +25,12 @@ from tests.contract.records import (
     NOON,
     a_build,
     a_cancellation,
+    a_clearance,
     a_daemon,
     a_full_build,
     a_full_upload,
     a_pause,
+    a_release,
     a_request,
     a_sighting,
     a_turn,
@@ -531,6 +533,22 @@ class TestWishes:
         assert store.release("debian", build.id, None).withheld == ()
         assert store.release("debian", build.id, None) == store.get_build("debian", build.id)
 
+    def test_a_hold_ends_with_the_word_of_who_let_it_go(
+        self, world: World, store: Store, build: Build
+    ) -> None:
+        assert store.let_go("debian", build.id, a_release()) == store.get_build("debian", build.id)
+        hold, there = a_withholding(held=True), a_withholding("cloud-one")
+        store.withhold("debian", build.id, hold)
+        store.withhold("debian", build.id, there)
+        assert store.get_build("debian", build.id).hold == hold
+        freed = world.command().let_go("debian", build.id, a_release())
+        assert (freed.withheld, freed.release) == ((there,), a_release())
+        assert store.let_go("debian", build.id, a_release(by="bob")) == freed
+        # Whatever people say at once, a quarantine is no hold.
+        store.withhold("debian", build.id, a_withholding())
+        rejected = store.let_go("debian", build.id, a_release(by="bob"))
+        assert (rejected.quarantine, rejected.release) == (a_withholding(), a_release())
+
     def test_of_those_who_withhold_a_build_at_once_none_is_lost(self, world: World, build: Build) -> None:
         people = [world.command() for _ in range(4)]
 
@@ -547,9 +565,27 @@ class TestWishes:
         for attempt in (
             lambda: store.withhold("debian", build.id, a_withholding()),
             lambda: store.release("debian", build.id, None),
+            lambda: store.let_go("debian", build.id, a_release()),
         ):
             with pytest.raises(NotFoundError):
                 attempt()
+        assert store.list_builds("debian") == ()
+
+    def test_a_build_may_serve_in_a_provider_or_everywhere(
+        self, world: World, store: Store, build: Build
+    ) -> None:
+        everywhere, there = a_clearance(by="imagepool"), a_clearance("cloud-one")
+        store.clear("debian", build.id, everywhere)
+        written = world.command().clear("debian", build.id, there)
+        assert written.cleared == (everywhere, there)
+        assert (written.clearance("cloud-one"), written.clearance("cloud-two")) == (there, everywhere)
+        again = a_clearance(by="bob")
+        assert set(store.clear("debian", build.id, again).cleared) == {again, there}
+        now = store.get_build("debian", build.id)
+        eventually(lambda: store.snapshot().image("debian").builds == (now,), "it is seen")
+        store.delete_build(now)
+        with pytest.raises(NotFoundError):
+            store.clear("debian", build.id, everywhere)
         assert store.list_builds("debian") == ()
 
     def test_an_image_is_paused_and_unpaused(self, world: World) -> None:
@@ -673,6 +709,8 @@ class TestNames:
             lambda: store.wish_upload("debian", build.id, a_wish(name)),
             lambda: store.withhold("debian", build.id, a_withholding(name)),
             lambda: store.withhold(name, build.id, a_withholding()),
+            lambda: store.clear("debian", build.id, a_clearance(name)),
+            lambda: store.clear(name, build.id, a_clearance()),
             lambda: store.history(name),
             lambda: store.begin_turn(name, "cloud-one", a_turn()),
             lambda: store.begin_turn("debian", name, a_turn()),

@@ -19,8 +19,10 @@ from builder.store.zookeeper import ZooKeeperStore
 from tests.contract.records import (
     NOON,
     a_build,
+    a_clearance,
     a_daemon,
     a_pause,
+    a_release,
     a_request,
     a_turn,
     a_withholding,
@@ -137,8 +139,16 @@ class Player:
     def withhold_build(self, store: Store, host: str, image: str, build_id: str, flag: bool) -> object:
         return store.withhold(image, build_id, a_withholding(None if flag else "one", by=host))
 
+    def clear_build(self, store: Store, host: str, image: str, build_id: str, flag: bool) -> object:
+        return store.clear(image, build_id, a_clearance(None if flag else "one", by=host))
+
     def release_build(self, store: Store, host: str, image: str, build_id: str, flag: bool) -> object:
         return store.release(image, build_id, None if flag else "one")
+
+    def hold_build(self, store: Store, host: str, image: str, build_id: str, flag: bool) -> object:
+        if flag:
+            return store.let_go(image, build_id, a_release(by=host))
+        return store.withhold(image, build_id, a_withholding(by=host, held=True))
 
     def serve(self, store: Store, host: str, image: str, build_id: str, flag: bool) -> object:
         number = 1 + IDS.index(build_id)

@@ -25,8 +25,10 @@ from builder.model import (
     NO_TICKS,
     Build,
     Cancellation,
+    Clearance,
     Daemon,
     Pause,
+    Release,
     Request,
     Snapshot,
     Turn,
@@ -494,6 +496,14 @@ class FakeStore(Store):
 
     def release(self, image: str, build_id: str, provider: str | None) -> Build:
         return self._change_build(image, build_id, lambda build: build.released(provider))
+
+    def clear(self, image: str, build_id: str, word: Clearance) -> Build:
+        if word.provider is not None:
+            paths.provider(image, build_id, word.provider)
+        return self._change_build(image, build_id, lambda build: build.clear(word))
+
+    def let_go(self, image: str, build_id: str, release: Release) -> Build:
+        return self._change_build(image, build_id, lambda build: build.let_go(release))
 
     # -- who served what -----------------------------------------------------------------------
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from builder.dib.contents.unchanged import Comparison
 from builder.dib.job import Job
 from builder.dib.limits import Limits, Stop
-from builder.dib.output import artifacts
+from builder.dib.output import artifacts, withheld
 from builder.dib.output.artifacts import Proof, Publication
 from builder.dib.output.hashing import Disk
-from builder.dib.product import Product
+from builder.dib.product import Finished, Judgement, Product
 from builder.errors import ActionFailedError
 from builder.model import Artifact, BootResult, Build, BuildPhase, Failure, FailureClass, ImageFormat
 from tests.simulation.kernel import Crash, Kernel
@@ -54,7 +54,9 @@ class SimEngine:
     def __init__(self, kernel: Kernel) -> None:
         self.seconds = 600.0  #: of a build
         self.fails: Callable[[str], float] = lambda image: 0.0  #: how likely
+        self.packages: Callable[[], float] = lambda: 300.0  #: how many an image has
         self.unchanged = 0.0  #: how likely a build would come out the same
+        self.held: set[str] = set()  #: ids of the builds that were over budget
         self.running: list[Running] = []
         self.made = 0
         self.on_begin: Callable[[Running], None] = lambda running: None
@@ -69,6 +71,7 @@ class SimEngine:
         on_disk: Callable[[Disk], None] = lambda disk: None,
         on_artifact: Callable[[Artifact], None] = lambda artifact: None,
         on_test: Callable[[BootResult], None] = lambda result: None,
+        judge: Callable[[Finished], Judgement],
         stop: Stop,
     ) -> Product:
         """Build; as `builder.dib.engine.run`."""
@@ -80,7 +83,7 @@ class SimEngine:
         self.on_begin(running)
         try:
             self._phases(job, on_phase, stop)
-            return self._publish(job, on_disk, on_artifact)
+            return self._publish(job, on_disk, on_artifact, judge)
         except Crash:
             raise  # what there is stays
         except BaseException:
@@ -88,6 +91,13 @@ class SimEngine:
             raise
         finally:
             self.running.remove(running)
+
+    def _judge(self, job: Job, judgement: Judgement) -> None:
+        if judgement.withheld:
+            self.held.add(job.build_id)
+            withheld.write(job.images_dir, job.image.name, job.build_id, judgement.withheld)
+        if judgement.failure is not None:
+            raise ActionFailedError(judgement.failure.message, judgement.failure)
 
     def compare(self, job: Job, last: Build, *, here: bool, stop: Stop) -> Comparison:
         """Compare; as `builder.dib.engine.compare`."""
@@ -111,7 +121,11 @@ class SimEngine:
                 raise ActionFailedError(failure.message, failure)
 
     def _publish(
-        self, job: Job, on_disk: Callable[[Disk], None], on_artifact: Callable[[Artifact], None]
+        self,
+        job: Job,
+        on_disk: Callable[[Disk], None],
+        on_artifact: Callable[[Artifact], None],
+        judge: Callable[[Finished], Judgement],
     ) -> Product:
         self.made += 1
         life: Life = self._kernel.owner  # type: ignore[assignment]
@@ -137,8 +151,11 @@ class SimEngine:
             draft.write_bytes(content)
             publication.add(draft, image_format, Limits(stop=lambda: None))
             made.append(_artifact(image_format, content))
-            on_artifact(made[-1])
+            if not job.image.is_judged:
+                on_artifact(made[-1])
             life.moment("publish")
+        self._judge(job, judge(Finished(artifacts=tuple(made), measures={"packages": self.packages()})))
+        life.moment("publish")
         publication.finish(job.work_dir / "none", disk, tuple(made), life.clock())
         life.moment("publish")
         return Product(

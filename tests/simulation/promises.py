@@ -22,7 +22,7 @@ from builder.cloudimage import (
     CloudImage,
     GlanceStatus,
 )
-from builder.config.model import DiskImage, Provider
+from builder.config.model import Canary, DiskImage, Provider
 from builder.dib.output import artifacts
 from builder.model import (
     BUILD_TRANSITIONS,
@@ -148,13 +148,19 @@ class Promises:
                 self.breaks(f"build {after.id} goes from {before.state} to {after.state}")
             if adopted and self._here() != after.builder_id:
                 self.breaks(f"build {after.id} is adopted by {self._here()}, not by {after.builder_id}")
+        self._on_cleared(before, after)
         if after.state is BuildState.FAILED and after.reason is None:
             self.breaks(f"build {after.id} failed without a reason")
         if after.state is BuildState.READY and (before is None or before.state is not BuildState.READY):
-            self.built += 1
-            self._ready_since[after.id] = self._world.kernel.now
-            for wrong in self._wrong_files(after):
-                self.breaks(f"build {after.id} becomes ready, but {wrong}")
+            self._on_ready_build(after)
+
+    def _on_ready_build(self, build: Build) -> None:
+        self.built += 1
+        self._ready_since[build.id] = self._world.kernel.now
+        for wrong in self._wrong_files(build):
+            self.breaks(f"build {build.id} becomes ready, but {wrong}")
+        if build.id in self._world.engine.held and build.quarantine is None:
+            self.breaks(f"build {build.id} becomes ready over its budget, and is not held")
 
     def _runs_elsewhere(self, build: Build) -> bool:
         """Whether another one's daemon has it running, and has not lost its claim."""
@@ -217,6 +223,39 @@ class Promises:
         others = [u for u in self._ready_there(upload) if u.external_id not in self.stolen]
         if self._is_withheld(upload, WORD_OF_MOUTH) and not all(self._is_withheld(u, 0.0) for u in others):
             self.breaks(f"upload {upload.name} begins to serve, although it is withheld and others are there")
+        self._on_turn_after_canaries(upload, others)
+
+    def _on_turn_after_canaries(self, upload: Upload, others: list[Upload]) -> None:
+        """It begins to serve where others are to serve a build first: it was let out, or it is gone back to,
+        or there is nothing else."""
+        image, build = self._world.config.diskimages.get(upload.image), self._find_build(upload.build_id)
+        if image is None or build is None or not isinstance(image.promote, Canary):
+            return
+        if upload.provider in image.promote.providers or build.clearance(upload.provider) is not None:
+            return
+        turns = self._world.outside.history(upload.image).get(upload.provider, ())
+        served = {turn.build_id for turn in turns if turn.upload != upload.name}
+        known = [b for b in self._world.tree.builds.values() if b.id in served]
+        goes_back = any((b.began, b.id) > (build.began, build.id) for b in known)
+        good = [u for u in others if not self._is_withheld(u, 0.0) and u.build_id in served]
+        if good and not goes_back:
+            self.breaks(f"upload {upload.name} begins to serve, and did not go through the canaries")
+
+    def _on_cleared(self, before: Build | None, build: Build) -> None:
+        """If it is let out by that: all canaries serve it."""
+        image = self._world.config.diskimages.get(build.image)
+        said = before.cleared if before is not None else ()
+        if build.cleared == said or image is None or not isinstance(image.promote, Canary):
+            return
+        if build.hold is not None:
+            self.breaks(f"build {build.id} is let out, although it is held")
+        serving = {
+            u.provider
+            for u in self._world.tree.uploads.values()
+            if u.build_id == build.id and u.serving is not None
+        }
+        if lacking := sorted(set(image.promote.providers) - serving):
+            self.breaks(f"build {build.id} is let out, and {lacking} did not serve it")
 
     def _ready_there(self, upload: Upload) -> list[Upload]:
         """The other ready uploads of the image in the provider whose builds are not to go."""
@@ -242,6 +281,10 @@ class Promises:
             self.breaks(f"upload {upload.name} begins while {upload.provider} is paused")
         if self._is_withheld(upload, WORD_OF_MOUTH):
             self.breaks(f"upload {upload.name} begins although its build is withheld from there")
+        build = self._find_build(upload.build_id)
+        if build is not None and build.hold is not None:
+            # Nobody has ever seen it without.
+            self.breaks(f"upload {upload.name} begins although its build is held")
 
     def _on_new_state(self, before: Upload, after: Upload) -> None:
         if after.state not in UPLOAD_TRANSITIONS[before.state]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import pytest
 
 from builder.cloud import ownership
 from builder.cloud.transfer import finishing
+from builder.config.model import Budget
 from builder.dib.output import artifacts
 from builder.dib.output.artifacts import Publication
-from builder.model import BuildState, Pause, UploadState, Withholding
+from builder.model import Build, BuildState, Measure, Pause, UploadState, Withholding
 from builder.planning import builds, cleanup, leaks, promotion, ticks, uploads
 from builder.planning.records import newest_good, newest_ready
 from builder.store.base import Claim
@@ -92,6 +94,14 @@ def _withhold_what_is_built(world: Simulation) -> None:
         if build.state is BuildState.BUILDING:
             world.outside.withhold(build.image, build.id, _word(world))
     _live(world, 2)
+
+
+def _make_images_grow(world: Simulation) -> None:
+    budget = Budget(measure=Measure.PACKAGES, most=400)
+    images = {name: replace(i, budgets=(budget,)) for name, i in world.config.diskimages.items()}
+    world.config = replace(world.config, diskimages=images)
+    world.engine.packages = lambda: 500.0
+    _live(world, 24)
 
 
 def _withhold_what_serves(world: Simulation) -> None:
@@ -230,6 +240,20 @@ BROKEN: dict[str, tuple[Breaking, Story, str]] = {
         ),
         _withhold_what_is_built,
         "begins although its build is withheld",
+    ),
+    "a build that is over budget is let go": (
+        _sets(Build, "over", lambda final, known: replace(final, withheld=(), version=known.version)),
+        _make_images_grow,
+        "over its budget, and is not held",
+    ),
+    "uploads don't know of what is held": (
+        _both(
+            _sets(uploads, "newest_good", lambda records, provider: newest_ready(records)),
+            _sets(uploads, "may_go_out", lambda build, provider: True),
+            _sets(UploadStop, "_withheld", _forgetful),
+        ),
+        _make_images_grow,
+        "begins although its build is held",
     ),
     "what is withheld goes on serving": (
         _sets(promotion._Line, "withheld", _forgetful),

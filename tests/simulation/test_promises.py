@@ -21,13 +21,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from builder.config.model import Budget, Canary
 from builder.errors import ImagepoolError
 from builder.model import (
     Build,
     BuildState,
     Cancellation,
     Deletion,
+    Measure,
     Pause,
+    Release,
     Request,
     Upload,
     UploadCancellation,
@@ -61,8 +64,14 @@ PAUSES = (0.0, 0.1, 2.0, 10.0, 40.0, 300.0, 900.0)
 class Installation(RuleBasedStateMachine):
     """Three machines, two clouds, two diskimages, and people."""
 
-    @initialize(seed=numbers, named=st.booleans(), keep=st.integers(1, 2), overlap=st.booleans())
-    def begin(self, seed: int, named: bool, keep: int, overlap: bool) -> None:
+    @initialize(
+        seed=numbers,
+        named=st.booleans(),
+        keep=st.integers(1, 2),
+        overlap=st.booleans(),
+        canary=st.booleans(),
+    )
+    def begin(self, seed: int, named: bool, keep: int, overlap: bool, canary: bool) -> None:
         self.stack = ExitStack()
         root = Path(tempfile.mkdtemp(prefix="simulation-"))
         self.stack.callback(shutil.rmtree, root, ignore_errors=True)
@@ -81,10 +90,16 @@ class Installation(RuleBasedStateMachine):
         self.word = Pause(by="ann", time=world.kernel.clock(), why="looking into it")
         for name in world.config.diskimages:
             self._image(name, keep=keep, stable_name=f"{name}-newest" if named else None, hide_old=named)
+        if canary:
+            first = next(iter(world.config.providers))
+            self._image(self._first(), promote=Canary(providers=(first,), soak=timedelta(hours=1)))
         self.base = world.config
         world.foreign_images()
         world.start()
         world.run(minutes=30)
+
+    def _first(self) -> str:
+        return next(iter(self.world.config.diskimages))
 
     def _image(self, name: str, **changes: object) -> None:
         config = self.world.config
@@ -231,6 +246,11 @@ class Installation(RuleBasedStateMachine):
         self.world.engine.fails = lambda image: often
 
     @rule(often=st.sampled_from([0.0, 0.5]))
+    def images_grow(self, often: float) -> None:
+        random = self.world.kernel.random
+        self.world.engine.packages = lambda: 500.0 if random.random() < often else 300.0
+
+    @rule(often=st.sampled_from([0.0, 0.5]))
     def nothing_changes_in_the_mirrors(self, often: float) -> None:
         self.world.engine.unchanged = often
 
@@ -299,6 +319,18 @@ class Installation(RuleBasedStateMachine):
         build = self._pick(number, withheld)
         if build is not None:
             self.world.outside.release(build.image, build.id, None)
+
+    @rule(number=numbers, reject=st.booleans())
+    def somebody_decides_on_a_held_build(self, number: int, reject: bool) -> None:
+        held = [build for build in self._builds(BuildState.READY) if build.hold is not None]
+        build = self._pick(number, held)
+        if build is None:
+            return
+        if reject:
+            self.world.outside.withhold(build.image, build.id, self._word(number, everywhere=True))
+        else:
+            release = Release(by="ann", time=self.world.kernel.clock())
+            self.world.outside.let_go(build.image, build.id, release)
 
     @rule(number=numbers, everywhere=st.booleans())
     def somebody_rolls_an_image_back(self, number: int, everywhere: bool) -> None:
@@ -374,6 +406,11 @@ class Installation(RuleBasedStateMachine):
     def a_diskimage_is_changed(self, number: int, keep: int, tidy: bool, skip: bool) -> None:
         if self._name(number) in self.world.config.diskimages:
             self._image(self._name(number), keep=keep, delete_after_upload=tidy, skip_unchanged=skip)
+
+    @rule(number=numbers)
+    def a_diskimage_gets_a_budget(self, number: int) -> None:
+        if self._name(number) in self.world.config.diskimages:
+            self._image(self._name(number), budgets=(Budget(measure=Measure.PACKAGES, most=400),))
 
     # -- judgement ----------------------------------------------------------------------------------
 

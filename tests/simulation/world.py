@@ -99,6 +99,7 @@ class Simulation:
         """Mend all that is broken, take back all that was stopped, and start every daemon."""
         self.config = config
         self.engine.fails, self.engine.unchanged = (lambda image: 0.0), 0.0
+        self.engine.packages = lambda: 300.0
         for cloud in self.clouds.values():
             cloud.trouble, cloud.lose_answers = None, 0
             cloud.in_use.clear()

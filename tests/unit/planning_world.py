@@ -307,7 +307,7 @@ wishes = st.builds(
 )
 withholdings = st.builds(
     Withholding, provider=st.sampled_from([None, *PROVIDERS[:2]]), by=texts, time=times, why=texts
-)
+) | st.builds(Withholding, provider=st.none(), held=st.just(True), by=texts, time=times, why=texts)
 upload_cancellations = st.builds(
     UploadCancellation,
     upload=st.sampled_from([f"{build_id(1)}/north/0000000001", f"{build_id(2)}/south/0000000002"]),

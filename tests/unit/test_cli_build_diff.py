@@ -16,7 +16,7 @@ import pytest
 
 from builder.dib.contents.marks import Service
 from builder.host import host_name
-from builder.model import Build
+from builder.model import Build, Withholding
 from tests.unit.cli_world import Result, World
 from tests.unit.differences_world import IMAGE, MARKS, Made, deb, marked
 from tests.unit.planning_world import DAY, NOW, build_id, building, failed, ready
@@ -99,6 +99,28 @@ def test_a_build_without_one_before_it_says_so(here: Installation) -> None:
     refused = here.diff(one.id)
     assert refused.code == 3
     assert "no ready build from before" in refused.err
+
+
+def test_a_build_that_failed_over_budget_and_kept_its_files_can_be_compared(here: Installation) -> None:
+    one = here.build(1)
+    here.world.store.put(failed(9, NOW, builder=host_name(), kept=str(here.images / "img.d")))
+    Made(build_id=build_id(9), image=IMAGE).publish(here.images)
+    assert here.compared(build_id(9)) == (one.id, build_id(9))
+
+
+def test_what_is_over_budget_is_compared_with_the_last_good_build(here: Installation) -> None:
+    good, fat, fatter = (here.build(number).id for number in (1, 2, 3))
+    hold = Withholding(provider=None, by="imagepool", time=NOW, held=True)
+    for held in (fat, fatter):
+        here.world.store.withhold(IMAGE, held, hold)
+    assert here.compared(fatter) == (good, fatter)
+    here.world.store.put(failed(9, NOW, builder=host_name(), kept=str(here.images / "img.d")))
+    Made(build_id=build_id(9), image=IMAGE).publish(here.images)
+    assert here.compared(build_id(9)) == (good, build_id(9))
+    assert here.compared(IMAGE) == (fat, fatter)
+    here.world.store.withhold(IMAGE, good, hold)
+    refused = here.diff(fatter)
+    assert refused.code == 3 and "no good build from before" in refused.err
 
 
 @pytest.mark.parametrize(

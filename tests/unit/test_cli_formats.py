@@ -138,6 +138,7 @@ def test_upload_list_has_exactly_the_promised_keys_and_values(world: World) -> N
         "serving": "2026-11-21T14:30:00Z",
         "hidden": False,
         "withheld": None,
+        "check": None,
     }
     assert rows["south"]["reason"] == "quota: it broke"
 

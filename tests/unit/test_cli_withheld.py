@@ -53,7 +53,13 @@ def test_build_list_and_show_say_what_is_withheld_from_where_by_whom_and_why(wor
     assert listed[OLD].startswith("withheld from east by ann@nb01") and "; withheld from north" in listed[OLD]
     shown = world.json("build", "show", NEW)["withheld"]
     assert shown == [
-        {"provider": None, "by": "ann@nb01", "why": "no network", "time": "2026-11-21T13:30:00Z"}
+        {
+            "provider": None,
+            "by": "ann@nb01",
+            "why": "no network",
+            "time": "2026-11-21T13:30:00Z",
+            "held": False,
+        }
     ]
     assert TOLD in world.run("build", "show", NEW).out
 

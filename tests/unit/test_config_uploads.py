@@ -205,7 +205,8 @@ PROBLEMS = {
     ),
     "a promotion nobody knows": (
         "diskimages:\n- name: a\n  promote: most",
-        "3: diskimages[0].promote: must be 'each', 'all' or a number of providers from 1 on, not 'most'",
+        "3: diskimages[0].promote: must be 'each', 'all', 'manual', a number of providers from 1 on, or a"
+        " mapping with `canary`, not 'most'",
     ),
 }
 

@@ -126,7 +126,7 @@ def hostile(built: Built, tmp_path: Path) -> Built:
     (theirs / "directory").symlink_to(outside)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(theirs / "socket"))
-    for name in ("build.json", "files.json", "changes.json", "changes.md"):
+    for name in ("build.json", "files.json", "changes.json", "changes.md", "withheld.json"):
         (built.place / name).write_text('{"installation_id": "other"}')
     (built.place / "elements.tar.gz").mkdir()
     (built.place / "elements.tar.gz" / "x").write_text("")

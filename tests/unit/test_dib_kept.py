@@ -65,6 +65,20 @@ def test_an_unfinished_build_is_found_as_such(tmp_path: Path) -> None:
     artifacts.Publication(tmp_path, PROOF).begin()
     (found,) = kept.find(tmp_path)
     assert (found.finished, found.artifacts, found.formats, found.described) == (None, (), (), False)
+    assert found.failed is None
+
+
+def test_a_failed_build_whose_files_stayed_is_found_as_such(tmp_path: Path) -> None:
+    publication = artifacts.Publication(tmp_path / "images", PROOF)
+    publication.begin()
+    (tmp_path / "manifests").mkdir()
+    (tmp_path / "manifests" / "packages.json").write_text("[]")
+    publication.fail(tmp_path / "manifests", FINISHED)
+    (found,) = kept.find(tmp_path / "images")
+    assert (found.failed, found.finished, found.artifacts, found.described) == (FINISHED, None, (), True)
+    assert home(tmp_path / "images").joinpath("packages.json").is_file()
+    rewrite(tmp_path / "images", failed="yesterday")
+    assert [each.failed for each in kept.find(tmp_path / "images")] == [None]
 
 
 def test_without_a_directory_there_is_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from builder.config.model import Config
@@ -52,6 +54,21 @@ def test_a_region_that_serves_it_for_want_of_another_is_a_warning() -> None:
     assert one.level is Level.WARNING and "south" in one.text and "north" not in one.text
     assert "nothing else is ready there" in one.text and TOLD in one.text
     assert "imagepool image build" in one.hint
+
+
+def test_a_held_build_waits_for_somebody_until_a_newer_one_is_good() -> None:
+    hold = Withholding(
+        provider=None, by="imagepool", time=NOW - HOUR, why="over budget: it is fat", held=True
+    )
+    fat = replace(BAD, withheld=(hold,))
+    waits, fine = found(OLD, fat, serves(1, "north"), serves(1, "south"))
+    assert waits.level is Level.WARNING and waits.text.endswith(
+        f"build {fat.id[:8]} is held since 2026-11-21 13:30 UTC: over budget: it is fat"
+    )
+    assert f"`imagepool build release {fat.id[:8]}`" in waits.hint
+    assert fine.level is Level.OK
+    (fine,) = found(OLD, fat, ready(3, NOW - HOUR), serves(1, "north"), serves(1, "south"))
+    assert fine.level is Level.OK
 
 
 def test_a_daemon_that_is_too_old_to_know_is_a_warning() -> None:

@@ -52,7 +52,7 @@ LAYERS: Mapping[str, Row] = {
     "builder.config": Row(1, WORDS),
     "builder.process": Row(1, WORDS),
     # L2: decisions, and the doors to the three outside things; they never meet
-    "builder.planning": Row(2, SEES),
+    "builder.planning": Row(2, (*SEES, "builder.shown")),
     "builder.store": Row(2, (*SEES, "builder.process")),
     "builder.dib": Row(
         2,

@@ -8,7 +8,9 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from builder.model import BuildState, Failure, FailureClass
+import pytest
+
+from builder.model import BudgetAction, BudgetCheck, BuildState, Failure, FailureClass, Withholding
 from builder.notify import event
 from tests.unit.worker_world import build
 
@@ -39,9 +41,48 @@ def test_a_build_that_is_ready() -> None:
         "builder": "here.test",
         "started": "2026-11-17T09:00:00+00:00",
         "ended": "2026-11-17T10:15:00+00:00",
+        "budgets": [],
+        "held": None,
         "changes": changes,
         "text": "img: build 00000000 is ready after 1 h 15 min: 1 package added",
     }
+
+
+OVER = BudgetCheck(
+    measure="size", sentence="size is 7 B, 1 B over 6 B", over=BudgetAction.WARN, value=7, limit=6
+)
+
+
+def test_a_build_that_is_over_budget_says_so() -> None:
+    said = json.loads(event.body_of(replace(READY, budgets=(OVER,)), {"summary": "1 package added"}))
+    assert said["text"] == (
+        "img: build 00000000 is ready after 1 h 15 min: over budget: size is 7 B, 1 B over 6 B;"
+        " 1 package added"
+    )
+    assert said["budgets"] == [
+        {
+            "measure": "size",
+            "over": "warn",
+            "value": 7,
+            "limit": 6,
+            "baseline": None,
+            "sentence": "size is 7 B, 1 B over 6 B",
+        }
+    ]
+    assert said["held"] is None
+
+
+def test_a_build_that_is_held_is_ready_to_programs_and_held_to_people() -> None:
+    hold = Withholding(
+        provider=None, by="imagepool", time=READY.state_time, why="over budget: it is fat", held=True
+    )
+    check = replace(OVER, over=BudgetAction.HOLD)
+    said = json.loads(event.body_of(replace(READY, budgets=(check,), withheld=(hold,)), None))
+    assert (said["state"], said["held"]) == ("ready", "over budget: it is fat")
+    assert said["text"] == (
+        "img: build 00000000 is held after 1 h 15 min: over budget: it is fat;"
+        " 'imagepool build release 00000000' lets it go"
+    )
 
 
 def test_a_build_that_failed() -> None:
@@ -55,6 +96,18 @@ def test_a_build_that_failed() -> None:
         "lines": list(REASON.lines),
     }
     assert (said["state"], said["changes"]) == ("failed", None)
+
+
+@pytest.mark.parametrize("provider", [None, "cloud.example-one", "../../etc/x", "\ud800"])
+def test_the_id_of_a_refusal_can_be_part_of_a_file_s_name(provider: str | None) -> None:
+    word = Withholding(provider=provider, by="check in one", time=READY.state_time)
+    said = event.id_of_refusal(READY, word)
+    assert re.fullmatch(rf"{READY.id}\.[a-z0-9-]+", said)
+    others = [
+        replace(word, provider="another"),
+        replace(word, time=word.time + timedelta(milliseconds=1)),
+    ]
+    assert said not in {event.id_of_refusal(READY, other) for other in others}
 
 
 def test_the_text_is_one_line_that_no_terminal_obeys() -> None:

@@ -380,6 +380,18 @@ def test_a_build_that_was_not_finished_failed_and_what_it_left_goes() -> None:
     assert list(reasons(steps)) == [held.id] and "never became ready" in reasons(steps)[held.id]
 
 
+def test_files_that_stayed_of_a_build_that_failed_go_with_its_record() -> None:
+    file = KeptFile(format=QCOW2, artifact=made(9))
+    failed = kept(NEW, file, finished=None, recorded=(), failed=NOW - MINUTE)
+    steps = plan({"north": [image(OLD)]}, failed, kept(OLD))
+    (build,) = [build for build in builds_of(steps) if build.id == NEW.id]
+    assert (build.state, build.builder_id, build.artifacts) == (BuildState.FAILED, HERE, ())
+    assert build.reason is not None and build.reason.message.startswith("it had failed when")
+    told = next(step.reason for step in steps if step.build and step.build.id == NEW.id)
+    assert told == "It had failed when the records were lost; what it left is cleaned up."
+    assert [step for step in steps if step.fate is Fate.LEFT] == []
+
+
 def test_what_belongs_to_a_build_on_record_that_is_not_ready_follows_it() -> None:
     half = image(NEW, status=GlanceStatus.SAVING)
     good = image(NEW, sent(NEW, "south"))
@@ -609,6 +621,16 @@ def test_the_file_beside_the_artifacts_tells_it_when_no_cloud_does() -> None:
     later = replace(BAD, time=NOW - MINUTE / 2, why="nor a kernel")
     (build,) = builds_of(plan({"north": [marked(NEW, later)]}, disk))
     assert [word.why for word in build.withheld] == ["nor a kernel"]
+
+
+def test_what_was_held_still_waits_for_somebody() -> None:
+    proof, hold = kept(NEW), replace(BAD, by="imagepool", why="over budget", held=True)
+    disk = replace(proof, build=replace(proof.build, withheld=(hold,)))
+    steps = plan({"north": [image(OLD)]}, disk)
+    assert next(build for build in builds_of(steps) if build.id == NEW.id).hold == hold
+    assert ", and stays held; its " in next(s.reason for s in steps if s.build and s.build.id == NEW.id)
+    due = {d.provider: d.build for d in decide_uploads(world.two_regions(), snapshot_of(steps), NOW)}
+    assert NEW.id not in {build.id for build in due.values() if build}
 
 
 def test_a_record_made_of_images_alone_learns_what_the_disk_knows() -> None:

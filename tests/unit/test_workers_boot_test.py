@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from builder.config.model import BOOT_TEST_LABEL, DEFAULT_SCHEDULE, BootTest
+from builder.config.model import BOOT_TEST_LABEL, DEFAULT_SCHEDULE, BootTest, Budget
 from builder.dib.boot import program
-from builder.model import BootVerdict, BuildPhase, BuildState, FailureClass
+from builder.model import BootVerdict, BuildPhase, BuildState, FailureClass, Measure
 from builder.planning.explain import explain
 from tests.unit.dib_world import FAKE_BOOT_TEST, eventually
 from tests.unit.test_dib_boot_testing import BAD
@@ -58,6 +58,17 @@ def test_an_image_that_fails_is_a_failed_build_and_is_tried_once_more(shop: Work
     assert again.id != failed.id
     # What fails twice stays until the schedule comes round.
     assert again.next_try == NEXT_TICK
+
+
+def test_what_was_measured_counts_towards_the_budgets(shop: Workshop, boots: Path) -> None:
+    shop.set(budgets=(Budget(measure=Measure.SSH_SECONDS, most=20), Budget(measure=Measure.MEMORY, most=1)))
+    shop.ask()
+    made = shop.built()
+    assert made.state is BuildState.READY
+    assert made.hold is not None
+    assert made.hold.why == "over budget: ssh-seconds is 20.5 s, 0.5 s over 20 s"
+    assert [check.sentence for check in made.budgets][1:] == ["memory: not measured"]
+    assert made.artifacts
 
 
 def test_no_file_is_on_record_before_the_image_has_proven_itself(shop: Workshop, boots: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from builder.errors import ActionFailedError
 from builder.model import Failure, FailureClass
+from builder.process.child import wait_for
 from builder.workers import hook
 
 LIMIT = 30.0
@@ -92,6 +94,15 @@ def test_after_its_time_it_is_killed_with_all_it_started(tmp_path: Path) -> None
     assert time.monotonic() - begun < 1.0 + hook.GRACE + 5
     assert failure(caught).failure_class is FailureClass.TIMEOUT and failure(caught).lines == ("begun",)
     assert not any(alive(int(pid)) for pid in pids.read_text().split())
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_what_it_leaves_running_does_not_outlive_it(tmp_path: Path, code: int) -> None:
+    pid = tmp_path / "pid"
+    file = script(tmp_path, f"sleep 600 > /dev/null 2>&1 & echo $! > {pid}; exit {code}")
+    with suppress(ActionFailedError):
+        run(file)
+    assert wait_for(lambda: not alive(int(pid.read_text())), timeout=LIMIT)
 
 
 def test_a_wish_to_stop_ends_it_within_seconds(tmp_path: Path) -> None:

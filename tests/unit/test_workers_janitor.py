@@ -13,7 +13,7 @@ import pytest
 from builder.cloud import transfer
 from builder.cloud.base import NewImage
 from builder.cloudimage import CloudImage, GlanceStatus
-from builder.config.model import Provider
+from builder.config.model import Canary, Provider
 from builder.dib.output import artifacts
 from builder.errors import CloudError, CloudUnavailableError
 from builder.model import (
@@ -502,6 +502,23 @@ def test_what_is_planned_on_an_old_view_is_decided_again_before_a_file_goes(
     janitor.act(stage.config, before, stage.now)
     janitor.drain()
     assert files(stage, made) == {"qcow2"}
+
+
+def test_what_soaks_in_a_canary_by_now_does_not_go_elsewhere_on_an_old_view(
+    stage: Stage, janitor: Janitor
+) -> None:
+    stage.image(promote=Canary(providers=("one",)))
+    builds = [build(number) for number in (1, 2, 3, 4)]
+    for made in builds:
+        stage.store.put(made)
+    canary = ready_upload(stage, builds[0], "one")
+    soaks, old, *_ = [ready_upload(stage, made, "two") for made in builds]
+    before = stage.store.snapshot()
+    stage.store.put(replace(current(stage, canary), serving=NOW))
+    janitor.act(stage.config, before, stage.now)
+    janitor.drain()
+    assert current(stage, soaks).state is UploadState.READY
+    assert current(stage, old).state is UploadState.DELETING
 
 
 # -- what is to go and can't, or not again --------------------------------------------------------

@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from builder.workers.lanes import Lanes
+from builder.workers.lanes import Job, Lanes, PacedLanes
+from tests.unit.worker_world import NOW
 
 DEADLINE = 30.0
 
@@ -57,3 +58,29 @@ def test_thousands_of_lanes_leave_nothing_behind() -> None:
         lanes.start(f"image-{number}", lambda: True)
         ended(lanes)
     assert len(vars(lanes)["_ended"]) + len(vars(lanes)["_lanes"]) <= 1
+
+
+def test_what_there_is_no_room_for_begins_when_a_lane_is_free() -> None:
+    gates = {name: threading.Event() for name in ("east", "north", "south")}
+    begun: list[str] = []
+
+    def job(name: str) -> Job:
+        def do() -> bool:
+            begun.append(name)
+            return gates[name].wait(DEADLINE)
+
+        return Job(lane=name, key=name, reason="it is due", do=do)
+
+    lanes = Lanes("test", lambda: None)
+    paced = PacedLanes(lanes, clock=lambda: NOW, ending=lambda: False, on_failure=lambda: None, at_once=2)
+    jobs = [job(name) for name in gates]
+    assert paced.start(jobs, NOW) is None
+    assert paced.start(jobs, NOW) is None  # a pass that something else woke
+    assert paced.busy() == {"east", "north"}
+    gates["east"].set()
+    paced.wait_one(DEADLINE)
+    paced.start([each for each in jobs if each.lane != "east"], NOW)
+    assert paced.busy() == {"north", "south"}
+    for gate in gates.values():
+        gate.set()
+    assert paced.drain() and sorted(begun) == ["east", "north", "south"]

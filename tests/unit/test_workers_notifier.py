@@ -15,9 +15,10 @@ import pytest
 
 from builder.config.model import NotifyTarget
 from builder.dib.output import artifacts
-from builder.model import Build, BuildState, Failure, FailureClass
+from builder.model import Build, BuildState, Failure, FailureClass, Withholding
 from builder.notify import outbox
 from builder.notify.pacing import TRIES
+from builder.planning.checking import check_in
 from builder.workers.notifier import Notifier
 from builder.workers.once import run_once
 from tests.fakes import receiver as fake
@@ -150,8 +151,10 @@ def test_each_hears_what_it_wants_of_the_images_that_want_it(stage: Stage, tmp_p
     ends(stage, 1)
     ends(stage, 2, BuildState.FAILED)
     ends(stage, 3, BuildState.FAILED, image="quiet")
+    # What is held waits for whoever is told of failures.
+    ends(stage, 4, withheld=(Withholding(provider=None, by="imagepool", time=NOW, held=True),))
     over(notifier)
-    assert sorted(said.read_text().split()) == ["all", "all", "bad"]
+    assert sorted(said.read_text().split()) == ["all", "all", "all", "bad", "bad"]
 
 
 def test_news_of_long_ago_is_none(stage: Stage, server: Receiver) -> None:
@@ -417,3 +420,39 @@ def test_a_daemon_that_runs_once_tells_what_it_can(stage: Stage, server: Receive
     server.answers = [204, 500]
     assert run_once([notifier], stage.world) == 0
     assert len(server.got) == 2 and waits(stage) == {"chat": 1}
+
+
+# -- what a check refuses ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("provider", "said"),
+    [(None, "is in quarantine, refused by the check in one"), ("two", "is withheld from two, refused by")],
+)
+def test_what_a_check_refuses_is_told_once_to_those_who_want_to_know_of_failures(
+    stage: Stage, server: Receiver, provider: str | None, said: str
+) -> None:
+    listens(stage, NotifyTarget(name="bad", webhook=server.url, events=frozenset({"failed"})))
+    notifier = started(stage)
+    made = ends(stage, 1)
+    over(notifier)
+    word = Withholding(provider=provider, by=check_in("one"), time=stage.now, why="no network\x1b[2J\nat all")
+    stage.store.withhold("img", made.id, word)
+    stage.store.withhold("img", made.id, replace(word, provider="three", by="ann"))
+    over(notifier)
+    over(started(stage))
+    (told,) = [json.loads(delivery.body) for delivery in server.got]
+    assert (told["event"], told["build"], told["provider"]) == ("refusal", made.id, provider)
+    assert (told["by"], told["why"]) == ("check in one", word.why)
+    assert said in told["text"] and "\x1b" not in told["text"] and "\n" not in told["text"]
+
+
+def test_a_refusal_that_waits_is_counted_for_its_target(stage: Stage, server: Receiver) -> None:
+    notifier = started(stage)
+    made = ends(stage, 1)
+    over(notifier)
+    server.answers = [500]
+    word = Withholding(provider="two.example", by=check_in("two.example"), time=stage.now, why="no network")
+    stage.store.withhold("img", made.id, word)
+    over(notifier)
+    assert waits(stage) == {"chat": 1}

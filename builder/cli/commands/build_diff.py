@@ -33,8 +33,9 @@ class DiffBuilds(Action):
 
     Packages, kernel, services, setuid files and what is below /etc, sizes, and what went in: elements,
     environment, git repositories. With an image's name instead of builds, its last two ready builds are
-    compared; with one build, it and the ready one before it; with nothing, the last two of the only image.
-    The files of both builds have to be on this machine.
+    compared; with one build, it and the ready one before it, or, if it is held or failed over its budget,
+    the last good one; with nothing, the last two of the only image. The files of both builds have to be on
+    this machine.
 
     The exit code is 0 when nothing differs, 1 when something does, 5 when nothing does as far as could
     be compared, and otherwise the one of the error: 1 never means that the command failed.
@@ -108,13 +109,14 @@ def _last_two(snapshot: Snapshot, image: str) -> tuple[Build, Build]:
 
 
 def _before(snapshot: Snapshot, later: Build) -> Build:
-    earlier = (
-        b for b in snapshot.image(later.image).ready_builds if b.began < later.began and b.id != later.id
-    )
-    found = next(earlier, None)
+    ready = snapshot.image(later.image).ready_builds
+    earlier = [b for b in ready if b.began < later.began and b.id != later.id]
+    over = later.hold is not None or later.kept is not None
+    # Those before it may be held for the same.
+    found = next((b for b in earlier if not (over and b.withheld)), None)
     if found is None:
         raise NotFoundError(
-            f"image {later.image} has no ready build from before build {later.id}",
+            f"image {later.image} has no {'good' if over else 'ready'} build from before build {later.id}",
             hint="Name both builds: 'imagepool build diff A B'.",
         )
     return found
@@ -125,7 +127,7 @@ def _before(snapshot: Snapshot, later: Build) -> Build:
 
 def _contents(config: Config, build: Build) -> Contents:
     """What the build's files say; RefusedError when it has none, NotFoundError when they are not here."""
-    if build.state in _NO_FILES:
+    if build.state in _NO_FILES and build.kept is None:
         raise RefusedError(f"there is nothing to compare: build {build.id} {_NO_FILES[build.state]}")
     directory = artifacts.directory(config.images_dir, build.image, build.id)
     try:

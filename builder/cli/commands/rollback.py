@@ -9,7 +9,13 @@ from functools import partial
 from builder.cli import lookup, render, withheld
 from builder.cli.base import words_on_record
 from builder.cli.commands.upload_change import listing_providers
-from builder.cli.commands.withholding import ChangeService, waiting_arguments, waits
+from builder.cli.commands.withholding import (
+    ChangeService,
+    build_argument,
+    reason_argument,
+    waiting_arguments,
+    waits,
+)
 from builder.config.model import Config
 from builder.errors import RefusedError
 from builder.model import Build, ImageRecords, Snapshot, UploadState
@@ -76,7 +82,9 @@ class RollBack(ChangeService):
             self.note("no newer build is left to withhold")
             return
         new = {build.id for build, _ in plan.withhold}
-        before = [b for b in records.ready_builds if b.began > target.began and b.id not in new]
+        # What is held never served: nobody went back from it.
+        newer = [b for b in records.ready_builds if b.began > target.began and b.hold is None]
+        before = [b for b in newer if b.id not in new]
         if before and options.to is None:
             said = f"build {short(before[0].id)} was {withheld.of_build(before[0])} before"
             self.note(f"this goes back further: {said}")
@@ -98,7 +106,7 @@ class QuarantineBuild(ChangeService):
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Which build, where, why, and whether to wait."""
-        _build_argument(parser)
+        build_argument(parser)
         _where_and_why(parser)
         waiting_arguments(parser)
 
@@ -116,9 +124,10 @@ class QuarantineBuild(ChangeService):
             return self.carry_out(config, store, plan, options)
 
     def _tell_what_is_said(self, build: Build, providers: tuple[str, ...] | None) -> None:
-        """Say who withheld it before from where."""
-        words = [build.quarantine] if providers is None else [build.withheld_from(name) for name in providers]
-        for word in dict.fromkeys(word for word in words if word is not None):
+        """Say who withheld it before from where; a hold is nobody's word."""
+        said = build.without_hold()
+        words = [said.quarantine] if providers is None else [said.withheld_from(name) for name in providers]
+        for word in dict.fromkeys(filter(None, words)):
             self.note(
                 f"build {short(build.id)} of {build.image} was {withheld.told(word)} already; that stays"
             )
@@ -147,7 +156,7 @@ class UnquarantineBuild(ChangeService):
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Which build, where, and whether to wait."""
-        _build_argument(parser)
+        build_argument(parser)
         parser.add_argument("--provider", metavar="PROVIDER", help="there alone")
         waiting_arguments(parser)
 
@@ -168,10 +177,15 @@ class UnquarantineBuild(ChangeService):
         """Say what is taken back, or that there is nothing to take back; RefusedError when it would go on to
         hold all the same."""
         name, word = f"build {short(build.id)} of {build.image}", build.quarantine
+        there = next((each for each in build.withheld if provider and each.provider == provider), None)
+        if build.hold is not None and there is None:
+            raise RefusedError(
+                f"{name} is not in quarantine: it was {withheld.told(build.hold)}",
+                hint=f"'imagepool build release {short(build.id)}' lets it go, for good and on record.",
+            )
         if provider is None:
             self.note(f"{name} {f'was {withheld.of_build(build)}' if build.withheld else 'was not withheld'}")
             return
-        there = next((each for each in build.withheld if each.provider == provider), None)
         if there is None and word is not None:
             raise RefusedError(
                 f"{name} is not withheld from {provider} alone: it was {withheld.told(word)}",
@@ -182,7 +196,8 @@ class UnquarantineBuild(ChangeService):
             f"{name} was {withheld.told(there) if there is not None else f'not withheld from {provider}'}"
         )
         if word is not None:
-            self.note(f"{name} stays in quarantine: it was {withheld.told(word)}")
+            state = "held" if word.held else "in quarantine"
+            self.note(f"{name} stays {state}: it was {withheld.told(word)}")
 
 
 def _where_and_why(parser: argparse.ArgumentParser) -> None:
@@ -193,16 +208,7 @@ def _where_and_why(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="only there; may be given several times",
     )
-    parser.add_argument(
-        "--reason",
-        metavar="TEXT",
-        default="",
-        help="the reason to put on record; who may use the images can read it in their properties",
-    )
-
-
-def _build_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("build", metavar="BUILD", help="the id of a build, or its beginning")
+    reason_argument(parser)
 
 
 def _places(config: Config, snapshot: Snapshot, build: Build, names: list[str]) -> tuple[str, ...] | None:

@@ -256,7 +256,8 @@ def _wanted(records: ImageRecords, providers: Sequence[Provider]) -> Mapping[str
     if not found and records.ready_builds:
         raise NotFoundError(
             f"every ready build of {records.name} is withheld: {withheld.of_build(records.ready_builds[0])}",
-            hint="'imagepool build list' shows them, 'imagepool build unquarantine BUILD' lets one out.",
+            hint="'imagepool build list' shows them, 'imagepool build unquarantine BUILD' lets one out; one"
+            " that is held goes with 'imagepool build release BUILD'.",
         )
     if not found:
         raise NotFoundError(

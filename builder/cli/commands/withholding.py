@@ -1,4 +1,5 @@
-"""What `image rollback` and `build quarantine` share: put a word on record, and see the regions move."""
+"""What `image rollback`, `build quarantine` and `build reject` share: put a word on record, and see the
+regions move."""
 
 from __future__ import annotations
 
@@ -162,6 +163,21 @@ def waiting_arguments(parser: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="say what would become of each region, and do nothing"
     )
     parser.add_argument("--no-wait", action="store_true", help="don't wait for the regions to move")
+
+
+def build_argument(parser: argparse.ArgumentParser) -> None:
+    """Which build."""
+    parser.add_argument("build", metavar="BUILD", help="the id of a build, or its beginning")
+
+
+def reason_argument(parser: argparse.ArgumentParser) -> None:
+    """Why it is to serve no longer."""
+    parser.add_argument(
+        "--reason",
+        metavar="TEXT",
+        default="",
+        help="the reason to put on record; who may use the images can read it in their properties",
+    )
 
 
 def waits(options: argparse.Namespace) -> bool:

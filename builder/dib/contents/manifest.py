@@ -31,6 +31,7 @@ from typing import Any, Final
 
 from builder.dib.command import MANIFEST_ELEMENT, Command
 from builder.dib.contents import archive, inputs, installed, listing, marks, packages, sbom, sizes
+from builder.dib.output import withheld
 from builder.dib.output.artifacts import PROOF
 from builder.dib.output.hashing import Disk
 from builder.errors import RefusedError
@@ -47,7 +48,7 @@ CONSOLE: Final = "console.log"
 _OURS: Final = frozenset(
     {
         *(PROOF, packages.FILE, sizes.FILE, marks.FILE, SBOM, inputs.FILE, archive.FILE),
-        *(CHANGES, CHANGES_TEXT, TEST, CONSOLE),
+        *(CHANGES, CHANGES_TEXT, TEST, CONSOLE, withheld.NAME),
     }
 )
 #: Where diskimage-builder's own manifests are (DIB_MANIFEST_SAVE_DIR), below the build's directory.

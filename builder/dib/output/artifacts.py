@@ -59,6 +59,7 @@ class Proof:
     finished: datetime | None = None
     disk: Disk | None = None  #: what is in all its files
     artifacts: tuple[Artifact, ...] = ()  #: its files, whatever became of them since
+    failed: datetime | None = None  #: when it was judged to go nowhere: its files stay to be looked at alone
 
 
 def path(images_dir: Path, image: str, build_id: str, image_format: ImageFormat) -> Path:
@@ -116,7 +117,17 @@ class Publication:
         _sync(self._images_dir)
 
     def finish(self, manifests: Path, disk: Disk | None, files: tuple[Artifact, ...], now: datetime) -> None:
-        """The manifests, if there are any, appear beside the proof, which tells what the files are."""
+        """The build is described, and the proof tells what its files are: from here on it counts as whole."""
+        self._describe(manifests)
+        self._renew(replace(self._proof, disk=disk, artifacts=files, finished=now))
+
+    def fail(self, manifests: Path, now: datetime) -> None:
+        """The build is described, and the proof tells that it failed: it never counts as whole."""
+        self._describe(manifests)
+        self._renew(replace(self._proof, failed=now))
+
+    def _describe(self, manifests: Path) -> None:
+        """The manifests, if there are any, appear beside the proof."""
         if manifests.is_dir():
             draft = self._home / ".manifests.partial"
             _copy_tree(manifests, draft)
@@ -124,8 +135,10 @@ class Publication:
             for each in sorted(draft.iterdir()):
                 each.rename(self._home / each.name)
             draft.rmdir()
+
+    def _renew(self, proof: Proof) -> None:
         renewed = _partial(self._home / PROOF)
-        _write_proof(renewed, replace(self._proof, disk=disk, artifacts=files, finished=now))
+        _write_proof(renewed, proof)
         _sync(renewed)
         renewed.rename(self._home / PROOF)
         _sync(self._home)
@@ -157,6 +170,8 @@ def _write_proof(file: Path, proof: Proof) -> None:
         record["started"] = proof.started.isoformat()
     if proof.finished is not None:
         record |= {"finished": proof.finished.isoformat(), "artifacts": list(map(_told, proof.artifacts))}
+    if proof.failed is not None:
+        record["failed"] = proof.failed.isoformat()
     if proof.disk is not None:
         record |= {"raw_sha256": proof.disk.sha256, "raw_size": proof.disk.size}
     with file.open("w") as stream:

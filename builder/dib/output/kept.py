@@ -35,6 +35,7 @@ class Found:
     created: datetime | None
     started: datetime | None
     finished: datetime | None
+    failed: datetime | None  #: when it was judged to go nowhere; only its files stayed, to be looked at
     described: bool  #: whether there is more than the proof in its directory: it got as far as that
     tools: Mapping[str, str]
     raw_sha256: str | None
@@ -101,6 +102,7 @@ def _read(images_dir: Path, image: str, build_id: str) -> Found | None:
         created=_time(record.get("created")),
         started=_time(record.get("started")),
         finished=_time(record.get("finished")),
+        failed=_time(record.get("failed")),
         described=any(each.name not in _NO_MANIFESTS for each in home.iterdir()),
         tools=_texts(record.get("tools")),
         raw_sha256=_hex(record.get("raw_sha256"), 64),

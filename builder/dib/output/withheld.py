@@ -66,6 +66,7 @@ def _fields(withholding: Withholding) -> dict[str, Any]:
         "by": withholding.by,
         "time": withholding.time.isoformat(),
         "why": withholding.why,
+        **({"held": True} if withholding.held else {}),
     }
 
 
@@ -79,6 +80,7 @@ def _sensible(there: list[object], written: datetime) -> Iterator[Withholding]:
             by=_text(said.get("by")) or _NOBODY,
             time=_time(said.get("time")) or written,
             why=_text(said.get("why")),
+            held=said.get("held") is True and not named,
         )
 
 

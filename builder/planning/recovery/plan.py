@@ -165,12 +165,9 @@ def _build(case: _Case, files: Files) -> tuple[Build | None, Step | None]:
     if case.ready is not None:
         return _ready_build(case, case.ready, files)
     if kept is not None and kept.half:
-        return _failed_build(kept), _on_build(
-            case,
-            Fate.RESTORE,
-            "It was not finished when the records were lost; what it left is cleaned up.",
-            _failed_build(kept),
-        )
+        how = "was not finished" if kept.failed is None else "had failed"
+        reason = f"It {how} when the records were lost; what it left is cleaned up."
+        return _failed_build(kept), _on_build(case, Fate.RESTORE, reason, _failed_build(kept))
     if kept is None:
         return None, None  # its images say why they are left
     return None, _on_build(case, Fate.LEFT, "Nothing tells whether it was finished, or what its files were.")
@@ -182,7 +179,9 @@ def _ready_build(case: _Case, ready: datetime, files: Files) -> tuple[Build | No
         return None, _on_build(case, Fate.LEFT, reason)
     build = _ready_record(case, ready, files)
     where = f"It was ready at {at(ready)}"
-    if build.withheld:
+    if build.hold is not None:
+        where += ", and stays held"
+    elif build.withheld:
         scopes = listed("everywhere" if word.provider is None else word.provider for word in build.withheld)
         where += f", and stays withheld from {scopes}"
     if files.present:
@@ -259,6 +258,8 @@ def _with_files(build: Build, kept: KeptBuild, files: Files) -> Build:
 
 def _failed_build(kept: KeptBuild) -> Build:
     message = "the records were lost while it was being built"
+    if kept.failed is not None:
+        message = "it had failed when the records were lost, which said why"
     return replace(
         kept.build,
         state=BuildState.FAILED,

@@ -76,11 +76,12 @@ class KeptBuild:
 
     build: Build  #: what the proof tells, as a record; `artifacts` and `formats` are empty
     finished: datetime | None  #: when all its files were there; None when that is not known
+    failed: datetime | None = None  #: when it failed, if its files stayed to be looked at
     described: bool  #: whether it got at least as far as its manifests
     recorded: tuple[Artifact, ...]
     files: tuple[KeptFile, ...]
 
     @property
     def half(self) -> bool:
-        """Whether it was never finished."""
-        return self.finished is None and not self.described and not self.recorded
+        """Whether it was never finished, or failed."""
+        return self.failed is not None or not (self.finished or self.described or self.recorded)

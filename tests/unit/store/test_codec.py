@@ -17,13 +17,19 @@ from builder.model import (
     Artifact,
     BootResult,
     BootVerdict,
+    BudgetAction,
+    BudgetCheck,
     Build,
     BuildState,
     Cancellation,
+    Checked,
+    CheckVerdict,
+    Clearance,
     Deletion,
     Failure,
     FailureClass,
     ImageFormat,
+    Release,
     Request,
     Upload,
     UploadCancellation,
@@ -52,7 +58,8 @@ failures = st.builds(
 )
 signed = {"by": texts, "why": texts, "time": times}
 wishes = st.builds(UploadWish, provider=texts, wanted=st.booleans(), **signed)
-withholdings = st.builds(Withholding, provider=st.none() | texts, **signed)
+withholdings = st.builds(Withholding, provider=st.none() | texts, held=st.booleans(), **signed)
+releases = st.builds(Release, **signed)
 upload_names = st.integers(0, 9).map(lambda number: f"{'a' * 32}/cloud-one/000000000{number}")
 requests = st.builds(Request, image=st.just("debian"), by=texts, why=texts, time=times, manual=st.booleans())
 artifacts = st.builds(
@@ -73,6 +80,16 @@ tests = st.builds(
     measures=st.dictionaries(texts, seconds, max_size=3),
     ports=st.lists(texts, max_size=2).map(tuple),
     setuid=st.lists(texts, max_size=2).map(tuple),
+)
+numbers = st.none() | st.floats(-1e15, 1e15)
+checks = st.builds(
+    BudgetCheck,
+    measure=texts,
+    sentence=texts,
+    over=st.none() | st.sampled_from(BudgetAction),
+    value=numbers,
+    limit=numbers,
+    baseline=numbers,
 )
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-1000, 1000) | texts,
@@ -115,7 +132,12 @@ builds = st.builds(
     raw_size=st.none() | sizes,
     wishes=st.lists(wishes, max_size=3).map(tuple),
     withheld=st.lists(withholdings, max_size=3).map(tuple),
+    cleared=st.lists(st.builds(Clearance, provider=st.none() | texts, **signed), max_size=3).map(tuple),
     test=st.none() | tests,
+    release=st.none() | releases,
+    measures=st.dictionaries(texts, seconds, max_size=1),
+    budgets=st.lists(checks, max_size=2).map(tuple),
+    kept=st.none() | texts,
     **nodepools,
     **ours,
 )
@@ -145,6 +167,8 @@ uploads = st.builds(
     stable_tag=st.none() | texts,
     hidden=st.booleans(),
     withheld=st.none() | times,
+    checked=st.none()
+    | st.builds(Checked, verdict=st.sampled_from(CheckVerdict), time=times, why=texts, tries=sizes),
     parts=st.dictionaries(texts, texts, max_size=3),
     deletion=st.none() | st.builds(Deletion, **signed),
     **nodepools,
@@ -289,10 +313,13 @@ def test_a_cancellation_says_no_more_than_a_record_takes() -> None:
     assert len(wish.by) + len(wish.why) <= 2000
 
 
-NEW_OF_BUILDS = ["raw_sha256", "raw_size", "wishes", "withheld", "test"]
+NEW_OF_BUILDS = [
+    *("raw_sha256", "raw_size", "wishes", "withheld", "cleared", "test"),
+    *("release", "measures", "budgets", "kept"),
+]
 NEW_OF_UPLOADS = [
     *("cloud", "way", "fallbacks", "task", "hook_output", "serving", "stable_name", "stable_tag", "hidden"),
-    *("deletion", "withheld"),
+    *("deletion", "withheld", "checked"),
 ]
 
 
@@ -327,6 +354,20 @@ def test_a_word_that_a_build_is_withheld_counts_whatever_else_it_says() -> None:
     assert build.withheld == tuple(
         Withholding(provider=provider, by="somebody", time=MODIFIED) for provider in (None, "cloud-one")
     )
+
+
+def test_a_hold_is_one_only_where_that_is_said() -> None:
+    said = [{"provider": None, "held": held} for held in (True, False, "yes", 1, None)]
+    assert [word.held for word in read_build({"state": "ready", "withheld": said}).withheld] == [
+        *(True, False, False, False, False)
+    ]
+
+
+def test_a_word_that_a_build_may_serve_is_never_held_and_keeps_what_says_so() -> None:
+    said = [{"provider": "cloud-one", "held": True, "by": "ann", "time": MODIFIED.timestamp(), "why": ""}]
+    build = read_build({"state": "ready", "cleared": said})
+    assert build.cleared == (Clearance(provider="cloud-one", by="ann", time=MODIFIED),)
+    assert json.loads(codec.encode_build(build))["cleared"] == said
 
 
 def test_a_deletion_that_does_not_say_whose_is_somebodys() -> None:

@@ -61,9 +61,13 @@ def test_what_we_do_not_understand_of_it_is_as_if_it_were_not_there() -> None:
     assert [artifact.format for artifact in build.artifacts] == [ImageFormat.QCOW2]
     assert [wish.provider for wish in build.wishes] == ["cloud-one"]
     assert [word.provider for word in build.withheld] == ["cloud-one", None]
+    assert [word.held for word in build.withheld] == [False, True]
+    assert [word.provider for word in build.cleared] == ["cloud-one", None]
+    assert [check.measure for check in build.budgets] == ["kernels", "size"]
     assert build.reason == Failure(
         failure_class=FailureClass.UNKNOWN, message="the key is gone", phase="sign"
     )
+    assert read_upload(LATER_UPLOAD).checked is None
     assert read_upload(LATER_UPLOAD).reason == Failure(
         failure_class=FailureClass.UNKNOWN, message="the key is gone"
     )
@@ -116,7 +120,7 @@ def test_nothing_is_lost_of_a_build(
     record["reason"] |= {**reason, "class": failure_class}
     record["artifacts"][0] |= artifact
     record["artifacts"][1] |= {**artifact, "format": f"x-{image_format}"}
-    for each in (*record["wishes"], *record["withheld"]):
+    for each in (*record["wishes"], *record["withheld"], *record["cleared"]):
         each.update(wish)
     record["request"] |= wish
     assert json.loads(codec.encode_build(read_build(record))) == record
@@ -129,6 +133,7 @@ def test_nothing_is_lost_of_an_upload(
     record: dict[str, Any] = copy.deepcopy(LATER_UPLOAD) | outer
     record["reason"] |= {**inner, "class": failure_class}
     record["deletion"] |= inner
+    record["checked"] |= inner
     assert json.loads(codec.encode_upload(read_upload(record))) == record
 
 
