@@ -7,7 +7,12 @@ import argparse
 from builder.cli import lookup, render, withheld
 from builder.cli.base import words_on_record
 from builder.cli.commands.upload_change import listing_providers
-from builder.cli.commands.withholding import ChangeService, waiting_arguments, waits
+from builder.cli.commands.withholding import (
+    ChangeService,
+    providers_argument,
+    waiting_arguments,
+    waits,
+)
 from builder.model import Build, ImageRecords
 from builder.planning.byhand import plan_promote
 from builder.planning.records import undecided
@@ -34,13 +39,7 @@ class Promote(ChangeService):
         """Which image, which build, where, why, and whether to wait."""
         parser.add_argument("image", metavar="IMAGE", help="the name of an image")
         parser.add_argument("--build", metavar="BUILD", help="the id of the build, or its beginning")
-        parser.add_argument(
-            "--provider",
-            metavar="PROVIDER",
-            action="append",
-            default=[],
-            help="only there; may be given several times",
-        )
+        providers_argument(parser)
         parser.add_argument("--reason", metavar="TEXT", default="", help="the reason to put on record")
         waiting_arguments(parser)
 

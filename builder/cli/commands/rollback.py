@@ -12,6 +12,7 @@ from builder.cli.commands.upload_change import listing_providers
 from builder.cli.commands.withholding import (
     ChangeService,
     build_argument,
+    providers_argument,
     reason_argument,
     waiting_arguments,
     waits,
@@ -44,7 +45,8 @@ class RollBack(ChangeService):
         """Which image, to which build, where, why, and whether to wait."""
         parser.add_argument("image", metavar="IMAGE", help="the name of an image")
         parser.add_argument("--to", metavar="BUILD", help="the id of the build to serve, or its beginning")
-        _where_and_why(parser)
+        providers_argument(parser)
+        reason_argument(parser)
         waiting_arguments(parser)
 
     def table(self, options: argparse.Namespace) -> render.Table:
@@ -107,7 +109,8 @@ class QuarantineBuild(ChangeService):
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Which build, where, why, and whether to wait."""
         build_argument(parser)
-        _where_and_why(parser)
+        providers_argument(parser)
+        reason_argument(parser)
         waiting_arguments(parser)
 
     def table(self, options: argparse.Namespace) -> render.Table:
@@ -198,17 +201,6 @@ class UnquarantineBuild(ChangeService):
         if word is not None:
             state = "held" if word.held else "in quarantine"
             self.note(f"{name} stays {state}: it was {withheld.told(word)}")
-
-
-def _where_and_why(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--provider",
-        metavar="PROVIDER",
-        action="append",
-        default=[],
-        help="only there; may be given several times",
-    )
-    reason_argument(parser)
 
 
 def _places(config: Config, snapshot: Snapshot, build: Build, names: list[str]) -> tuple[str, ...] | None:

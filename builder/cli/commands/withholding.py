@@ -157,6 +157,17 @@ class ChangeService(Lister):
         return standings
 
 
+def providers_argument(parser: argparse.ArgumentParser) -> None:
+    """In which providers alone."""
+    parser.add_argument(
+        "--provider",
+        metavar="PROVIDER",
+        action="append",
+        default=[],
+        help="only there; may be given several times",
+    )
+
+
 def waiting_arguments(parser: argparse.ArgumentParser) -> None:
     """Whether it is done, and whether to see it through."""
     parser.add_argument(
