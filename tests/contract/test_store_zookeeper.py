@@ -527,7 +527,7 @@ class TestConnection:
         assert held is not None
 
     def test_it_comes_back_with_its_server(self, own_server: ZooKeeperServer) -> None:
-        zookeeper = ZooKeeper(hosts=own_server.hosts, timeout=20.0)
+        zookeeper = ZooKeeper(hosts=own_server.hosts, timeout=60.0)
         store = ZooKeeperStore(zookeeper, watch=True)
         store.start()
         try:
@@ -538,7 +538,7 @@ class TestConnection:
             eventually(lambda: not store.connected, "the store knows that the server is gone")
             seen = store.wait(-1, 0)
             own_server.start()
-            eventually(lambda: store.connected, "the store is back", within=90)
+            eventually(lambda: store.connected, "the store is back", within=120)
             assert store.wait(seen, 5) != seen
             assert store.snapshot().image("debian").builds == (build,)
             assert claim.valid
