@@ -133,6 +133,27 @@ class Trees:
             self._built[key] = self._build(elements, family, named, environment or {})
         return self._built[key]
 
+    def installed(self, release: str, packages: Sequence[str], later: Sequence[str] = ()) -> Tree:
+        """A tree of Debian's `release` with some packages, of no build and no element.
+
+        Those that a test is to install `later`, it installs from apt's cache.
+        """
+        fetch = ("apt-get", "--yes", "--no-install-recommends", "--download-only", "install", *later)
+        name = hashlib.sha256(" ".join((*packages, *fetch)).encode()).hexdigest()[:8]
+        base = self._kept(
+            *(f"{release}-{name}", release, packages, '--aptopt=Acquire::Check-Valid-Until "false"'),
+            *("--skip=cleanup/apt", f'--customize-hook=chroot "$1" {" ".join(fetch)}'),
+        )
+        place = self._place("installed")
+        root = place / "root"
+        root.mkdir()
+        subprocess.run(
+            ["tar", "-C", str(root), "--numeric-owner", "--zstd", "-xpf", str(base)],
+            check=True,
+            timeout=LIMIT,
+        )
+        return Tree(root=root, beside=place, log="")
+
     @contextmanager
     def changeable(self, tree: Tree) -> Iterator[Tree]:
         """A tree over `tree` that may be changed; what is changed goes with it."""

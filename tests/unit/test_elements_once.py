@@ -15,6 +15,16 @@ echo "$*" >> /var/tmp/asked
 echo "${compresslevel:-}" "$(command -v zstd)" >> /var/tmp/helped
 while getopts k:cudvtb: option; do [ "$option" != k ] || touch "/boot/initrd.img-$OPTARG"; done
 """
+#: Tells what it was asked for, and makes it. Debian's hook and wrapper call it; here they do nothing else.
+DRACUT = """
+echo "$*" >> /var/tmp/asked
+touch -- "$2"
+"""
+DRACUT_HOOK = 'dracut --force "$(dirname "$2")/initrd.img-$1" "$1" >&2'
+DRACUT_UPDATE = """
+while getopts k:cudvs: option; do [ "$option" != k ] || version=$OPTARG; done
+dracut --force "/boot/initrd.img-$version" "$version"
+"""
 APT_GET = """
 echo "$*" >> /var/tmp/asked
 [ "$*" != "-y update" ] || touch /var/lib/apt/lists/mirror_InRelease
@@ -108,6 +118,83 @@ def test_kernel_hooks_that_missed_it_see_it(tree: Tree) -> None:
 
     ran = (tree.root / "var" / "tmp" / "hooks").read_text()
     assert ran == "zz-after 6.1.0-2 /boot/vmlinuz-6.1.0-2\n"
+
+
+@pytest.fixture
+def dracut(tree: Tree) -> Tree:
+    """The same, where dracut makes the initramfs."""
+    tree.program("bin/dracut", DRACUT)
+    tree.program("sbin/update-initramfs", DRACUT_UPDATE)
+    for name, text in (("dracut", DRACUT_HOOK), ("zz-after", 'echo "$*" >> /var/tmp/after')):
+        hook = tree.root / "etc" / "kernel" / "postinst.d" / name
+        hook.write_text(f"#!/bin/sh\n{text}\n")
+        hook.chmod(0o755)
+    return tree
+
+
+def kernel_hook(tree: Tree, version: str) -> None:
+    """Do what the installation of a kernel does."""
+    tree.run("/etc/kernel/postinst.d/dracut", version, f"/boot/vmlinuz-{version}")
+
+
+def test_dracut_is_called_once_for_the_kernel_and_its_own_trigger(dracut: Tree) -> None:
+    before = dracut.files()
+
+    dracut.hook("pre-install.d/00-initramfs-once")
+    kernel_hook(dracut, "6.1.0-2")
+    dracut.run("update-initramfs", "-u")
+    assert asked(dracut) == []
+
+    dracut.hook("post-install.d/99-initramfs-once")
+    assert asked(dracut) == ["--force /boot/initrd.img-6.1.0-2 6.1.0-2"]
+    assert {path for path in dracut.files() - before if "/var/tmp/" not in path} == {
+        "/boot/initrd.img-6.1.0-2"
+    }
+    assert (dracut.root / "var" / "tmp" / "after").read_text() == "6.1.0-2 /boot/vmlinuz-6.1.0-2\n"
+
+
+def test_dracut_alone_is_enough(dracut: Tree) -> None:
+    dracut.hook("pre-install.d/00-initramfs-once")
+    dracut.run("rm", "/usr/sbin/update-initramfs")
+    dracut.run("dracut", "-q", "--force", "/boot/initrd.img-6.1.0-1", "6.1.0-1")
+    dracut.hook("post-install.d/99-initramfs-once")
+
+    assert asked(dracut) == ["--force /boot/initrd.img-6.1.0-1 6.1.0-1"]
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("dracut", "--force", "/tmp/other.img", "6.1.0-1"),
+        ("dracut", "--regenerate-all", "--force"),
+        ("update-initramfs", "-u", "-k", "6.1.0-1", "-s", "0"),
+    ],
+)
+def test_whatever_else_dracut_is_asked_for_is_done_at_once(dracut: Tree, argv: tuple[str, ...]) -> None:
+    dracut.hook("pre-install.d/00-initramfs-once")
+    dracut.run(*argv)
+
+    assert len(asked(dracut)) == 1
+
+
+@pytest.mark.parametrize(
+    ("level", "told"),
+    [("${compress_level_zstd-15}", "zstd 3\n"), ("15", "zstd -q -3 -T0 15\n")],
+)
+def test_dracut_is_told_the_level_in_the_way_it_takes_it(dracut: Tree, level: str, told: str) -> None:
+    settings = dracut.directory / "usr" / "lib" / "dracut" / "dracut.conf.d"
+    settings.mkdir(parents=True)
+    (dracut.root / "boot" / "config-6.1.0-2").write_text("CONFIG_RD_ZSTD=y\n")
+    dracut.program("bin/zstd", "")
+    read = f". /usr/lib/dracut/dracut.conf.d/*.conf; echo $compress {level} > /var/tmp/helped"
+    dracut.program("bin/dracut", f"exec bash -c '{read}'")
+
+    dracut.hook("pre-install.d/00-initramfs-once")
+    kernel_hook(dracut, "6.1.0-2")
+    dracut.hook("post-install.d/99-initramfs-once")
+
+    assert (dracut.root / "var" / "tmp" / "helped").read_text() == told
+    assert list(settings.iterdir()) == []
 
 
 def test_an_image_without_zstd_is_lent_one_unless_its_modules_are_compressed_by_it(tree: Tree) -> None:
