@@ -21,8 +21,8 @@ class Sign:
 
 #: What ends a boot for good, the first that fits. Sources: SeaBIOS src/boot.c; edk2 BdsDxe; GRUB
 #: grub-core/kern/rescue_parser.c; the kernel's init/do_mounts.c and kernel/panic.c; initramfs-tools
-#: scripts/functions (panic); dracut modules.d/98dracut-systemd and 99base/dracut-lib.sh; systemd
-#: units/emergency.service and src/sulogin-shell.
+#: scripts/functions (panic); dracut modules.d/98dracut-systemd (dracut-emergency.sh, too) and
+#: 99base/dracut-lib.sh; systemd units/emergency.service and src/sulogin-shell.
 _FATAL: Final = tuple(
     (re.compile(pattern), meaning)
     for pattern, meaning in (
@@ -39,6 +39,10 @@ _FATAL: Final = tuple(
         (
             r"dracut-initqueue.*Could not boot|dracut:/#",
             "the initramfs does not find the root file system, or has no driver for the disk",
+        ),
+        (
+            r"Entering emergency mode\. Exit the shell",
+            "the initramfs does not find the root file system, or can't mount it",
         ),
         (
             r"You are in (emergency|rescue) mode|Give root password for maintenance"

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from builder.boottest.comingup import Trouble
+
 BENCH = Path(__file__).parents[1] / "bench" / "images"
 STOCK = ("debian-minimal", "vm", "openssh-server")
 SHIPPED = (*STOCK, "ci-base", "kernel", "slim", "fast-dpkg", "base-cache", "news")
@@ -86,14 +88,24 @@ def test_the_metrics_are_those_of_the_platform_where_they_are_worst(bench: Any) 
     json.dumps(found)
 
 
+def test_a_platform_whose_stock_image_does_not_boot_has_no_part_in_the_boots(bench: Any) -> None:
+    good = {"stock": measured(bench), "minimal": measured(bench, boot=27.0)}
+    none = {"stock": measured(bench, boot=None), "minimal": measured(bench, boot=40.0)}
+
+    assert bench.metrics({"debian-bookworm": good, "debian-sid": none})["minimal_boot"]["ours"] == 27.0
+    assert list(bench.metrics({"debian-sid": none})) == ["minimal_size"]
+
+
 def test_the_table_has_a_line_for_each_image(bench: Any) -> None:
     rows = {"stock": measured(bench), "+ slim": measured(bench, packages=180)}
-    lines = bench.table({**rows, "+ base-cache": measured(bench, boot=0.0)}).splitlines()
+    more = {"+ base-cache": measured(bench, boot=0.0), "+ news": measured(bench, boot=None)}
+    lines = bench.table({**rows, **more}).splitlines()
 
     assert lines[0].split("  ")[-1].strip() == "boot s"
     assert lines[1].split() == ["stock", "300", "900", "250", "60", "30.0"]
     assert lines[2].split() == ["+", "slim", "300", "900", "180", "60", "30.0"]
     assert lines[3].split()[-2:] == ["60", "-"]
+    assert lines[4].split()[-2:] == ["60", "none"]
 
 
 def test_what_was_measured_before_is_not_measured_again_unless_it_is_another_image(
@@ -111,33 +123,42 @@ def test_what_was_measured_before_is_not_measured_again_unless_it_is_another_ima
         platform.measure([other])
 
 
-@pytest.mark.parametrize("panics", [1, 2])
-def test_a_machine_that_does_not_come_up_is_told_and_tried_once_more(
-    bench: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    panics: int,
-) -> None:
-    raw = tmp_path / "x.raw"
-    raw.touch()
-    seconds: list[float | None] = [*[None] * panics, 31.5]
+@pytest.fixture
+def boots(bench: Any, monkeypatch: pytest.MonkeyPatch) -> list[Exception | float]:
+    """What comes of one boot after the other."""
+    outcomes: list[Exception | float] = []
 
     class Guest:
         def wait_for_ssh(self, limit: float) -> float:
-            took = seconds.pop(0)
-            if took is None:
-                raise bench.ActionFailedError("Kernel panic")
-            return took
+            outcome = outcomes.pop(0)
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
 
-    monkeypatch.setattr(bench, "boot", lambda machine, directory: contextlib.nullcontext(Guest()))
-    if panics == 1:
+    monkeypatch.setattr(bench, "boot", lambda machine, directory, check: contextlib.nullcontext(Guest()))
+    return outcomes
+
+
+def test_a_machine_that_does_not_come_up_is_told_and_tried_once_more(
+    bench: Any, boots: list[Exception | float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = tmp_path / "x.raw"
+    raw.touch()
+    hangs = bench.ActionFailedError("no SSH server answered")
+    panics = bench.NoUseError(Trouble(stage="boot", sentence="the kernel gave up", lines=()))
+
+    for first in (hangs, panics):
+        boots[:] = [first, 31.5]
         assert bench.boot_seconds(raw, tmp_path) == 31.5
-    else:
-        with pytest.raises(bench.ActionFailedError):
-            bench.boot_seconds(raw, tmp_path)
+    boots[:] = [panics, panics]
+    assert bench.boot_seconds(raw, tmp_path) is None
+    boots[:] = [panics, hangs]
+    with pytest.raises(bench.ActionFailedError):
+        bench.boot_seconds(raw, tmp_path)
 
-    assert "Kernel panic" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no SSH server answered" in said
+    assert "does not boot: the kernel gave up" in said
 
 
 @pytest.mark.parametrize("argv", [["--platform", "rocky-9"], ["--rounds", "0"], ["--slow"]])

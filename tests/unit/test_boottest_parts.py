@@ -97,6 +97,10 @@ CONSOLES = {
     "initramfs does not find": ["ALERT!  UUID=dead-beef does not exist.  Dropping to a shell!"],
     "the initramfs": ["(initramfs) "],
     "no driver for the disk": ["dracut-initqueue[320]: Warning: Could not boot."],
+    "or can't mount it": [
+        "[FAILED] Failed to mount sysroot.mount - Root Partition.",
+        "Entering emergency mode. Exit the shell to continue.",
+    ],
     "emergency mode": ['You are in emergency mode. After logging in, type "journalctl -xb"'],
     "can't be mounted": ["Cannot open access to console, the root account is locked."],
 }
