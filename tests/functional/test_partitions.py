@@ -48,10 +48,21 @@ def claim_is_gone(snapshot: Snapshot) -> bool:
 
 # -- servers that die -------------------------------------------------------------------------------
 
+#: Seconds of a session that outlasts an election on a busy machine; the most that the servers grant.
+LONG_SESSION = 10
+
+
+def with_long_sessions(fleet: Fleet) -> None:
+    """What a session that ends leads to is told by other tests."""
+    for machine in (fleet["a"], fleet["b"]):
+        machine.settings["zookeeper-timeout"] = LONG_SESSION
+        machine.write()
+
 
 def test_the_leading_server_dies_in_mid_build_and_mid_upload_and_nothing_is_lost(
     fleet: Fleet, ensemble: ZooKeeperEnsemble, glance: FakeGlance
 ) -> None:
+    with_long_sessions(fleet)
     glance.faults.append(then_changes(status="importing", region="RegionOne"))
     pause = fleet["a"].knob("pause.install")
     fleet.run("a")
@@ -100,6 +111,7 @@ def test_a_majority_of_the_servers_that_comes_back_finds_all_work_done(
 def test_a_majority_that_is_away_in_mid_upload_costs_no_second_upload(
     fleet: Fleet, ensemble: ZooKeeperEnsemble, glance: FakeGlance
 ) -> None:
+    with_long_sessions(fleet)
     glance.faults.append(then_changes(status="importing", region="RegionOne"))
     fleet.run("a")
     build = fleet.ready_build()
