@@ -56,10 +56,12 @@ def _held_up(config: Config, snapshot: Snapshot, now: datetime) -> Iterator[Find
         if canaries is None or canaries.build is None:
             continue
         reason = canaries.why_not_out(snapshot)
-        if reason is not None and canaries.until + canaries.policy.check_timeout < now:
+        # What can't get into all canaries gives way to the next build: its soak may never be over.
+        late = canaries.until + canaries.policy.check_timeout < now or not canaries.comes
+        if reason is not None and late:
             promote = f"imagepool image promote {image.name} --build {short(canaries.build.id)}"
             yield warning(
                 NAME,
                 f"{image.name}: {reason.rstrip('.')}",
-                hint=f"Its soak should be over, and others may wait for it. `{promote}` waits for nothing.",
+                hint=f"Others may wait for it. `{promote}` waits for nothing.",
             )

@@ -11,7 +11,7 @@ Who takes back that a build is withheld has the last word as well: what a check 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -158,8 +158,14 @@ class ByHand:
         which nodepool's launcher takes; else one that is older than what served, and must go."""
         if not in_service:
             return next(iter(newest_first(good)), None)
-        served = self.served(good[0].provider) if good else None
-        return next((u for u in good if served is not None and self.place(u) <= served), None)
+        return next(iter(self.served_last(good)), None)
+
+    def served_last(self, good: Iterable[Upload]) -> tuple[Upload, ...]:
+        """Of the good uploads to a provider those that are no newer than what serves there, that first which
+        served last: each became ready behind the rest (`promotion.behind`), and got ahead as it served."""
+        return newest_first(
+            u for u in good if (served := self.served(u.provider)) is not None and self.place(u) <= served
+        )
 
 
 class Canaries(ByHand):
@@ -205,6 +211,12 @@ class Canaries(ByHand):
     def missing(self) -> tuple[str, ...]:
         """The canaries that do not serve the build that soaks."""
         return tuple(name for name in self._names if self._mine(name) is None)
+
+    @property
+    def comes(self) -> bool:
+        """Whether what soaks is in all canaries, or on its way to those that lack it."""
+        there = (self._records.uploads_of(self.build.id, name) if self.build else () for name in self.missing)
+        return all(any(u.state in _COMING for u in uploads) for uploads in there)
 
     @property
     def since(self) -> datetime:
@@ -307,10 +319,7 @@ class Canaries(ByHand):
         build = self.build
         if build is None or self.place(upload) <= self._place():
             return False
-        coming = all(
-            any(u.state in _COMING for u in self._records.uploads_of(build.id, name)) for name in self.missing
-        )
-        return coming and any(self._is_to_go_to(build, provider) for provider in self._providers)
+        return self.comes and any(self._is_to_go_to(build, provider) for provider in self._providers)
 
     def _is_to_go_to(self, build: Build, provider: Provider) -> bool:
         """Whether a provider that is no canary is to serve what soaks, and does not."""

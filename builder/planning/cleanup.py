@@ -233,7 +233,8 @@ def _unwanted_builds(
 
 def _remove_build(build: Build, uploads: int, builder_id: str, forgotten: Pause | None) -> CleanupAction:
     reason = f"Build {short(build.id)} is to go since {at(build.state_time)}"
-    has_files = bool(build.artifacts or build.formats)
+    # What failed over budget has no artifacts, and may have files that stay to be looked at.
+    has_files = bool(build.artifacts or build.formats or build.kept)
     verdict = Verdict.NO
     if uploads:
         reason += f"; it waits until {counted(uploads, 'upload')} of it {_are(uploads)} gone."

@@ -88,16 +88,17 @@ def promotions_of(image: DiskImage, config: Config, snapshot: Snapshot, now: dat
     line = _Line(image, snapshot.image(image.name), config.providers_of(image.name))
     for provider in line.providers:
         promotion = _decide(line, provider, now)
-        if freeze is not None and promotion.verdict is not Verdict.NO and not _is_asked(promotion, freeze):
+        acts = promotion.verdict is not Verdict.NO
+        if freeze is not None and acts and not _is_asked(line, promotion, freeze):
             reason = f"{promotion.reason} {frozen(freeze)}"
             promotion = replace(promotion, verdict=Verdict.NO, due=None, reason=reason)
         yield promotion
 
 
-def _is_asked(promotion: Promotion, freeze: Pause) -> bool:
+def _is_asked(line: _Line, promotion: Promotion, freeze: Pause) -> bool:
     """Whether it follows from a word that goes before a freeze."""
-    cleared = promotion.cleared
-    after = cleared is not None and cleared.by != IMAGEPOOL and cleared.time >= freeze.time
+    words = line.words(promotion.upload) if promotion.cleared is not None and promotion.upload else ()
+    after = any(word.by != IMAGEPOOL and word.time >= freeze.time for word in words)
     return promotion.word is not None or after
 
 
@@ -155,6 +156,12 @@ class _Line:
         """The word that an upload may serve where it is."""
         build = self._builds.get(upload.build_id)
         return build.clearance(upload.provider) if build is not None else None
+
+    def words(self, upload: Upload) -> tuple[Clearance, ...]:
+        """All words that an upload may serve where it is, that for everywhere as well."""
+        build = self._builds.get(upload.build_id)
+        cleared = build.cleared if build is not None else ()
+        return tuple(word for word in cleared if word.provider in (None, upload.provider))
 
     def may_take_over(self, upload: Upload) -> bool:
         """Whether an upload that is good waits for nothing."""

@@ -73,9 +73,13 @@ def superseded_uploads(config: Config, records: ImageRecords, now: datetime) -> 
         # By another machine's clock it may look old; but the newest build would be uploaded again.
         newest = newest_good(records, provider.name)
         current = next((u for u in ready if newest is not None and u.build_id == newest.id), None)
-        for upload in _beyond(ready, kept(keep), _good_uploads(records, provider.name)):
+        is_good = _good_uploads(records, provider.name)
+        # What waits for its turn may be many: what served is there to go back to all the same.
+        served = gate.served_last(filter(is_good, ready))[: kept(keep)] if gate is not None else ()
+        for upload in _beyond(ready, kept(keep), is_good):
             # What soaks in the canaries, or came out of them, is to serve, however many are newer by then.
-            if upload is not current and not (gate is not None and gate.is_awaited(upload)):
+            awaited = gate is not None and gate.is_awaited(upload)
+            if upload is not current and not awaited and (upload not in served or upload.serving is not None):
                 yield _old_upload(image, records, upload, keep, now)
         for upload in uploads:
             until = failures.seen_until(upload)

@@ -7,6 +7,7 @@ what the daemon does.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -26,6 +27,7 @@ from builder.model import (
     Withholding,
 )
 from builder.planning.actions import Promotion, UploadDecision, Verdict
+from builder.planning.canary import gate_of
 from builder.planning.promotion import promotions_of
 from builder.planning.records import by_age, good_builds, has_file, in_service, is_there, may_go_out, picked
 from builder.planning.records import runs as is_running
@@ -95,7 +97,12 @@ def plan_rollback(
         for provider in case.scope
         if may_go_out(build, provider)
     ]
-    return case.plan(target, words, now)
+    clear = tuple(
+        Clearance(provider=provider, by=by, time=now, why=why)
+        for provider in case.scope
+        if case.waits(target, provider)
+    )
+    return case.plan(target, words, now, clear)
 
 
 def plan_quarantine(
@@ -173,6 +180,8 @@ class Case:
         listing = config.providers_of(image) if image in config.diskimages else ()
         #: What moves: where the configuration does not let the image go, nothing is promoted.
         self.providers = tuple(p for p in listing if providers is None or p.name in providers)
+        #: Who tells what waits for a word, or the canaries.
+        self.gate = gate_of(config.diskimages[image], self.records, listing) if listing else None
         #: What is named in the words that withhold.
         self.scope: tuple[str | None, ...] = (None,) if providers is None else tuple(dict.fromkeys(providers))
 
@@ -212,6 +221,9 @@ class Case:
         if bad is None:
             raise RefusedError(f"no image of {self.image} is in service", hint=self._instead())
         ready = by_age(self.records, [u for p in self.providers for u in self.good(p)])
+        # What never served may wait between the two.
+        served = [u for p in self.providers for u in self._served_before(p, bad)]
+        ready = by_age(self.records, served) or ready
         older = by_age(self.records, [*ready, bad])
         target = next((u for u in older[older.index(bad) :] if u.build_id != bad.build_id), None)
         build = self.records.build(target.build_id) if target is not None else None
@@ -234,6 +246,16 @@ class Case:
         for upload in self.records.uploads_to(provider.name):
             if upload.state is UploadState.READY and upload.build_id in good:
                 yield upload
+
+    def _served_before(self, provider: Provider, bad: Upload) -> Iterator[Upload]:
+        """The upload to a provider that served last before a build."""
+        good = self.gate.served_last(self.good(provider)) if self.gate is not None else ()
+        yield from itertools.islice((u for u in good if u.build_id != bad.build_id), 1)
+
+    def waits(self, target: Build, provider: str | None) -> bool:
+        """Whether a build that is gone back to would wait for a word, or for the canaries."""
+        said = [word.provider for word in target.cleared]
+        return self.gate is not None and None not in said and provider not in said
 
     def _can_serve(self, build: Build) -> bool:
         """Whether one of the providers has a build, or can get it."""
@@ -266,12 +288,21 @@ class Case:
         builds = tuple(changed.get(build.id, build) for build in self.records.builds)
         return self.snapshot.with_image(replace(self.records, builds=builds))
 
-    def plan(self, target: Build | None, words: list[tuple[Build, Withholding]], now: datetime) -> Rollback:
-        """What follows from those words."""
+    def plan(
+        self,
+        target: Build | None,
+        words: list[tuple[Build, Withholding]],
+        now: datetime,
+        clear: tuple[Clearance, ...] = (),
+    ) -> Rollback:
+        """What follows from those words, and from those by which the target may serve."""
         changed: dict[str, Build] = {}
+        if target is not None:
+            for allowed in clear:
+                changed[target.id] = changed.get(target.id, target).clear(allowed)
         for build, word in words:
             changed[build.id] = changed.get(build.id, build).withhold(word)
-        return self.result(target, tuple(words), self.with_builds(changed), now)
+        return replace(self.result(target, tuple(words), self.with_builds(changed), now), clear=clear)
 
     def result(
         self,

@@ -15,8 +15,9 @@ Others are found by their images' properties as well as by their records, so wha
 record, and superseded before the next pass, loses it too. What an image was given is written down: when the
 configuration says something else, the old tag goes after the new one has come.
 
-A diskimage with neither stable name nor tag has nodepool's sense alone, which is in the records; its cloud is
-only asked whether the heir's image is there.
+A diskimage with neither stable name nor tag has nodepool's sense alone, which is in the records. Where builds
+wait for other providers, a word or canaries, its image is marked all the same, so that what waits does not
+serve when the records are lost; where they don't, its cloud is only asked whether the heir's image is there.
 """
 
 from __future__ import annotations

@@ -17,14 +17,18 @@ class Sign:
 
     name: str | None = None
     tag: str | None = None
+    #: Whether an image is marked that has neither, so that who serves outlives the records: what waits for a
+    #: word, or for the canaries, must not take over when they are lost.
+    mark: bool = False
 
     @classmethod
     def of(cls, owner: DiskImage | Upload) -> Sign:
         """What a diskimage has, or what an upload was given as far as its record says."""
-        return cls(name=owner.stable_name, tag=owner.stable_tag)
+        waits = isinstance(owner, DiskImage) and owner.promote != "each"
+        return cls(name=owner.stable_name, tag=owner.stable_tag, mark=waits)
 
     def __bool__(self) -> bool:
-        return bool(self.name or self.tag)
+        return bool(self.name or self.tag or self.mark)
 
     def to_give(self, image: CloudImage, former: Sign, own_name: str | None) -> Change | None:
         """What an image lacks of it, or has of a `former` one and loses; None when all is right."""

@@ -206,6 +206,18 @@ def image_row(world: World) -> dict[str, Any]:
     return row
 
 
+def test_to_go_back_to_one_that_waits_is_a_word_that_it_may_serve(world: World) -> None:
+    world.store.put(ready(4, NOW - HOUR))
+    for region in ("north", "south"):
+        world.store.put(replace(there(2, region, NOW - HOUR), ended=NOW - 2 * DAY))
+        world.store.put(there(4, region, NOW, serving=NOW))
+    with moving(world):
+        done = world.run("image", "rollback", IMAGE, "--to", THREE, "--reason", "no network")
+    assert done.code == 0, done.err
+    assert serving(world) == {"north": THREE, "south": THREE}
+    assert words(world) == {THREE: [(None, "bob@vm", "no network")]}
+
+
 def test_image_list_says_what_a_build_waits_for_by_hand(world: World) -> None:
     waits = f"Build {THREE} waits for `imagepool image promote {IMAGE} --build {THREE}`"
     assert waits in image_row(world)["reason"]

@@ -87,3 +87,13 @@ def test_what_the_check_holds_up_when_the_soak_is_over_is_a_warning() -> None:
     assert (told.name, told.level) == ("check", Level.WARNING)
     assert f"{IMAGE}: Build {build_id(2)[:8]} waits for the check in north: it could not tell" in told.text
     assert f"`imagepool image promote {IMAGE} --build {build_id(2)[:8]}`" in told.hint
+
+
+def test_what_gives_way_before_its_soak_is_over_is_a_warning() -> None:
+    """A canary is down, and each night's build takes the place of the one before: no soak is ever over."""
+    promote = Canary(providers=("north", "south"), soak=2 * DAY)
+    settings = config(diskimage(promote=promote), provider("north"), provider("south"), provider("west"))
+    serves = upload(2, UploadState.READY, NOW, ended=NOW - HOUR, serving=NOW - HOUR)
+    failed = upload(2, UploadState.FAILED, NOW - HOUR, "south")
+    (told,) = look(settings, snapshot(records(ready(2, NOW - 2 * HOUR), serves, failed)), NOW)
+    assert "waits for south, where its upload failed" in told.text

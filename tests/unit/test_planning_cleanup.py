@@ -626,6 +626,14 @@ def carry_out(known: ImageRecords, action: CleanupAction) -> ImageRecords:
     return replace(known, builds=builds)
 
 
+def test_files_that_stayed_of_a_build_over_its_budget_go_where_they_are() -> None:
+    gone = doomed(failed(1, NOW - DAY, kept="/images/it.d"))
+    for machine, verdict in ((HERE, Verdict.NOW), (ELSEWHERE, Verdict.NO)):
+        world = snapshot(records(gone))
+        (action,) = plan_cleanup(config(diskimage()), world, NOW, builder_id=machine, active=frozenset())
+        assert action.verdict is verdict
+
+
 def test_every_format_of_a_build_counts_as_files() -> None:
     only_raw = doomed(ready(3, NOW - HOUR, ImageFormat.RAW, builder_id=ELSEWHERE))
     assert [a.verdict for a in plan(records(only_raw))] == [Verdict.NO]

@@ -32,10 +32,12 @@ from builder.cloudimage import (
     CloudImage,
     GlanceStatus,
 )
-from builder.config.model import Sharing
+from builder.config.model import Canary, Sharing
 from builder.model import Build, BuildState, FailureClass, ImageFormat, Snapshot, UploadState, Withholding
 from builder.planning.actions import Verdict
+from builder.planning.canary import clearing_of
 from builder.planning.cleanup import plan_cleanup
+from builder.planning.promotion import plan_promotions
 from builder.planning.records import picked, ready_uploads
 from builder.planning.recovery import Fate, KeptFile, Thing, wants_files
 from builder.planning.uploads import decide_uploads
@@ -55,6 +57,7 @@ from tests.unit.planning_world import (
     diskimage,
     provider,
     records,
+    snapshot,
     unhurried,
 )
 from tests.unit.planning_world import IMAGE as NAME
@@ -179,8 +182,39 @@ def test_an_image_in_service_is_so_again() -> None:
     known = sent(NEW)
     named = image(NEW, known, name="newest", properties={SERVING: known.external_id})
     (upload,) = uploads_of(plan({"north": [named]}))
-    assert upload.serving == upload.state_time
+    assert upload.serving == NOW
     assert upload.external_name == known.external_name
+
+
+def test_what_soaked_does_so_anew() -> None:
+    """It was uploaded two days ago and waited for its turn; since when it serves, nobody knows."""
+    soak = Canary(providers=("north",), soak=2 * HOUR)
+    where = config(diskimage(promote=soak, stable_name="newest"), provider("north"), provider("south"))
+    old, new = world.build(1, NOW - 3 * DAY), world.build(2, NOW - 2 * DAY)
+    clouds = {
+        "north": [image(old, sent(old)), serving(new, "north")],
+        "south": [serving(old, "south"), image(new, sent(new, "south"))],
+    }
+    steps = plan(clouds, kept(old), kept(new), where=where)
+    after = snapshot(records(*builds_of(steps), *uploads_of(steps)))
+    clearing = clearing_of(where.diskimages[NAME], where, after, NOW)
+    assert clearing is not None
+    assert (clearing.verdict, clearing.due) == (Verdict.LATER, NOW + 2 * HOUR)
+
+
+def test_what_waited_for_a_word_waits_again() -> None:
+    where = config(diskimage(promote="manual"), provider("north"), provider("south"))
+    clouds = {to: [serving(OLD, to), image(NEW, sent(NEW, to))] for to in ("north", "south")}
+    steps = plan(clouds, kept(OLD), kept(NEW), where=where)
+    after = snapshot(records(*builds_of(steps), *uploads_of(steps)))
+    assert {each.verdict for each in plan_promotions(where, after, NOW)} == {Verdict.NO}
+    assert {u.build_id for u in after.uploads() if u.serving is not None} == {OLD.id}
+
+
+def serving(of: Build, to: str) -> CloudImage:
+    """The image of a build in a cloud whose image says that it serves."""
+    known = sent(of, to)
+    return image(of, known, properties={SERVING: known.external_id})
 
 
 # -- whose an image is ----------------------------------------------------------------------------

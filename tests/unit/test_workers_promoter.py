@@ -13,7 +13,7 @@ from builder.cloud import transfer
 from builder.cloud.base import Change
 from builder.cloudimage import SERVING, WITHHELD, CloudImage, GlanceStatus
 from builder.errors import CloudUnavailableError, StoreUnavailableError
-from builder.model import Artifact, FailureClass, ImageFormat, Upload, UploadState, Withholding
+from builder.model import Artifact, Clearance, FailureClass, ImageFormat, Upload, UploadState, Withholding
 from builder.planning.promotion import SETTLED
 from builder.planning.promotion import behind as time_behind
 from builder.withheldmark import BY, from_text
@@ -359,6 +359,25 @@ def test_without_stable_name_and_tag_a_region_serves_in_nodepool_s_sense_alone(s
     assert (current(stage, first).serving, current(stage, second).serving) == (None, NOW)
     assert image(stage, second).name == "img-2"
     assert stage.clouds["one"].count("update") == 0
+
+
+def test_where_builds_wait_for_a_word_the_clouds_tell_what_serves_although_it_has_no_name(
+    stage: Stage,
+) -> None:
+    stage.image(stable_name=None, stable_tag=None, promote="manual")
+    first = ready(stage, 1)
+    work(stage)
+    assert marks(stage, first) == ("img-1", set(), True)
+    second = behind(stage, ready(stage, 2))
+    work(stage)
+    assert marks(stage, second) == ("img-2", set(), False)
+    stage.store.clear("img", second.build_id, Clearance(provider=None, by="ann", time=stage.now, why=""))
+    work(stage)
+    assert [marks(stage, each) for each in (first, second)] == [
+        ("img-1", set(), False),
+        ("img-2", set(), True),
+    ]
+    assert stage.clouds["one"].count("update") == 3
 
 
 # -- another name or tag --------------------------------------------------------------------------

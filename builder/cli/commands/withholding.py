@@ -72,6 +72,9 @@ class ChangeService(Lister):
         # In the order of the plan: the build that serves is the last, so no region moves to one that is
         # withheld a moment later.
         written = []
+        if plan.target is not None:
+            # First of all: where something newer serves, it moves nothing.
+            written += [store.clear(plan.image, plan.target.id, word) for word in plan.clear]
         for build, word in plan.withhold:
             # One that is gone meanwhile serves no more.
             with suppress(NotFoundError):

@@ -299,7 +299,7 @@ def _upload(case: _Case, build: Build | None, found: Found, files: Files) -> Ste
     if case.ready is None and build.state is not BuildState.DELETING:
         reason = f"Its build {short(build.id)} is {build.state}: it never became ready."
         return _on_image(found, Fate.LEFT, reason)
-    record = ready_upload(found, build, case.ready or evidence.started)
+    record = ready_upload(found, build, case.ready or evidence.started, case.now)
     marks = ", and it has the stable name or tag" if evidence.serving else ""
     reason = f"It is active, and its {checked_by(evidence)} is that of what was uploaded{marks}."
     return _on_image(found, Fate.RESTORE, reason, record)

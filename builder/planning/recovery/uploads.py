@@ -9,14 +9,15 @@ from builder.model import Build, Failure, FailureClass, Upload, UploadState
 from builder.planning.recovery.trove import Found
 
 
-def ready_upload(found: Found, build: Build, ready: datetime) -> Upload:
+def ready_upload(found: Found, build: Build, ready: datetime, now: datetime) -> Upload:
     """The record of an upload that is ready, of a build that is since `ready`."""
     # None is ready before its build is. In this order the newest is the newest again, which is what counts.
     record = _base(found, max(found.evidence.started, ready))
     return replace(
         record,
         sent=record.size or 0,
-        serving=record.state_time if found.evidence.serving else None,
+        # Nobody knows since when: what soaks in the canaries does so anew.
+        serving=now if found.evidence.serving else None,
         hidden=found.old,
         withheld=found.evidence.withheld.time if found.evidence.withheld is not None else None,
         username=build.username,
