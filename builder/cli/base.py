@@ -158,6 +158,14 @@ class _Display(Base, DisplayCommandBase[Any]):
 class Lister(_Display, CliffLister):
     """A command that lists records."""
 
+    def get_parser(self, prog_name: str) -> Any:
+        """Its options; cliff says of one that it passes over what it is told, which is refused here."""
+        parser = super().get_parser(prog_name)
+        for option in parser._actions:
+            if option.dest == "sort_columns":
+                option.help = "the column(s) to sort by; may be repeated, the first counts most"
+        return parser
+
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
         """Column names and rows, as cliff wants them."""
         listed = self.table(parsed_args)

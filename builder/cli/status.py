@@ -197,18 +197,31 @@ def newest_ended(records: ImageRecords) -> Build | None:
 def _reason(
     state: ImageState, snapshot: Snapshot, records: ImageRecords, places: tuple[Place, ...]
 ) -> str | None:
+    # What a newer build would mend, or somebody is to decide on, is so while one runs or has failed.
+    if said := "; ".join(filter(None, [_of_the_newest(state, records), _out_of_service(records, places)])):
+        return said
+    if state in (ImageState.BUILDING, ImageState.FAILED):
+        return None
+    behind = [(place, why) for place in places if (why := _why_behind(snapshot, records, place))]
+    where = ", ".join(place.provider for place, _ in behind)
+    return f"{where}: {behind[0][1]}" if behind else None
+
+
+def _of_the_newest(state: ImageState, records: ImageRecords) -> str | None:
     failed = newest_ended(records)
     if state is ImageState.BUILDING:
         return _nobody_works(records)
     if state is ImageState.FAILED and failed is not None:
         return text.summary(failed.reason) or "the build failed; its record doesn't say why"
+    return None
+
+
+def _out_of_service(records: ImageRecords, places: tuple[Place, ...]) -> str | None:
+    """That regions serve what is withheld, or that a newer build is held; None when neither is."""
     if bad := [place for place in places if place.misfit is not None]:
         return f"{', '.join(place.provider for place in bad)}: {bad[0].misfit}"
-    if (held := undecided(records)) is not None:
-        return withheld.waits(held)
-    behind = [(place, why) for place in places if (why := _why_behind(snapshot, records, place))]
-    where = ", ".join(place.provider for place, _ in behind)
-    return f"{where}: {behind[0][1]}" if behind else None
+    held = undecided(records)
+    return withheld.waits(held) if held is not None else None
 
 
 def _stuck(snapshot: Snapshot, image: DiskImage | None, decision: BuildDecision | None) -> str | None:

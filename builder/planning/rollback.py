@@ -133,11 +133,14 @@ def plan_quarantine(
 
 
 def plan_release(
-    config: Config, snapshot: Snapshot, build: Build, provider: str | None, now: datetime
+    config: Config, snapshot: Snapshot, build: Build, providers: Collection[str] | None, now: datetime
 ) -> Rollback:
-    """What serves where, once a build is no longer withheld from a provider, or with None from anywhere."""
-    case = Case(config, snapshot, build.image, None if provider is None else [provider])
-    return case.result(None, (), case.with_builds({build.id: build.released(provider)}), now)
+    """What serves where, once a build is no longer withheld from `providers`, or with None from anywhere."""
+    case = Case(config, snapshot, build.image, providers)
+    released = build
+    for provider in case.scope:
+        released = released.released(provider)
+    return case.result(None, (), case.with_builds({build.id: released}), now)
 
 
 def plan_let_go(config: Config, snapshot: Snapshot, build: Build, now: datetime) -> Rollback:

@@ -11,19 +11,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from builder.errors import ToolMissingError
+
+LOG = logging.getLogger(__name__)
 
 #: Longest line handed to a callback, in bytes; a tool that prints no newline must not eat our memory.
 LINE_LIMIT = 16 * 1024
@@ -33,6 +37,11 @@ OUTPUT_LIMIT = 64 << 20
 _END = b"end\n"
 #: Seconds to be gone, for such a child after its pipe was closed, for others after KILL.
 _LET_GO = 5.0
+#: Seconds for one that was killed to be gone. One that became another user is not ours to kill, and what
+#: hangs in the kernel can't be: nobody waits for it for ever.
+_GONE = 30.0
+#: Seconds that the last words of one that has ended are waited for: what it left behind may have its output.
+_LAST_WORDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -212,8 +221,10 @@ class Child:
             raise
         finally:
             os.close(theirs)
+        # Before anybody can have waited for it, after which its number may be another's.
+        end = os.pidfd_open(self._process.pid)
         self._reader = threading.Thread(
-            target=self._read, args=(on_line,), name=f"output-of-{self._process.pid}", daemon=True
+            target=self._read, args=(on_line, end), name=f"output-of-{self._process.pid}", daemon=True
         )
         self._reader.start()
         if self._lifeline is not None and order is not None:
@@ -239,11 +250,14 @@ class Child:
         if self._lifeline is not None:
             self._lifeline.let_go()
         # What it left behind may hold the pipe open: its last words matter, their hands don't.
-        self._reader.join(timeout=5.0)
+        self._reader.join(timeout=_LAST_WORDS)
         return code
 
     def stop(self, grace: float) -> int:
-        """End it and its whole group: TERM, `grace` seconds to obey, then KILL. Returns the exit code."""
+        """End it and its whole group: TERM, `grace` seconds to obey, then KILL. Returns the exit code.
+
+        One without an order that is not gone soon after KILL is left alone, with a word in the log.
+        """
         if not self.running:
             # Reaped: its id, and so its group's, may be another program's by now.
             if self._lifeline is not None:
@@ -255,10 +269,12 @@ class Child:
             self._lifeline.say(_END)
         if self.wait(grace) is None and not self._let_go():
             _signal_group(self.pid, signal.SIGKILL)
-        code = self.wait()
+        code = self.wait(_GONE if self._lifeline is None else None)
         # The leader may have ended on TERM while members of its group ignored it.
         _signal_group(self.pid, signal.SIGKILL)
-        assert code is not None
+        if code is None:
+            LOG.warning("%s (process %d) can't be killed, and is left alone", self.argv[0], self.pid)
+            return -signal.SIGKILL
         return code
 
     def sweep(self) -> None:
@@ -273,12 +289,41 @@ class Child:
         self._lifeline.let_go()
         return self.wait(_LET_GO) is not None
 
-    def _read(self, on_line: Callable[[str], None]) -> None:
+    def _read(self, on_line: Callable[[str], None], end: int) -> None:
         stream = self._process.stdout
         assert stream is not None
+        rest = b""
         with stream:
-            while line := stream.readline(LINE_LIMIT):
-                on_line(line.decode(errors="replace").rstrip("\r\n"))
+            for part in _until_the_end(stream.fileno(), end):
+                *lines, rest = (rest + part).split(b"\n")
+                while len(rest) >= LINE_LIMIT:
+                    lines, rest = [*lines, rest[:LINE_LIMIT]], rest[LINE_LIMIT:]
+                for line in lines:
+                    for start in range(0, len(line) or 1, LINE_LIMIT):
+                        on_line(line[start : start + LINE_LIMIT].decode(errors="replace").rstrip("\r"))
+            if rest:
+                on_line(rest.decode(errors="replace").rstrip("\r"))
+
+
+def _until_the_end(output: int, end: int) -> Iterator[bytes]:
+    """What comes out of a pipe until all have closed it, or the process behind the descriptor `end`, which is
+    closed then, has ended long enough ago: what left its group may have the other end for ever."""
+    ready, until = select.poll(), float("inf")
+    ready.register(output, select.POLLIN)
+    ready.register(end, select.POLLIN)
+    try:
+        while (left := until - time.monotonic()) > 0:
+            found = {each for each, _ in ready.poll(None if left == float("inf") else left * 1000)}
+            if end in found:
+                ready.unregister(end)
+                until = time.monotonic() + _LAST_WORDS
+            if output in found:
+                part = os.read(output, LINE_LIMIT)
+                if not part:
+                    return
+                yield part
+    finally:
+        os.close(end)
 
 
 def _readable(text: bytes) -> int:

@@ -35,6 +35,7 @@ from builder.planning.canary import Clearing, canaries_of, steps_of
 from builder.planning.checking import Checking, check_in, refused_where
 from builder.planning.records import may_go_out
 from builder.planning.words import short, withheld
+from builder.shown import plain
 from builder.store.base import Claim
 from builder.workers import hook
 from builder.workers.base import World
@@ -254,5 +255,6 @@ def _ended(code: int) -> str:
 
 
 def _last(lines: Iterable[str]) -> str:
-    """The last line with anything in it; "" when there is none."""
-    return next(filter(str.strip, reversed([*lines])), "")
+    """The last line with anything in it that can be read, without what a terminal obeys; "" when there is
+    none."""
+    return next((said for line in reversed([*lines]) if (said := plain(line).strip())), "")

@@ -434,6 +434,30 @@ def test_ctrl_c_ends_the_waiting_but_not_the_request() -> None:
     assert world.store.get_request(IMAGE) is not None
 
 
+class Flaky(FakeStore):
+    """A store whose connection breaks when somebody waits on it, and is there again at the next look."""
+
+    def wait(self, seen: int, timeout: float | None = None) -> int:
+        if self.connected and seen == -1:
+            self.disconnect()
+            return 0
+        self.reconnect()
+        return super().wait(seen, timeout)
+
+
+def test_who_waits_is_told_while_zookeeper_is_away() -> None:
+    class Unlucky(World):
+        def parts(self):  # type: ignore[no-untyped-def]
+            return replace(super().parts(), open_store=lambda *_: Flaky(self.store.tree))
+
+    world = Unlucky(now=NOW + 7 * MINUTE)
+    daemon = Daemon(world.store, READY, there("north"), there("south"))
+    done = world.run("image", "build", IMAGE, "--wait")
+    daemon.join()
+    assert done.code == 0, done.err
+    assert done.err.index("ZooKeeper does not answer; it is waited for") < done.err.index("ZooKeeper is back")
+
+
 # -- uploads that move ----------------------------------------------------------------------------
 
 

@@ -262,6 +262,7 @@ def test_an_unknown_column_is_wrong_usage(world: World) -> None:
 
 
 def test_sorting_by_an_unknown_column_is_wrong_usage(world: World) -> None:
+    assert "ignored" not in world.run("build", "list", "--help").out
     refused = world.run("build", "list", "--sort-column", "nope")
     assert refused.code == 2 and "nope" in refused.err and "duration" in refused.err and not refused.out
 

@@ -177,6 +177,12 @@ def test_a_rejected_build_is_in_quarantine_like_any_other(world: World) -> None:
     assert there(world).withheld == ()
 
 
+def test_what_was_put_in_quarantine_and_never_held_can_not_be_rejected(world: World) -> None:
+    assert world.run("build", "quarantine", ONE).code in (0, 1, 5)
+    done = world.run("build", "reject", ONE)
+    assert done.code == 4 and "is not held" in done.err
+
+
 def test_without_a_reason_it_is_that_of_the_hold(world: World) -> None:
     assert world.run("build", "reject", TWO).code == 0
     (word,) = there(world).withheld

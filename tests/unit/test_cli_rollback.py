@@ -308,6 +308,22 @@ def test_a_region_that_lacks_the_build_gets_it_by_an_upload_and_is_waited_for(wo
     )
 
 
+@pytest.mark.usefixtures("impatient")
+def test_while_zookeeper_is_away_nobody_waits_for_an_upload_for_ever(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.store.delete_upload(world.store.get_upload(IMAGE, build_id(2), "south", "0000000001"))
+    world.store.another_daemon().register(daemon())
+    claim = world.store.another_daemon().claim_uploads(IMAGE, build_id(2), "south")
+    world.store.put(replace(upload(2, UploadState.UPLOADING, NOW, to="south"), id="0000000002", size=100))
+    ours = world.store.another_daemon()
+    monkeypatch.setattr(ours, "another_daemon", lambda: ours)
+    threading.Timer(0.2, ours.disconnect).start()
+    world.store = ours
+    done = world.run("image", "rollback", IMAGE)
+    assert claim is not None and done.code == 5 and "ZooKeeper has not answered" in done.err
+
+
 def _send(store: FakeStore) -> None:
     """Send build 2 to south once build 3 is withheld."""
     seen = -1
@@ -504,6 +520,14 @@ def test_one_provider_alone_gets_a_build_back(world: World) -> None:
         done = world.run("build", "unquarantine", THREE, "--provider", "north")
     assert done.code == 0 and words(world) == {THREE: {"south"}}
     assert f"was withheld from north {TOLD}" in done.err
+
+
+def test_several_providers_get_a_build_back_at_once(world: World) -> None:
+    regions = ("--provider", "north", "--provider", "south")
+    with moving(world):
+        assert world.run("build", "quarantine", THREE, *regions).code == 0
+        assert world.run("build", "unquarantine", THREE, *regions).code == 0
+    assert words(world) == {} and serving(world) == {"north": THREE, "south": THREE}
 
 
 def test_a_quarantine_is_not_taken_back_for_one_provider(world: World) -> None:

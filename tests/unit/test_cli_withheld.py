@@ -9,7 +9,19 @@ import pytest
 from builder.cli.follow import Follower, Scene
 from builder.model import BuildState, Request, Upload, UploadState, Withholding
 from tests.unit.cli_world import World
-from tests.unit.planning_world import DAY, HOUR, IMAGE, NOW, build_id, ready, records, snapshot, upload
+from tests.unit.planning_world import (
+    DAY,
+    HOUR,
+    IMAGE,
+    NOW,
+    build_id,
+    building,
+    failed,
+    ready,
+    records,
+    snapshot,
+    upload,
+)
 
 OLD, NEW = build_id(1)[:8], build_id(2)[:8]
 BY_ANN = Withholding(provider=None, by="ann@nb01", time=NOW - HOUR, why="no network")
@@ -70,6 +82,15 @@ def test_upload_list_and_show_say_it_of_each_provider_alone(world: World) -> Non
     listed = {(row["build_id"][:8], row["provider"]): row["withheld"] for row in world.json("upload", "list")}
     assert listed == {(NEW, "north"): told, (NEW, "south"): None, (OLD, "north"): None}
     assert world.json("upload", "show", f"{NEW}/north")["withheld"] == told
+
+
+def test_image_list_says_so_while_a_build_runs_and_when_it_failed(world: World) -> None:
+    claim = world.store.another_daemon().claim_image(IMAGE)
+    for newer, first in ((building(3, NOW), ""), (failed(3, NOW), "mirror: it broke; ")):
+        world.store.put(newer)
+        (row,) = world.json("image", "list")
+        assert claim is not None and f"south: build {NEW} serves although it was {TOLD}" in row["reason"]
+        assert row["state"] == newer.state and first in row["reason"]
 
 
 def test_image_list_names_what_is_withheld_and_the_region_that_serves_it_all_the_same(world: World) -> None:

@@ -146,7 +146,7 @@ def test_what_is_said_of_one_provider_outlives_the_hold() -> None:
     (move,) = plan_let_go(SETTINGS, snapshot(records(freed, GOOD, SERVES)), freed, NOW).moves
     assert (move.fate, move.build) == (MoveFate.STAYS, GOOD)
     # That of the provider ends by itself, and nothing of what is held goes out for that.
-    (move,) = plan_release(SETTINGS, snapshot(records(both, GOOD, SERVES)), both, "north", NOW).moves
+    (move,) = plan_release(SETTINGS, snapshot(records(both, GOOD, SERVES)), both, ["north"], NOW).moves
     assert (move.fate, move.build) == (MoveFate.STAYS, GOOD)
 
 

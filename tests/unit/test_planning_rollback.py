@@ -272,7 +272,7 @@ def test_what_the_configuration_lets_go_nowhere_is_withheld_and_let_out_all_the_
     assert (withheld(here), here.moves) == ([("00000003", "south")], ())
     for word in (None, "south"):
         bad = held(THREE, word)
-        released = plan_release(config_, known(bad, TWO, list(EVERYWHERE)), bad, word, NOW)
+        released = plan_release(config_, known(bad, TWO, list(EVERYWHERE)), bad, word and [word], NOW)
         assert (released.withhold, released.moves) == ((), ())
 
 
@@ -289,7 +289,7 @@ def test_once_released_it_comes_back() -> None:
     assert plan.withhold == ()
     assert fates(plan) == {"north": (MOVES, "00000003"), "south": (STAYS, "00000002")}
     there_only = known(held(THREE, "north"), TWO, back)
-    assert fates(plan_release(CONFIG, there_only, held(THREE, "north"), "north", NOW)) == {
+    assert fates(plan_release(CONFIG, there_only, held(THREE, "north"), ["north"], NOW)) == {
         "north": (MOVES, "00000003")
     }
 

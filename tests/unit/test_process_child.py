@@ -271,6 +271,35 @@ class TestWaitFor:
         assert wait_for(lambda: True, timeout=0.0)
 
 
+def test_one_that_we_may_not_kill_is_not_waited_for_for_ever(
+    sh: Shell, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    running = sh("echo here; sleep 300")
+    running.until("here")
+    with monkeypatch.context() as patched:
+        patched.setattr(child, "_GONE", 0.2)
+        # As the kernel answers who signals what has become another user's, behind sudo.
+        patched.setattr(child, "_signal_group", lambda group, number: None)
+        began = time.monotonic()
+        assert running.child.stop(grace=0.1) == -signal.SIGKILL
+        assert time.monotonic() - began < PATIENCE
+    assert "can't be killed" in caplog.text
+
+
+def test_what_left_its_group_keeps_neither_a_thread_nor_a_descriptor_of_ours(
+    sh: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "_LAST_WORDS", 0.2)
+    before, threads = open_files(), threading.active_count()
+    running = sh("setsid sh -c 'echo $$ > pid; while sleep 0.05; do echo more; done' & sleep 0.3; exit 3")
+    try:
+        assert running.child.wait() == 3
+        assert wait_for(lambda: threading.active_count() == threads, timeout=PATIENCE)
+        assert open_files() == before
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
 def test_a_tool_that_prints_without_end_is_ended_before_it_fills_our_memory() -> None:
     with pytest.raises(OSError, match="printed more than 1048576 bytes"):
         run(["yes"], timeout=60, limit=1 << 20)

@@ -161,6 +161,15 @@ def test_what_the_check_refuses_in_a_canary_is_put_in_quarantine(tmp_path: Path,
     assert verdict(stage, one) is CheckVerdict.REFUSED
 
 
+def test_what_a_terminal_obeys_is_no_reason(tmp_path: Path) -> None:
+    text = r"printf '\033[31mno network\342\200\256 on eth0\033[0m\n\033[0m\n'; exit 1"
+    stage = staged(tmp_path, text)
+    upload, _ = begun(stage)
+    work(stage)
+    build = stage.world.store.get_build(upload.image, upload.build_id)
+    assert build.quarantine is not None and build.quarantine.why == "no network on eth0"
+
+
 def test_what_it_refuses_elsewhere_is_withheld_from_there_alone(tmp_path: Path) -> None:
     stage = staged(tmp_path, 'test "$IMAGEPOOL_PROVIDER" = one || { echo "no disk"; exit 1; }')
     one, two = begun(stage)

@@ -16,6 +16,7 @@ from builder.cli.commands.withholding import (
 )
 from builder.errors import RefusedError
 from builder.model import Build, BuildState, Release
+from builder.planning.records import turned_away
 from builder.planning.rollback import plan_let_go, plan_quarantine
 from builder.planning.words import by_whom, short
 
@@ -103,7 +104,7 @@ class RejectBuild(ChangeService):
     def _check(self, build: Build) -> None:
         """Say what it is rejected for, or that it was before; RefusedError when it is not held."""
         name = f"build {short(build.id)} of {build.image}"
-        if build.state is not BuildState.READY or build.quarantine is None:
+        if build.state is not BuildState.READY or build.quarantine is None or not turned_away(build):
             raise _not_held(build)
         stays = "" if build.hold is not None else " already; that stays"
         self.note(f"{name} was {withheld.told(build.quarantine)}{stays}")

@@ -143,9 +143,12 @@ class BuildImage(Action):
     ) -> dict[str, follow.Outcome]:
         """How each ended, by image; what happens meanwhile is told as it happens."""
         ends: dict[str, follow.Outcome] = {}
-        seen = -1
+        seen, reached = -1, True
         while len(ends) < len(followers):
             seen = store.wait(seen, HEARTBEAT)
+            if reached != store.connected:
+                reached = store.connected
+                self.note("ZooKeeper is back" if reached else "ZooKeeper does not answer; it is waited for")
             scene = follow.Scene(config, store.snapshot(), self.context.now())
             for name, follower in followers.items():
                 if name not in ends:

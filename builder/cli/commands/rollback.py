@@ -22,6 +22,7 @@ from builder.errors import RefusedError
 from builder.model import Build, ImageRecords, Snapshot, UploadState
 from builder.planning.rollback import Rollback, plan_quarantine, plan_release, plan_rollback
 from builder.planning.words import at, listed, short
+from builder.store.base import Store
 
 
 class RollBack(ChangeService):
@@ -160,7 +161,7 @@ class UnquarantineBuild(ChangeService):
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Which build, where, and whether to wait."""
         build_argument(parser)
-        parser.add_argument("--provider", metavar="PROVIDER", help="there alone")
+        providers_argument(parser)
         waiting_arguments(parser)
 
     def table(self, options: argparse.Namespace) -> render.Table:
@@ -169,11 +170,13 @@ class UnquarantineBuild(ChangeService):
         with self.context.store(config, watch=waits(options)) as store:
             snapshot = self.noted(store.snapshot())
             build = lookup.build(snapshot, options.build)
-            if options.provider is not None:
-                lookup.provider_name(snapshot, tuple(config.providers), options.provider)
-            self._check(build, options.provider)
-            plan = plan_release(config, snapshot, build, options.provider, now)
-            release = partial(store.release, build.image, build.id, options.provider)
+            providers = tuple(dict.fromkeys(options.provider))
+            for name in providers:
+                lookup.provider_name(snapshot, tuple(config.providers), name)
+            for where in providers or (None,):
+                self._check(build, where)
+            plan = plan_release(config, snapshot, build, providers or None, now)
+            release = partial(_release, store, build, providers or (None,))
             return self.carry_out(config, store, plan, options, write=release)
 
     def _check(self, build: Build, provider: str | None) -> None:
@@ -201,6 +204,13 @@ class UnquarantineBuild(ChangeService):
         if word is not None:
             state = "held" if word.held else "in quarantine"
             self.note(f"{name} stays {state}: it was {withheld.told(word)}")
+
+
+def _release(store: Store, build: Build, places: tuple[str | None, ...]) -> Build:
+    """Take back what withholds a build from each place; its record as it was written last."""
+    for place in places:
+        build = store.release(build.image, build.id, place)
+    return build
 
 
 def _places(config: Config, snapshot: Snapshot, build: Build, names: list[str]) -> tuple[str, ...] | None:

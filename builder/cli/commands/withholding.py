@@ -122,10 +122,17 @@ class ChangeService(Lister):
         self, config: Config, store: Store, follower: Follower, written: list[Build]
     ) -> tuple[Standing, ...]:
         """How far the regions have come when nothing more is to be waited for; each change is told."""
-        seen, until = -1, time.monotonic() + PATIENCE
+        seen, heard, until = -1, time.monotonic(), time.monotonic() + PATIENCE
         try:
             while True:
                 seen = store.wait(seen, _HEARTBEAT)
+                heard = time.monotonic() if store.connected else heard
+                if time.monotonic() - heard >= PATIENCE:
+                    # What is seen is what was seen last, and an upload that moved then would move for ever.
+                    raise UnavailableError(
+                        f"ZooKeeper has not answered for {PATIENCE:.0f} s, so nobody can say how far it is",
+                        hint="What was said is on record, and the regions move all the same.",
+                    )
                 scene = Scene(config, store.snapshot(), self.context.now())
                 late = time.monotonic() >= until
                 if not late and not _shows(scene.snapshot, written):
