@@ -84,6 +84,7 @@ LAYERS: Mapping[str, Row] = {
             "builder.store.base",
             "builder.bounded",
             "builder.findings",
+            "builder.shown",
             "builder.cloud.base",
             "builder.cloud.ownership",
             "builder.cloud.transfer",
