@@ -163,9 +163,9 @@ class ByHand:
     def served_last(self, good: Iterable[Upload]) -> tuple[Upload, ...]:
         """Of the good uploads to a provider those that are no newer than what serves there, that first which
         served last: each became ready behind the rest (`promotion.behind`), and got ahead as it served."""
-        return newest_first(
-            u for u in good if (served := self.served(u.provider)) is not None and self.place(u) <= served
-        )
+        uploads = tuple(good)
+        served = self.served(uploads[0].provider) if uploads else None
+        return newest_first(u for u in uploads if served is not None and self.place(u) <= served)
 
 
 class Canaries(ByHand):

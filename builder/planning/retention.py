@@ -18,7 +18,7 @@ from typing import TypeVar
 from builder.config.model import Config, DiskImage, ProviderImage
 from builder.model import Build, BuildState, ImageRecords, Upload, UploadState
 from builder.planning.actions import CleanupAction, CleanupKind, Verdict
-from builder.planning.canary import gate_of
+from builder.planning.canary import ByHand, gate_of
 from builder.planning.records import (
     by_age,
     may_go_out,
@@ -66,6 +66,7 @@ def superseded_uploads(config: Config, records: ImageRecords, now: datetime) -> 
         return
     failures = _Failures(config, records, now)
     gate = gate_of(image, records, config.providers_of(image.name))
+    known = gate or ByHand(records)
     for provider in config.providers_of(image.name):
         uploads = failures.lasting.get(provider.name, ())
         keep = provider.images[image.name]
@@ -74,9 +75,10 @@ def superseded_uploads(config: Config, records: ImageRecords, now: datetime) -> 
         newest = newest_good(records, provider.name)
         current = next((u for u in ready if newest is not None and u.build_id == newest.id), None)
         is_good = _good_uploads(records, provider.name)
+        beyond = tuple(_beyond(ready, kept(keep), is_good))
         # What waits for its turn may be many: what served is there to go back to all the same.
-        served = gate.served_last(filter(is_good, ready))[: kept(keep)] if gate is not None else ()
-        for upload in _beyond(ready, kept(keep), is_good):
+        served = known.served_last(filter(is_good, ready))[: kept(keep)] if beyond else ()
+        for upload in beyond:
             # What soaks in the canaries, or came out of them, is to serve, however many are newer by then.
             awaited = gate is not None and gate.is_awaited(upload)
             if upload is not current and not awaited and (upload not in served or upload.serving is not None):

@@ -13,6 +13,7 @@ from tests.unit.canary_world import (
     BEFORE,
     CLOUDS,
     NEXT,
+    OLD,
     SOAK,
     TODAY,
     YESTERDAY,
@@ -51,6 +52,15 @@ def test_what_served_is_kept_to_go_back_to_however_many_wait() -> None:
 
     out = (cleared(YESTERDAY), there(YESTERDAY, *CLOUDS, serving=NOW - MINUTE))
     assert going(slow, *waiting, cleared(BEFORE), there(BEFORE, *CLOUDS), *out) == set()
+
+
+@pytest.mark.parametrize("promote", ["all", 4])
+def test_what_served_is_kept_while_others_wait_for_a_provider_that_gets_nothing(promote: object) -> None:
+    """Neither of the two newest is ready in the east, for days."""
+    three = CLOUDS[:-1]
+    waiting = (NEXT, TODAY, there(NEXT, *three), there(TODAY, *three))
+    served = [replace(each, state_time=NOW - 2 * DAY) for each in there(BEFORE, *CLOUDS)]
+    assert going(promote, *waiting, YESTERDAY, OLD, BEFORE, served) == set()
 
 
 def test_what_served_before_that_goes_as_ever() -> None:
