@@ -106,7 +106,8 @@ class Guest:
             self._began = time.monotonic()
             self._qmp.execute("cont")
         except QmpError as error:
-            raise self._failed(FailureClass.TOOL, error.message) from error
+            # One that ends at once may have been connected to all the same: its code tells that.
+            raise self._failed(FailureClass.TOOL, error.message, self._process.wait(_END)) from error
 
     # -- what is seen -------------------------------------------------------------------------
 

@@ -80,7 +80,12 @@ def _freeze(world: Simulation) -> None:
 def _freeze_amid_work(world: Simulation) -> None:
     for cloud in world.clouds.values():
         cloud.pace.request = 50.0
-    world.run(hours=36, minutes=25)  # the third build is on its way, and the first will have to go
+    world.run(hours=36, minutes=25)  # the third build is on its way
+    third = max(world.tree.builds.values(), key=lambda build: build.began).id
+    for _ in range(1000):
+        if any(u.serving for u in world.tree.uploads.values() if u.build_id == third):
+            break  # what served before the second has to go
+        world.run(seconds=10)
     _freeze(world)
 
 

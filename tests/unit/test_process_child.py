@@ -161,7 +161,8 @@ class TestChild:
     def test_what_it_started_ends_too_even_if_it_does_not_obey(self, sh: Shell) -> None:
         here = sh("(trap '' TERM; echo ready; while :; do sleep 0.05; done) & echo $!; wait")
         here.until("ready")
-        pid = int(next(line for line in here.lines if line.isdigit()))
+        assert wait_for(lambda: any(map(str.isdigit, here.lines)), timeout=PATIENCE)
+        pid = int(next(filter(str.isdigit, here.lines)))
         assert not gone(pid)
         here.child.stop(grace=PATIENCE)
         assert wait_for(lambda: gone(pid), timeout=PATIENCE)
