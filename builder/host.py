@@ -1,9 +1,11 @@
-"""Tells what this machine calls itself, and which architecture it has."""
+"""Tells what this machine calls itself, which architecture it has, and why it can't run a program."""
 
 from __future__ import annotations
 
+import os
 import platform
 import socket
+from pathlib import Path
 from typing import Final
 
 #: What Debian calls machines of which the kernel says something else (dpkg's cputable).
@@ -31,3 +33,10 @@ def architectures() -> frozenset[str]:
     """What this machine's architecture is called: by Debian (amd64), and by the kernel (x86_64)."""
     machine = platform.machine()
     return frozenset({machine, _DEBIAN.get(machine, machine)})
+
+
+def why_not_run(program: Path) -> str | None:
+    """Why a file can't be run by us, as the end of a sentence; None when it can."""
+    if not program.is_file():
+        return "there is no such file"
+    return None if os.access(program, os.X_OK) else "it is not executable"

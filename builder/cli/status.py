@@ -154,7 +154,6 @@ def _status(
     records = snapshot.image(name)
     diskimage = config.diskimages.get(name)
     places = _places(config, records, uploads)
-    waits = _waiting(config, snapshot, diskimage, plans.now)
     state = _state(records, diskimage)
     return ImageStatus(
         name=name,
@@ -167,7 +166,7 @@ def _status(
         places=places,
         reason=_reason(state, snapshot, records, places)
         or _stuck(snapshot, diskimage, plans.builds.get(name))
-        or waits,
+        or _waiting(config, snapshot, diskimage, plans.now),
     )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from builder import host
 from builder.config.model import Canary, Config
 from builder.findings import Finding, fine, warning
 from builder.model import Snapshot
@@ -36,11 +36,7 @@ def _programs(config: Config) -> Iterator[Finding]:
 
 def _look_at(program: Path, images: list[str]) -> Finding:
     of = f"the check of {', '.join(images)}"
-    why = None
-    if not program.is_file():
-        why = "there is no such file"
-    elif not os.access(program, os.X_OK):
-        why = "it is not executable"
+    why = host.why_not_run(program)
     if why is None:
         return fine(NAME, f"{program} can be run, {of}")
     return warning(

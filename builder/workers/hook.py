@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from builder import host
 from builder.config.model import masked_credentials
 from builder.config.passing import passed
 from builder.errors import ActionFailedError, ToolMissingError
@@ -36,11 +37,8 @@ _CLOUDS: Final = frozenset({"OS_CLIENT_CONFIG_FILE", "OS_CLIENT_SECURE_FILE", "O
 
 def check(hook: Path) -> None:
     """Raise ActionFailedError when a hook is missing or may not be run: better known before bytes move."""
-    if not hook.is_file():
-        why = "there is no such file"
-    elif not os.access(hook, os.X_OK):
-        why = "it is not executable"
-    else:
+    why = host.why_not_run(hook)
+    if why is None:
         return
     message = f"the post-upload-hook {hook} can't be run: {why}"
     raise ActionFailedError(message, Failure(failure_class=FailureClass.TOOL, message=message, step=STEP))

@@ -94,7 +94,7 @@ LAYERS: Mapping[str, Row] = {
         ),
     ),
     # ... of which one runs what an operator names, and no other runs anything
-    "builder.workers.hook": Row(3, (*SEES, "builder.config.passing", "builder.process")),
+    "builder.workers.hook": Row(3, (*SEES, "builder.config.passing", "builder.host", "builder.process")),
     # L3 as well: what the daemon was told
     "builder.inforce": Row(3, (*SEES, "builder.config", "builder.cloud.openstack")),
     # L4: wires everything; alone names the cloud behind the contract, and the workers
