@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from tests.realparts.loops import partitions
 ELEMENTS = ("network-glean", "grow-root", "boot-fast")
 PROGRAM = "usr/lib/grow-root/bin/grow-root"
 MIB = 1024 * 1024
+#: Seconds for what is done at once, unless the disk is busy with something else.
+PATIENCE = 300
 #: Tables with the root partition as the last one, as diskimage-builder makes them, and its number.
 TABLES = {
     "gpt": ("label: gpt\n,20M,U\n,8M\n,+\n", 3),
@@ -39,15 +41,51 @@ def redhat(trees: Trees) -> Tree:
     return trees.build(*ELEMENTS, family="redhat")
 
 
-class Disk:
-    """A disk of 400 MiB with one file system, mounted."""
+class Mounts:
+    """Mounts of one test's own. Whoever starts a mount namespace meanwhile, as every build does, would keep
+    what it finds mounted, and the device behind it in use, for as long as itself.
+    """
 
-    def __init__(self, tree: Tree, file: Path, loop: str, device: str, mounted: Path) -> None:
+    def __init__(self, holder: int) -> None:
+        self._holder = holder
+
+    def seen(self, path: Path) -> Path:
+        """The path by which all others reach a path in here."""
+        return Path(f"/proc/{self._holder}/root", *path.parts[1:])
+
+    def run(self, *argv: str, path: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
+        enter = ["nsenter", f"--mount=/proc/{self._holder}/ns/mnt"]
+        into = ["env", f"PATH={path}"] if path else []
+        done = subprocess.run(
+            [*enter, *into, *argv], capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+        assert not check or done.returncode == 0, told(argv, done)
+        return done
+
+
+@contextmanager
+def mounts() -> Iterator[Mounts]:
+    unshare = ["unshare", "--mount", "--propagation", "private"]
+    with subprocess.Popen(
+        [*unshare, "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as holder:
+        assert holder.stdin and holder.stdout
+        holder.stdin.write("there\n")
+        assert holder.stdout.readline() == "there\n"
+        yield Mounts(holder.pid)
+
+
+class Disk:
+    """A disk of 400 MiB with one file system, mounted at `point` of `mounts`."""
+
+    def __init__(self, tree: Tree, file: Path, loop: str, device: str, mounts: Mounts, point: Path) -> None:
         self.tree = tree
         self.file = file
         self.loop = loop
         self.device = device
-        self.mounted = mounted
+        self.mounts = mounts
+        self.point = point
+        self.mounted = mounts.seen(point)
         self.stamp = file.parent / "state/filled"
 
     def become(self, mib: int) -> None:
@@ -55,15 +93,10 @@ class Disk:
         os.truncate(self.file, mib * MIB)
         run("losetup", "-c", self.loop)
 
-    def boot(self, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run the program on the mounted file system as it would run on /."""
-        return subprocess.run(
-            ["sh", str(self.tree.root / PROGRAM), str(self.mounted), str(self.stamp)],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=check,
-        )
+    def boot(self, path: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run the program on the mounted file system as it would run on /, and find programs in `path`."""
+        program = str(self.tree.root / PROGRAM)
+        return self.mounts.run("/bin/sh", program, str(self.point), str(self.stamp), path=path, check=check)
 
     @property
     def size(self) -> int:
@@ -75,12 +108,14 @@ class Disk:
         return run("sfdisk", "--dump", self.loop)
 
 
-def run(*argv: str, stdin: str = "", check: bool = True) -> str:
-    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=60, check=False)
-    assert not check or done.returncode == 0, (
-        f"{' '.join(argv)}: {done.returncode}\n{done.stdout}{done.stderr}"
-    )
+def run(*argv: str, stdin: str = "") -> str:
+    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, told(argv, done)
     return done.stdout
+
+
+def told(argv: Sequence[str], done: subprocess.CompletedProcess[str]) -> str:
+    return f"{' '.join(argv)}: {done.returncode}\n{done.stdout}{done.stderr}"
 
 
 @contextmanager
@@ -102,12 +137,14 @@ def disk(tree: Tree, directory: Path, table: str, kind: str = "xfs", extra: str 
             while not Path(device).exists() and time.monotonic() < deadline:
                 time.sleep(0.02)
         run(f"mkfs.{kind}", "-q", device)
-        mounted = directory / "mounted"
-        mounted.mkdir()
-        run("mount", device, str(mounted))
-        undo.callback(run, "umount", str(mounted))
-        (mounted / "kept").write_text("as it was")
-        yield Disk(tree, file, loop, device, mounted)
+        point = directory / "mounted"
+        point.mkdir()
+        own = undo.enter_context(mounts())
+        own.run("mount", device, str(point))
+        undo.callback(own.run, "umount", str(point))
+        grown = Disk(tree, file, loop, device, own, point)
+        (grown.mounted / "kept").write_text("as it was")
+        yield grown
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -134,14 +171,7 @@ def test_with_nothing_to_do_nothing_is_said_started_or_written(
         grown.become(1200)
         grown.boot()
         before = (grown.size, grown.stamp.stat().st_mtime_ns, "" if table == "none" else grown.table())
-        alone = subprocess.run(
-            ["/bin/sh", str(debian.root / PROGRAM), str(grown.mounted), str(grown.stamp)],
-            env={"PATH": "/nowhere"},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
+        alone = grown.boot(path="/nowhere")
         assert (alone.stdout, alone.stderr) == ("", "")
         after = (grown.size, grown.stamp.stat().st_mtime_ns, "" if table == "none" else grown.table())
         assert after == before
@@ -206,9 +236,9 @@ def test_ext4_grows_where_the_kernel_lets_us(debian: Tree, tmp_path: Path) -> No
         if "Permission denied to resize" in done.stdout:
             assert done.returncode == 1
             assert not grown.stamp.exists()
-            run("umount", str(grown.mounted))
+            grown.mounts.run("umount", str(grown.point))
             run("resize2fs", "-f", grown.device)
-            run("mount", grown.device, str(grown.mounted))
+            grown.mounts.run("mount", grown.device, str(grown.point))
             done = grown.boot()
         assert "fills it" in done.stdout
         assert grown.size > 1050
