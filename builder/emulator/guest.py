@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -162,9 +162,10 @@ class Guest:
             if not self._has_link() and time.monotonic() < next_look:
                 return False
             next_look = time.monotonic() + RARELY
-            return ssh.banner(self.port).startswith("SSH-")
+            return greeting.heard().startswith("SSH-")
 
-        self._wait(answered, limit, "no SSH server answered")
+        with closing(ssh.Greeting(self.port)) as greeting:
+            self._wait(answered, limit, "no SSH server answered")
         self._ssh = time.monotonic() - self._began
         return self._ssh
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import time
 from collections import deque
 from pathlib import Path
 from typing import Final
@@ -12,8 +13,11 @@ from builder.process.child import Child, Completed, find_tool, run, wait_for
 
 PACKAGE: Final = "openssh-client"
 LOOPBACK: Final = "127.0.0.1"
-#: Seconds for one look whether a server answers; until one does, connections are taken and dropped.
+#: Seconds for one look whether a server answers, for which the first connection is kept as well; by how much
+#: longer each next one is, and seconds for which none is kept longer.
 _LOOK: Final = 1.0
+_GROWTH: Final = 1.5
+_PATIENCE: Final = 30.0
 #: Seconds for a server that answers to let somebody in. Ciphers are slow in an emulated machine.
 _LOG_IN: Final = 60
 _KEY_TIMEOUT: Final = 30.0
@@ -45,17 +49,44 @@ def make_key(path: Path) -> str:
     return path.with_name(f"{path.name}.pub").read_text().strip()
 
 
-def banner(port: int) -> str:
-    """What whoever is behind a port of loopback says first, "" when nobody is there now.
+class Greeting:
+    """What the server behind a port of loopback says first (RFC 4253, 4.2); one connection at a time.
 
-    Don't ask often as long as the guest has no network: the emulator holds on to each connection until it
-    has one, and then all reach the server at once, which may take it for an attack (PerSourcePenalties).
+    One on which nothing is said is kept for longer each time. A slow guest that is asked anew each second
+    is busy with nothing else, and its server may take it for an attack (sshd_config(5), MaxStartups and
+    PerSourcePenalties). The emulator, too, holds on to every connection until the guest has a network,
+    and then all of them reach the server at once.
     """
-    try:
-        with socket.create_connection((LOOPBACK, port), timeout=_LOOK) as connection:
-            return connection.recv(64).decode(errors="replace").strip()
-    except OSError:
-        return ""
+
+    def __init__(self, port: int) -> None:
+        """Nothing is connected yet."""
+        self._port = port
+        self._connection: socket.socket | None = None
+        self._patience = _LOOK
+        self._until = 0.0
+
+    def heard(self) -> str:
+        """What was said, "" when nothing was until now; looks for a second at most."""
+        try:
+            if self._connection is None:
+                self._connection = socket.create_connection((LOOPBACK, self._port), timeout=_LOOK)
+                self._until = time.monotonic() + self._patience
+            said = self._connection.recv(64)
+        except TimeoutError:
+            if time.monotonic() >= self._until:
+                self.close()
+                self._patience = min(self._patience * _GROWTH, _PATIENCE)
+            return ""
+        except OSError:
+            said = b""
+        self.close()
+        return said.decode(errors="replace").strip()
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
 
 
 class Login:

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -50,6 +50,11 @@ def refusing() -> Iterator[Server]:
         thread.join()
 
 
+def heard(port: int) -> str:
+    with closing(ssh.Greeting(port)) as greeting:
+        return greeting.heard()
+
+
 def test_a_key_is_made_for_its_owner_alone(tmp_path: Path) -> None:
     public = ssh.make_key(tmp_path / "key")
     assert public.startswith("ssh-ed25519 ")
@@ -59,7 +64,7 @@ def test_a_key_is_made_for_its_owner_alone(tmp_path: Path) -> None:
 def test_who_is_refused_is_told_why_and_counts_once(tmp_path: Path) -> None:
     ssh.make_key(tmp_path / "key")
     with refusing() as server:
-        assert ssh.banner(server.port) == REFUSAL
+        assert heard(server.port) == REFUSAL
         login = Login("zuul", server.port, key=tmp_path / "key", directory=tmp_path)
         done = login.run("true", timeout=30.0)
         login.close()
@@ -103,7 +108,36 @@ def test_where_nobody_is_nothing_is_heard(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    assert ssh.banner(port) == ""
+    assert heard(port) == ""
+
+
+def test_a_guest_that_is_slow_to_answer_is_not_asked_anew_each_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ssh, "_LOOK", 0.01)
+    visitors: list[socket.socket] = []
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        closing(ssh.Greeting(server.getsockname()[1])) as greeting,
+        ExitStack() as kept,
+    ):
+        server.setblocking(False)
+
+        def look() -> str:
+            said = greeting.heard()
+            with suppress(BlockingIOError):
+                visitors.append(kept.enter_context(server.accept()[0]))
+            return said
+
+        assert [look() for _ in range(60)] == [""] * 60
+        assert 1 < len(visitors) <= 20
+
+        said, deadline = "", time.monotonic() + 60
+        while not said and time.monotonic() < deadline:
+            with suppress(OSError):  # it has just hung up, to ask anew
+                visitors[-1].sendall(b"SSH-2.0-late\r\n")
+            said = look()
+        assert said.startswith("SSH-2.0-late")
 
 
 def test_how_to_log_in_by_hand_names_key_port_and_user(tmp_path: Path) -> None:
