@@ -180,6 +180,10 @@ def test_interfaces_and_volumes_come_and_go_while_it_runs(machine: Trial) -> Non
     assert [name for name, said in machine.unplugged.items() if said.code == 0] == []
 
 
+def test_a_config_drive_that_is_found_late_lets_in_whom_it_names(machine: Trial) -> None:
+    assert {name: said.code for name, said in machine.late.items()} == {"keys": 0, "read": 0, "by whom": 0}
+
+
 def test_it_says_what_it_is(machine: Trial) -> None:
     assert f'"image": "{machine.platform}"' in machine.first["image"].text
 

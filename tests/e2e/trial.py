@@ -64,6 +64,7 @@ class Trial:
     first: Mapping[str, Said]
     plugged: Mapping[str, Said]
     unplugged: Mapping[str, Said]
+    late: Mapping[str, Said]  #: once a config drive turned up late
     second: Mapping[str, Said]  #: after a restart, without the system's Python
 
 
@@ -114,6 +115,7 @@ def carry_out(
         seconds = _wait(guest)
         first = ask(guest, questions)
         plugged, unplugged = _plug(guest)
+        late = _find_late(guest)
         guest.ssh(_sudo("rm -rf /usr/bin/python3* /usr/lib/python3*"), user=USER)
         guest.reboot(user=USER)
         _wait(guest)
@@ -127,6 +129,7 @@ def carry_out(
         first=first,
         plugged=plugged,
         unplugged=unplugged,
+        late=late,
         second=second,
     )
 
@@ -162,6 +165,24 @@ def _plug(guest: Guest) -> tuple[Mapping[str, Said], Mapping[str, Said]]:
     for name in names:
         guest.unplug(name)
     return plugged, _until(guest, questions, code=1)
+
+
+def _find_late(guest: Guest) -> Mapping[str, Said]:
+    """Have udev find a config drive after the boot, as if there had been none before; what came of it."""
+    keys = f"$(getent passwd {USER} | cut -d: -f6)/.ssh/authorized_keys"
+    volume = f"/dev/disk/by-id/virtio-{VOLUME}"
+    name = guest.plug_volume(64 << 20, serial=VOLUME)
+    _until(guest, {"volume": f"test -e {volume}"}, code=0)
+    steps = ("rm /run/network-glean/read", f": >{keys}", f"dd if=/dev/network-glean-drive of={volume}")
+    guest.ssh(_sudo(" && ".join(steps)), user=USER)
+    questions = {
+        "keys": f"grep -F {shlex.quote(OTHER_KEY)} {keys}",
+        "read": "test -e /run/network-glean/read",
+        "by whom": "systemctl show -P ConditionResult network-glean-late.service | grep yes",
+    }
+    found = _until(guest, questions, code=0)
+    guest.unplug(name)
+    return found
 
 
 def interface(network: Network) -> str:
