@@ -114,7 +114,7 @@ def test_a_released_build_goes_out_and_it_is_on_record_who_let_it(world: World) 
     done = world.run("build", "release", TWO, "--reason", "it is meant", "-f", "json")
     assert done.code == 0, done.err
     assert {row["fate"] for row in done.json} == {"upload"}
-    assert f"build {TWO} of {IMAGE} was {TOLD}" in done.err
+    assert f"build {TWO} of {IMAGE} is released: it was {TOLD}" in done.err
     build = there(world)
     assert build.withheld == ()
     release = build.release

@@ -457,7 +457,7 @@ def test_a_build_in_quarantine_is_out_of_service_until_it_is_let_out(world: Worl
         back = world.run("build", "unquarantine", THREE, "-f", "json")
         assert back.code == 0 and serving(world) == {"north": THREE, "south": THREE}
     assert words(world) == {}
-    assert f"build {THREE} of {IMAGE} was put in quarantine by bob@" in back.err
+    assert f"build {THREE} of {IMAGE} is let out: it was put in quarantine by bob@" in back.err
     assert {(row["before"], row["after"]) for row in back.json} == {(build_id(2), build_id(3))}
 
 

@@ -46,7 +46,7 @@ class ReleaseBuild(ChangeService):
         with self.context.store(config) as store:
             snapshot = self.noted(store.snapshot())
             build = lookup.build(snapshot, options.build)
-            self._check(build)
+            self._check(build, "would be" if options.dry_run else "is")
             plan = plan_let_go(config, snapshot, build, now)
             if not plan.moves:
                 self.note(f"the configuration lets {build.image} go to no provider, so nothing of it is sent")
@@ -54,14 +54,14 @@ class ReleaseBuild(ChangeService):
             write = partial(store.let_go, build.image, build.id, release)
             return self.carry_out(config, store, plan, options, write=write)
 
-    def _check(self, build: Build) -> None:
+    def _check(self, build: Build, becomes: str) -> None:
         """Say what it is released from, or that it was before; RefusedError when there is nothing to
         release."""
         name = f"build {short(build.id)} of {build.image}"
         if build.state is not BuildState.READY:
             raise _not_held(build)
         if build.hold is not None:
-            self.note(f"{name} was {withheld.told(build.hold)}")
+            self.note(f"{name} {becomes} released: it was {withheld.told(build.hold)}")
         elif build.quarantine is not None:
             raise RefusedError(
                 f"{name} is not held: it was {withheld.told(build.quarantine)}",

@@ -173,15 +173,17 @@ class UnquarantineBuild(ChangeService):
             providers = tuple(dict.fromkeys(options.provider))
             for name in providers:
                 lookup.provider_name(snapshot, tuple(config.providers), name)
+            becomes = "would be" if options.dry_run else "is"
             for where in providers or (None,):
-                self._check(build, where)
+                self._check(build, where, becomes)
             plan = plan_release(config, snapshot, build, providers or None, now)
             release = partial(_release, store, build, providers or (None,))
             return self.carry_out(config, store, plan, options, write=release)
 
-    def _check(self, build: Build, provider: str | None) -> None:
+    def _check(self, build: Build, provider: str | None, becomes: str) -> None:
         """Say what is taken back, or that there is nothing to take back; RefusedError when it would go on to
         hold all the same."""
+        let_out = f"{becomes} let out: it was"
         name, word = f"build {short(build.id)} of {build.image}", build.quarantine
         there = next((each for each in build.withheld if provider and each.provider == provider), None)
         if build.hold is not None and there is None:
@@ -190,7 +192,8 @@ class UnquarantineBuild(ChangeService):
                 hint=f"'imagepool build release {short(build.id)}' lets it go, for good and on record.",
             )
         if provider is None:
-            self.note(f"{name} {f'was {withheld.of_build(build)}' if build.withheld else 'was not withheld'}")
+            told = f"{let_out} {withheld.of_build(build)}" if build.withheld else "was not withheld"
+            self.note(f"{name} {told}")
             return
         if there is None and word is not None:
             raise RefusedError(
@@ -198,9 +201,10 @@ class UnquarantineBuild(ChangeService):
                 hint="Without --provider it is let out everywhere. 'imagepool build quarantine "
                 f"{short(build.id)} --provider PROVIDER' keeps it from one after that.",
             )
-        self.note(
-            f"{name} was {withheld.told(there) if there is not None else f'not withheld from {provider}'}"
+        told = (
+            f"{let_out} {withheld.told(there)}" if there is not None else f"was not withheld from {provider}"
         )
+        self.note(f"{name} {told}")
         if word is not None:
             state = "held" if word.held else "in quarantine"
             self.note(f"{name} stays {state}: it was {withheld.told(word)}")
