@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.machine import left_of, run
+from tests.realparts.mounts import mounts
 from tests.trees import differences
 
 pytestmark = pytest.mark.e2e
@@ -49,11 +50,12 @@ def mounted(raw: Path, target: Path) -> Iterator[Path]:
     table = json.loads(run("sfdisk", "--json", str(raw)))["partitiontable"]
     offset = table["partitions"][-1]["start"] * table.get("sectorsize", 512)
     target.mkdir()
-    run("mount", "-o", f"loop,ro,noload,offset={offset}", str(raw), str(target))
-    try:
-        yield target
-    finally:
-        run("umount", str(target))
+    with mounts() as own:
+        own.run("mount", "-o", f"loop,ro,noload,offset={offset}", str(raw), str(target))
+        try:
+            yield own.seen(target)
+        finally:
+            own.run("umount", str(target))
 
 
 def unpacked(initramfs: Path, target: Path) -> Path:

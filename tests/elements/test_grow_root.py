@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -17,12 +17,11 @@ import pytest
 
 from tests.elements.trees import Tree, Trees
 from tests.realparts.loops import partitions
+from tests.realparts.mounts import PATIENCE, Mounts, mounts
 
 ELEMENTS = ("network-glean", "grow-root", "boot-fast")
 PROGRAM = "usr/lib/grow-root/bin/grow-root"
 MIB = 1024 * 1024
-#: Seconds for what is done at once, unless the disk is busy with something else.
-PATIENCE = 300
 #: Tables with the root partition as the last one, as diskimage-builder makes them, and its number.
 TABLES = {
     "gpt": ("label: gpt\n,20M,U\n,8M\n,+\n", 3),
@@ -39,40 +38,6 @@ def debian(trees: Trees) -> Tree:
 @pytest.fixture(scope="module")
 def redhat(trees: Trees) -> Tree:
     return trees.build(*ELEMENTS, family="redhat")
-
-
-class Mounts:
-    """Mounts of one test's own. Whoever starts a mount namespace meanwhile, as every build does, would keep
-    what it finds mounted, and the device behind it in use, for as long as itself.
-    """
-
-    def __init__(self, holder: int) -> None:
-        self._holder = holder
-
-    def seen(self, path: Path) -> Path:
-        """The path by which all others reach a path in here."""
-        return Path(f"/proc/{self._holder}/root", *path.parts[1:])
-
-    def run(self, *argv: str, path: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
-        enter = ["nsenter", f"--mount=/proc/{self._holder}/ns/mnt"]
-        into = ["env", f"PATH={path}"] if path else []
-        done = subprocess.run(
-            [*enter, *into, *argv], capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
-        assert not check or done.returncode == 0, told(argv, done)
-        return done
-
-
-@contextmanager
-def mounts() -> Iterator[Mounts]:
-    unshare = ["unshare", "--mount", "--propagation", "private"]
-    with subprocess.Popen(
-        [*unshare, "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-    ) as holder:
-        assert holder.stdin and holder.stdout
-        holder.stdin.write("there\n")
-        assert holder.stdout.readline() == "there\n"
-        yield Mounts(holder.pid)
 
 
 class Disk:
@@ -110,12 +75,8 @@ class Disk:
 
 def run(*argv: str, stdin: str = "") -> str:
     done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert done.returncode == 0, told(argv, done)
+    assert done.returncode == 0, f"{' '.join(argv)}: {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout
-
-
-def told(argv: Sequence[str], done: subprocess.CompletedProcess[str]) -> str:
-    return f"{' '.join(argv)}: {done.returncode}\n{done.stdout}{done.stderr}"
 
 
 @contextmanager

@@ -24,7 +24,11 @@ from types import TracebackType
 from typing import Self
 
 JARS = Path("/usr/share/java")
+#: What makes servers say, on standard error, what is wrong; without, they say nothing.
+_LOGGER = JARS / "slf4j-simple.jar"
 _START_TIMEOUT = 60.0
+#: Of what a server said last, so many characters tell why it did not serve.
+_SAID = 4000
 
 
 def tls_options(directory: Path, port: int) -> dict[str, str]:
@@ -88,8 +92,8 @@ class ZooKeeperServer:
 
     @property
     def running(self) -> bool:
-        """Whether it was started and not stopped since."""
-        return self._process is not None
+        """Whether it was started, and has neither been stopped nor ended by itself since."""
+        return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -99,7 +103,7 @@ class ZooKeeperServer:
     def launch(self) -> None:
         """Start it without waiting."""
         # TLS takes more of Netty than zookeeper.jar asks for.
-        jars = [JARS / "zookeeper.jar", *(sorted(JARS.glob("netty-*.jar")) if self._netty else ())]
+        jars = [JARS / "zookeeper.jar", _LOGGER, *(sorted(JARS.glob("netty-*.jar")) if self._netty else ())]
         with (self.directory / "server.log").open("ab") as output:
             self._process = subprocess.Popen(
                 [
@@ -107,6 +111,7 @@ class ZooKeeperServer:
                     *("java", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", *self._jvm),
                     # Tests write a lot and need nothing to survive a power cut.
                     "-Dzookeeper.forceSync=no",
+                    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
                     *("-cp", ":".join(map(str, jars))),
                     "org.apache.zookeeper.server.quorum.QuorumPeerMain",
                     str(self.directory / "zoo.cfg"),
@@ -120,10 +125,20 @@ class ZooKeeperServer:
         """Wait for it to become `ready`; RuntimeError, with its log, when it ends or takes too long."""
         deadline = time.monotonic() + _START_TIMEOUT
         while not ready():
-            if self._process is None or self._process.poll() is not None or time.monotonic() > deadline:
+            self.require()
+            if time.monotonic() > deadline:
                 self.stop()
-                raise RuntimeError((self.directory / "server.log").read_text()[-2000:])
+                raise RuntimeError(f"the server at {self.hosts} took too long\n{self._said()}")
             time.sleep(0.05)
+
+    def require(self) -> None:
+        """RuntimeError, with its log, unless it runs."""
+        if not self.running:
+            code = None if self._process is None else self._process.returncode
+            raise RuntimeError(f"the server at {self.hosts} ended with {code}\n{self._said()}")
+
+    def _said(self) -> str:
+        return (self.directory / "server.log").read_text(errors="replace")[-_SAID:]
 
     @property
     def mode(self) -> str | None:
@@ -170,15 +185,19 @@ class ZooKeeperEnsemble:
     """Servers that agree on every write by majority. Left by `with`, they are stopped."""
 
     def __init__(self, directory: Path, *, size: int = 3, options: Mapping[str, str] | None = None) -> None:
-        """`options` are further lines of each zoo.cfg."""
+        """`options` are further lines of each zoo.cfg.
+
+        They bear with each other for as long as a busy machine may keep one of them waiting. A test that
+        cuts cables, which nobody is told of, has to say how soon it wants that to be noticed (syncLimit).
+        """
         members = {
             f"server.{number}": f"127.0.0.1:{free_port()}:{free_port()}" for number in range(1, size + 1)
         }
         self.servers = [
             ZooKeeperServer(
                 directory / str(number),
-                # A follower that was away for so many ticks is given up, and has so many to come back.
-                options={"initLimit": "20", "syncLimit": "4", **members, **(options or {})},
+                # A follower has so many ticks to come up, and is given up when it was away for so many.
+                options={"initLimit": "60", "syncLimit": "20", **members, **(options or {})},
             )
             for number in range(1, size + 1)
         ]
@@ -214,9 +233,15 @@ class ZooKeeperEnsemble:
     def wait_serving(self) -> None:
         """Wait until one server leads and all others that run follow it."""
         running = [server for server in self.servers if server.running]
-        for server in running:
+
+        def serving() -> bool:
+            for server in running:
+                server.require()
             # A follower goes on for a moment after its leader is gone.
-            server.wait_until(lambda: {"leader"} <= {s.mode for s in running} <= {"leader", "follower"})
+            return {"leader"} <= {server.mode for server in running} <= {"leader", "follower"}
+
+        for server in running:
+            server.wait_until(serving)
 
     def cut_majority(self) -> list[ZooKeeperServer]:
         """Kill the leader and as many others as it takes for nobody to serve; who was killed."""
