@@ -527,9 +527,7 @@ class TestConnection:
         assert held is not None
 
     def test_it_comes_back_with_its_server(self, own_server: ZooKeeperServer) -> None:
-        # To each of these a client gives a third of its session: one that the server, when it comes up, takes
-        # and does not answer costs no more.
-        zookeeper = ZooKeeper(hosts=",".join([own_server.hosts] * 3), timeout=60.0)
+        zookeeper = ZooKeeper(hosts=own_server.hosts, timeout=60.0)
         store = ZooKeeperStore(zookeeper, watch=True)
         store.start()
         try:

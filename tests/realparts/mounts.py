@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-#: Seconds for what is done at once, unless the disk is busy with something else.
-PATIENCE = 300
+#: Seconds for what is done at once.
+PATIENCE = 60
 
 
 class Mounts:

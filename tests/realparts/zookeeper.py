@@ -92,8 +92,8 @@ class ZooKeeperServer:
 
     @property
     def running(self) -> bool:
-        """Whether it was started, and has neither been stopped nor ended by itself since."""
-        return self._process is not None and self._process.poll() is None
+        """Whether it was started and not stopped since."""
+        return self._process is not None
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -132,9 +132,10 @@ class ZooKeeperServer:
             time.sleep(0.05)
 
     def require(self) -> None:
-        """RuntimeError, with its log, unless it runs."""
-        if not self.running:
-            code = None if self._process is None else self._process.returncode
+        """RuntimeError, with its log, when it does not run, or ended by itself; it counts as stopped then."""
+        code = None if self._process is None else self._process.poll()
+        if self._process is None or code is not None:
+            self.stop()
             raise RuntimeError(f"the server at {self.hosts} ended with {code}\n{self._said()}")
 
     def _said(self) -> str:
