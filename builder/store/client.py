@@ -8,12 +8,16 @@ What is worked around here:
 - Its debug log shows requests in full, credentials included: its logger starts at INFO here.
 - A chroot is never made by kazoo itself.
 - ZooKeeper has no answer to a request that is larger than it takes: it hangs up, on all that is under way.
+- A server that is there and says nothing, or that drops what is sent to it, must not cost the session: an
+  attempt to connect may take kazoo the whole session timeout (of one host the answer, of each host the
+  connection), and then no other is made in time (kazoo.protocol.connection, _connect).
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import socket
 import ssl
 from typing import Any, Final
@@ -54,15 +58,26 @@ NO_ANSWER: Final = (
 )
 #: Bytes that one request may write: what a server takes (jute.maxbuffer), less what stands around them.
 MOST_WRITTEN: Final = 1_000_000
+#: So many attempts to reach a server fit into a session timeout at least, each in two halves: to connect,
+#: and to be answered. Of more servers, each has its turn.
+_ATTEMPTS: Final = 3
+#: Seconds that connecting may take at least, a TLS handshake included.
+_CONNECT: Final = 1.0
 #: States of a client that looks for a server.
 _ON_THE_WAY: Final = (KeeperState.CONNECTING,)
 
 
 class _PinnedHandler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no types
     """Trusts the configured CA alone. kazoo adds the CAs of the system and looks at no host name, so
-    everybody with a certificate of any of these could pass for our ZooKeeper and be told the password."""
+    everybody with a certificate of any of these could pass for our ZooKeeper and be told the password.
+    Connecting takes `patience` seconds at most."""
+
+    def __init__(self, patience: float) -> None:
+        super().__init__()
+        self._patience = patience
 
     def create_connection(self, address: tuple[str, int], **options: Any) -> Any:
+        options["timeout"] = min(options["timeout"], self._patience)
         if not options.get("use_ssl"):
             return super().create_connection(address, **options)
         context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=options["ca"])
@@ -118,13 +133,16 @@ def a_client(zookeeper: ZooKeeper, chroot: str) -> KazooClient:
             auth_data=[("digest", f"{zookeeper.username}:{password}")],
             default_acl=[make_digest_acl(zookeeper.username, password, all=True)],
         )
+    hosts = zookeeper.hosts.split(",")
+    attempts = max(_ATTEMPTS, len(hosts))
     return _RefusingClient(
-        hosts=f"{zookeeper.hosts}{chroot}",
+        # Each has a share of the session timeout for its answer, by how many stand here.
+        hosts=",".join(hosts * math.ceil(attempts / len(hosts))) + chroot,
         timeout=zookeeper.timeout,
         # The default waits up to a minute between attempts, long after a server is back.
         connection_retry=KazooRetry(max_tries=-1, delay=0.1, max_delay=2.0),
         logger=_kazoo_log,
-        handler=_PinnedHandler(),
+        handler=_PinnedHandler(max(_CONNECT, zookeeper.timeout / attempts / 2)),
         **options,
     )
 

@@ -38,6 +38,7 @@ from tests.contract.records import (
     an_upload_cancellation,
 )
 from tests.contract.worlds import PATIENCE, RealWorld, eventually
+from tests.realparts.relay import Relay
 from tests.realparts.zookeeper import ZooKeeperServer, free_port, tls_options
 
 pytestmark = pytest.mark.real
@@ -549,6 +550,26 @@ class TestConnection:
             eventually(lambda: store.snapshot().image("debian").builds == (changed,), "watches work again")
         finally:
             store.close()
+
+    def test_a_connection_that_is_taken_and_never_answered_costs_no_session(
+        self, own_server: ZooKeeperServer
+    ) -> None:
+        with Relay(own_server.port) as relay:
+            zookeeper = ZooKeeper(hosts=relay.hosts, timeout=20.0)
+            store = ZooKeeperStore(zookeeper, watch=True)
+            store.start()
+            try:
+                claim = store.claim_image("debian")
+                session = store._session.id
+                relay.take_silently(1)
+                relay.cut()
+                eventually(lambda: relay.silent == 1, "a connection is taken and not answered")
+                eventually(lambda: store.connected, "the store is back", within=60)
+                assert claim is not None
+                assert claim.valid
+                assert store._session.id == session
+            finally:
+                store.close()
 
     def test_requests_to_a_server_that_is_gone_end_in_time(self, own_server: ZooKeeperServer) -> None:
         store = ZooKeeperStore(ZooKeeper(hosts=own_server.hosts, timeout=2.0), watch=True)
