@@ -54,8 +54,10 @@ class Accelerator:
 
 
 _KVM_CPU: Final = "host"
-#: `thread=multi`: each CPU of the guest has a thread. The translated code is bounded, in MiB.
-_TCG: Final = "tcg,thread=multi,tb-size=256"
+#: The CPUs of a guest take turns. With a thread for each (`thread=multi`), one of them may meet a breakpoint
+#: that another has already taken out of the code: Linux changes its own code so as it boots, and good
+#: images died of it now and then ("Oops: int3", QEMU 7.2). The translated code is bounded, in MiB.
+_TCG: Final = "tcg,thread=single,tb-size=256"
 #: Without la57, which makes each look into the page tables longer. What x86-64-v3 asks for is in it.
 _TCG_CPU: Final = {Architecture.AMD64: "max,la57=off", Architecture.ARM64: "cortex-a57"}
 

@@ -95,6 +95,12 @@ def test_the_guest_of_the_probe_does_end_itself(architecture: Architecture) -> N
     assert accelerator.runs(program, architecture, "tcg", cpu, limit=60.0)
 
 
+@pytest.mark.parametrize("architecture", [*Architecture])
+def test_emulated_processors_take_turns(architecture: Architecture) -> None:
+    # Side by side, they see each other's changes to the kernel's code too late, and good kernels panic.
+    assert "thread=single" in accelerator.emulated(architecture).argument.split(",")
+
+
 def test_without_an_emulator_its_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(accelerator, "find_tool", _nothing)
     with pytest.raises(ToolMissingError, match="qemu-system-arm"):

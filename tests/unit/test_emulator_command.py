@@ -37,7 +37,7 @@ def told(machine: Machine) -> list[str]:
         machine,
         Parts(
             program="/usr/bin/qemu",
-            accelerator=Accelerator(name="tcg", argument="tcg,thread=multi", cpu="max"),
+            accelerator=Accelerator(name="tcg", argument="tcg,thread=single", cpu="max"),
             overlay=Path("/work/overlay.qcow2"),
             config_drive=Path("/work/config.iso") if machine.config_drive else None,
             uefi=UEFI if machine.has_uefi else None,
