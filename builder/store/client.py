@@ -58,8 +58,8 @@ NO_ANSWER: Final = (
 )
 #: Bytes that one request may write: what a server takes (jute.maxbuffer), less what stands around them.
 MOST_WRITTEN: Final = 1_000_000
-#: So many attempts to reach a server fit into a session timeout at least, each in two halves: to connect,
-#: and to be answered. Of more servers, each has its turn.
+#: A session timeout is enough for so many connections that are taken and not answered, and for twice as many
+#: that don't come about; for as many as there are servers, where there are more.
 _ATTEMPTS: Final = 3
 #: Seconds that connecting may take at least, a TLS handshake included.
 _CONNECT: Final = 1.0

@@ -1,9 +1,6 @@
-"""Stands between a client and a server of loopback, whatever they speak, and can hold a connection's peace.
+"""Stands between a client and a server of loopback, whatever they speak, and can keep silent.
 
-with Relay(server.port) as relay:
-    client.connect(relay.port)
-    relay.take_silently(1)     the next connection is taken, and nothing is ever said on it
-    relay.cut()                all that are open end
+After `take_silently(1)` nothing is ever said on the next connection; `cut()` ends all that are open.
 """
 
 from __future__ import annotations
