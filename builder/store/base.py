@@ -413,7 +413,13 @@ def uploads_newest_first(uploads: Iterable[Upload]) -> tuple[Upload, ...]:
     return tuple(
         sorted(
             uploads,
-            key=lambda upload: (upload.started or upload.state_time, upload.id, upload.provider),
+            # An upload's id is its own among those of its build to its provider only.
+            key=lambda upload: (
+                upload.started or upload.state_time,
+                upload.id,
+                upload.provider,
+                upload.build_id,
+            ),
             reverse=True,
         )
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from datetime import timedelta
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -147,3 +148,19 @@ def test_nobody_is_told_of_who_comes_to_stand_in_line() -> None:
     # Another daemon on the same host is another leader.
     assert drop(view, first)
     assert view.first_candidate == second
+
+
+def test_uploads_stand_in_one_order_however_they_were_read() -> None:
+    # The first upload of each build to each provider has the same id, and these began at once.
+    alike = [
+        an_upload(build, provider, id="0000000001", started=NOON)
+        for build in BUILDS[:2]
+        for provider in ("north", "south")
+    ]
+    orders = set()
+    for order in permutations(alike):
+        view = View()
+        for upload in order:
+            put(view, paths.upload(upload.image, upload.build_id, upload.provider, upload.id), upload)
+        orders.add(tuple((shown.build_id, shown.provider) for shown in view.snapshot().image("a").uploads))
+    assert len(orders) == 1
