@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Any, Final
 
 from kazoo.client import KazooClient
@@ -67,17 +67,25 @@ _CONNECT: Final = 1.0
 _ON_THE_WAY: Final = (KeeperState.CONNECTING,)
 
 
-class _PinnedHandler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no types
-    """Trusts the configured CA alone. kazoo adds the CAs of the system and looks at no host name, so
-    everybody with a certificate of any of these could pass for our ZooKeeper and be told the password.
-    Connecting takes `patience` seconds at most."""
+class _Handler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no types
+    """Bounds what a server may take to be connected to and to be answered by, and trusts the configured CA
+    alone. kazoo adds the CAs of the system and looks at no host name, so everybody with a certificate of any
+    of these could pass for our ZooKeeper and be told the password."""
 
-    def __init__(self, patience: float) -> None:
+    def __init__(self, *, to_connect: float, to_answer: float) -> None:
         super().__init__()
-        self._patience = patience
+        self._to_connect = to_connect
+        self._to_answer = to_answer
+        #: Whether the client of this handler has no session yet, or no more.
+        self.is_on_the_way: Callable[[], bool] = lambda: False
+
+    def select(self, reading: Any, writing: Any, failing: Any, timeout: float) -> Any:
+        if self.is_on_the_way():
+            timeout = min(timeout, self._to_answer)
+        return super().select(reading, writing, failing, timeout)
 
     def create_connection(self, address: tuple[str, int], **options: Any) -> Any:
-        options["timeout"] = min(options["timeout"], self._patience)
+        options["timeout"] = min(options["timeout"], self._to_connect)
         if not options.get("use_ssl"):
             return super().create_connection(address, **options)
         context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=options["ca"])
@@ -95,6 +103,10 @@ class _PinnedHandler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo
 class _RefusingClient(KazooClient):  # type: ignore[misc]  # kazoo has no types
     """Refuses requests while there is no connection, as kazoo did before 2.7, and those that are too large:
     MarshallingError."""
+
+    def __init__(self, *, handler: _Handler, **options: Any) -> None:
+        super().__init__(handler=handler, **options)
+        handler.is_on_the_way = lambda: self._state in _ON_THE_WAY
 
     def _call(self, request: Any, async_object: IAsyncResult) -> Any:
         if _written_by(request) > MOST_WRITTEN:
@@ -133,16 +145,14 @@ def a_client(zookeeper: ZooKeeper, chroot: str) -> KazooClient:
             auth_data=[("digest", f"{zookeeper.username}:{password}")],
             default_acl=[make_digest_acl(zookeeper.username, password, all=True)],
         )
-    hosts = zookeeper.hosts.split(",")
-    attempts = max(_ATTEMPTS, len(hosts))
+    share = zookeeper.timeout / max(_ATTEMPTS, len(zookeeper.hosts.split(",")))
     return _RefusingClient(
-        # Each has a share of the session timeout for its answer, by how many stand here.
-        hosts=",".join(hosts * math.ceil(attempts / len(hosts))) + chroot,
+        hosts=f"{zookeeper.hosts}{chroot}",
         timeout=zookeeper.timeout,
         # The default waits up to a minute between attempts, long after a server is back.
         connection_retry=KazooRetry(max_tries=-1, delay=0.1, max_delay=2.0),
         logger=_kazoo_log,
-        handler=_PinnedHandler(max(_CONNECT, zookeeper.timeout / attempts / 2)),
+        handler=_Handler(to_connect=max(_CONNECT, share / 2), to_answer=share),
         **options,
     )
 

@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any, Final
 
 from kazoo.client import KazooClient
-from kazoo.exceptions import KazooException, NoNodeError, UnimplementedError
+from kazoo.exceptions import KazooException, NoNodeError
 from kazoo.interfaces import IAsyncResult
 from kazoo.protocol.states import Callback, EventType, WatchedEvent
 
@@ -92,8 +92,6 @@ class Mirror:
                 self._changed.wait_for(partial(self._is_over, heard), timeout)
             if not self._synced:
                 why = repr(self._problem) if self._problem else f"no answer within {timeout:.0f} s"
-                if isinstance(self._problem, UnimplementedError):
-                    why = "it is older than ZooKeeper 3.6"
                 raise StoreUnavailableError(
                     f"the records in ZooKeeper ({self._session.zookeeper.hosts}) can't be read: {why}"
                 )
@@ -208,8 +206,7 @@ class Mirror:
                 self._flush()
             except KazooException as error:
                 # No connection: the next connect reads everything. No permission: it stays unread.
-                # What is told first is why: a server that doesn't know a request hangs up after it.
-                self._problem = self._problem or error
+                self._problem = error
                 LOG.warning("can't read the records in ZooKeeper: %r", error)
             self._under_way -= 1
             self._answers += 1

@@ -33,6 +33,7 @@ from kazoo.exceptions import (
     MarshallingError,
     NoAuthError,
     NoNodeError,
+    UnimplementedError,
 )
 from kazoo.interfaces import IAsyncResult
 from kazoo.security import ACL, OPEN_ACL_UNSAFE, make_digest_acl
@@ -40,6 +41,7 @@ from kazoo.security import ACL, OPEN_ACL_UNSAFE, make_digest_acl
 from builder.config.model import ZooKeeper
 from builder.errors import RefusedError, StoreUnavailableError
 from builder.store.base import Claim
+from builder.store.bulk import read
 from builder.store.client import NO_ANSWER, a_client, connect, disconnect, make_chroot
 
 LOG = logging.getLogger(__name__)
@@ -72,7 +74,7 @@ class Session:
     def start(self, timeout: float) -> None:
         """Connect within `timeout` seconds, making the chroot if there is none yet.
 
-        Raises StoreUnavailableError, which names the servers.
+        Raises StoreUnavailableError, which names the servers, also of one that is too old.
         """
         deadline = time.monotonic() + timeout
         client = a_client(self.zookeeper, self.zookeeper.chroot)
@@ -80,11 +82,26 @@ class Session:
         self._client = client
         try:
             connect(client, self.zookeeper, timeout)
+            self._require_reading()
             if self.zookeeper.chroot and self.call(lambda c: c.exists_async("/")) is None:
                 make_chroot(self.zookeeper, max(1.0, deadline - time.monotonic()))
         except BaseException:
             self.close()
             raise
+
+    def _require_reading(self) -> None:
+        """StoreUnavailableError when the server does not know the request that reads many nodes.
+
+        It is asked to read none, and while nothing else is under way: a server answers what it does not know
+        before all that came earlier, upon which kazoo's connection is gone for good, and hangs up.
+        """
+        try:
+            self.call(partial(read, (), None))
+        except UnimplementedError as error:
+            raise StoreUnavailableError(
+                f"ZooKeeper ({self.zookeeper.hosts}) is older than 3.6",
+                hint="Upgrade its servers.",
+            ) from error
 
     def close_tree(self) -> None:
         """Give the whole tree, the root included, to our user alone; quick when it is his already."""

@@ -43,6 +43,7 @@ class ZooKeeperStore(Requests, Wishes, Standing, History, Unowned, Restoring):
         self._candidacy = Candidacy(self._session, self._first_candidate)
         self._changed = threading.Condition()
         self._generation = 0
+        self._started = False
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -51,6 +52,7 @@ class ZooKeeperStore(Requests, Wishes, Standing, History, Unowned, Restoring):
         self._session.start(timeout)
         try:
             self._nodes.ensure(paths.IMAGES)
+            self._started = True
             if self._mirror is not None:
                 self._mirror.connected()
                 self._mirror.wait_synced(max(1.0, deadline - time.monotonic()))
@@ -117,7 +119,8 @@ class ZooKeeperStore(Requests, Wishes, Standing, History, Unowned, Restoring):
 
     def _on_connection(self, connected: bool) -> None:
         """Called in a thread of kazoo's: sends requests and waits for none."""
-        if self._mirror is not None:
+        # Until the session has started, it wants to be alone with the server, and there may be no chroot.
+        if self._mirror is not None and self._started:
             if connected:
                 self._mirror.connected()
             else:

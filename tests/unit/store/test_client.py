@@ -5,11 +5,14 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from queue import Queue
+from typing import Any
 
 import pytest
+from kazoo.handlers.threading import SequentialThreadingHandler
 
 from builder.config.model import ZooKeeper
-from builder.store.client import a_client
+from builder.store.client import a_client, disconnect
 
 SESSION = 60.0
 
@@ -25,19 +28,29 @@ def deaf() -> Iterator[tuple[str, int]]:
         yield address
 
 
-@pytest.mark.parametrize(
-    ("hosts", "share"),
-    [("a", 20.0), ("a,b", 15.0), ("a,b,c", 20.0), ("a,b,c,d", 15.0), ("a:1,b:2,c:3,d:4,e:5", 12.0)],
-)
-@pytest.mark.parametrize("chroot", ["", "/imagepool"])
+@pytest.mark.parametrize(("others", "share"), [(0, 20.0), (1, 20.0), (2, 20.0), (3, 15.0), (4, 12.0)])
 def test_an_answer_is_waited_for_while_there_is_time_to_ask_again(
-    hosts: str, share: float, chroot: str
+    others: int, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = a_client(ZooKeeper(hosts=hosts, timeout=SESSION), chroot)
-    # What kazoo waits for an answer to its first word.
-    assert client._session_timeout / 1000 / len(client.hosts) == share
-    assert client.chroot == chroot
-    assert {host for host, _ in client.hosts} == {host.partition(":")[0] for host in hosts.split(",")}
+    waited: Queue[float] = Queue()
+
+    def never(
+        self: object, reading: list[object], writing: list[object], failing: object, timeout: float
+    ) -> Any:
+        if reading:
+            waited.put(timeout)
+        return [], writing, []
+
+    monkeypatch.setattr(SequentialThreadingHandler, "select", never)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hosts = ",".join([f"127.0.0.1:{silent.getsockname()[1]}"] * (1 + others))
+        client = a_client(ZooKeeper(hosts=hosts, timeout=SESSION), "")
+        client.start_async()
+        try:
+            # At first, and at each further attempt.
+            assert [waited.get(timeout=30) for _ in range(2)] == [share] * 2
+        finally:
+            disconnect(client)
 
 
 @pytest.mark.parametrize(
