@@ -76,7 +76,7 @@ class _Handler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has n
         super().__init__()
         self._to_connect = to_connect
         self._to_answer = to_answer
-        #: Whether the client of this handler has no session yet, or no more.
+        #: Whether the client of this handler looks for a server.
         self.is_on_the_way: Callable[[], bool] = lambda: False
 
     def select(self, reading: Any, writing: Any, failing: Any, timeout: float) -> Any:

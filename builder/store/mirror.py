@@ -206,7 +206,8 @@ class Mirror:
                 self._flush()
             except KazooException as error:
                 # No connection: the next connect reads everything. No permission: it stays unread.
-                self._problem = error
+                # What is told first is why: what comes after it may be no more than the connection's end.
+                self._problem = self._problem or error
                 LOG.warning("can't read the records in ZooKeeper: %r", error)
             self._under_way -= 1
             self._answers += 1

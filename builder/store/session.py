@@ -99,7 +99,7 @@ class Session:
             self.call(partial(read, (), None))
         except UnimplementedError as error:
             raise StoreUnavailableError(
-                f"ZooKeeper ({self.zookeeper.hosts}) is older than 3.6",
+                f"the server is older than ZooKeeper 3.6: {self.zookeeper.hosts}",
                 hint="Upgrade its servers.",
             ) from error
 
