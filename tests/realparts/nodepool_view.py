@@ -32,6 +32,7 @@ def main(config_file, image, provider):
     )
     client.connect()
     plain, cached = zk.ZooKeeper(client, enable_cache=False), zk.ZooKeeper(client, enable_cache=True)
+    let_it_fill(cached)
     newest = cached.getMostRecentImageUpload(image, provider, cached=True)
     found = {
         "cli": {name: READERS.get(name, status.image_status)(plain)[0] for name in LISTS},
@@ -40,6 +41,14 @@ def main(config_file, image, provider):
     }
     sys.stdout.write(f"{json.dumps(found)}\n")
     sys.stdout.flush()
+
+
+def let_it_fill(cached):
+    """Wait until a cache has all that was in the tree; it says so itself as soon as it has asked for it."""
+    cache = cached._image_cache
+    # In this order: what is taken from the first one goes into the second.
+    cache._event_queue.join()
+    cache._playback_queue.join()
 
 
 def from_web_page(cached):
