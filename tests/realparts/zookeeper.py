@@ -14,11 +14,13 @@ It is no part of the product on purpose: tests of the embedded server must not b
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -27,6 +29,8 @@ JARS = Path("/usr/share/java")
 #: What makes servers say, on standard error, what is wrong; without, they say nothing.
 _LOGGER = JARS / "slf4j-simple.jar"
 _START_TIMEOUT = 60.0
+#: Below are the ports that services are known by.
+_FIRST_PORT = 10_000
 #: Of what a server said last, so many characters tell why it did not serve.
 _SAID = 4000
 
@@ -47,10 +51,18 @@ def tls_options(directory: Path, port: int) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of loopback that nobody listened on a moment ago.
+
+    It is none of those that the kernel gives to outgoing connections: a server that is stopped for a while
+    could find its own taken by one.
+    """
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = range(_FIRST_PORT, lowest)
+    for port in random.sample(ports, min(100, len(ports))):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError(f"no port between {_FIRST_PORT} and {lowest} is free")
 
 
 class ZooKeeperServer:
