@@ -195,7 +195,7 @@ class TestEnsemble:
         assert written == []
         ensemble.restore()
         eventually(lambda: store.connected and hasty.connected, "both are back", within=30)
-        waiting.join(LONG_SESSION)
+        waiting.join(30)
         assert [each.phase for each in written] == ["x"]
         assert claim.valid and lead.valid
         # What was refused was refused for good.
